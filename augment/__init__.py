@@ -1,0 +1,1 @@
+"""More images of the same people: pose transfer as a batch job."""

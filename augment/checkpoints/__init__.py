@@ -1,0 +1,1 @@
+"""Weights on disk: safetensors with the settings in the header, and the authors' formats."""

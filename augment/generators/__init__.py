@@ -1,0 +1,1 @@
+"""One file per pose-transfer system; the file name is the registry."""

@@ -1,0 +1,1 @@
+"""The table format in which generated and real images meet; imports no torch."""

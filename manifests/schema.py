@@ -1,0 +1,65 @@
+"""The three tables in which real and synthetic images meet.
+
+``images`` holds one row per real image; ``shards`` one row per planned synthetic image, with its
+bytes; ``manifest`` the shards' rows without the bytes. Convention for ``keypoints``: (x, y) pixels
+of the stored image, pixel centres at integers, a missing joint NaN, no annotation null.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from manifests.keypoints import NUM_JOINTS
+
+SPLITS: Final = ("train", "query", "gallery")
+
+JUNK: Final = "-1"
+"""``person_id`` of a gallery row that is never ranked."""
+
+DISTRACTOR: Final = "0000"
+"""``person_id`` of a gallery row that shows nobody who is searched for."""
+
+UNKNOWN_CAMERA: Final = -1
+
+KEYPOINTS: Final = pa.list_(pa.list_(pa.float32(), 2), NUM_JOINTS)
+
+_COMMON = (
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("path", pa.string()),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("person_id", pa.string(), nullable=False),
+    pa.field("camera_id", pa.int16(), nullable=False),
+    pa.field("sequence", pa.int32()),
+    pa.field("frame", pa.int32()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("keypoints", KEYPOINTS),
+    pa.field("sha256", pa.string()),
+)
+
+_SYNTHETIC = (
+    pa.field("k", pa.int32(), nullable=False),
+    pa.field("source_id", pa.string(), nullable=False),
+    pa.field("pose_id", pa.string(), nullable=False),
+    pa.field("seed", pa.uint64(), nullable=False),
+    pa.field("generator", pa.string()),
+    pa.field("weights_sha256", pa.string()),
+    pa.field("weight", pa.float32()),
+    pa.field("error", pa.string()),
+)
+
+IMAGE_STRUCT: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The struct that ``datasets.load_dataset("parquet", ...)`` opens as an image."""
+
+IMAGES: Final = pa.schema(list(_COMMON))
+SHARD: Final = pa.schema([*_COMMON, *_SYNTHETIC, pa.field("image", IMAGE_STRUCT)])
+MANIFEST: Final = pa.schema(
+    [
+        *_COMMON,
+        *_SYNTHETIC,
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("shard_row", pa.int32(), nullable=False),
+    ]
+)

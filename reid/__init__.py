@@ -1,0 +1,1 @@
+"""Train, score and compare re-identification models on real and synthetic images."""
