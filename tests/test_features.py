@@ -20,7 +20,7 @@ def test_every_layer_equals_torchvisions() -> None:
     network = vgg19(weights=None).features
     network.load_state_dict(weights)
     images = torch.rand(1, 3, 64, 32) * 2 - 1
-    found = Features(weights, layers, imagenet_normalised=False)(images)
+    found = Features("vgg19-random", layers, imagenet_normalised=False)(images)
     x = images
     names = iter(layers)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_a_file_is_read_with_or_without_prefix(tmp_path) -> None:
 
     weights = random_weights()
     images = torch.rand(1, 3, 8, 8)
-    expected = Features(weights, ("relu2_1",), imagenet_normalised=False)(images)["relu2_1"]
+    expected = Features("vgg19-random", ("relu2_1",), imagenet_normalised=False)(images)["relu2_1"]
     torch.save({f"features.{name}": value for name, value in weights.items()}, tmp_path / "a.pth")
     save_file(weights, tmp_path / "b.safetensors")
     for name in ("a.pth", "b.safetensors"):
@@ -93,13 +93,15 @@ def test_a_file_is_read_with_or_without_prefix(tmp_path) -> None:
 def test_a_file_that_is_no_vgg19_is_refused(tmp_path, make, says) -> None:
     path = tmp_path / "weights.pth"
     make(path)
+    features = Features(str(path), ("relu1_1",), imagenet_normalised=False)
     with pytest.raises(UserError, match=says):
-        load_features(str(path), ("relu1_1",), imagenet_normalised=False)
+        features(torch.zeros(1, 3, 8, 8))
 
 
 def test_a_misspelt_setting_is_refused() -> None:
+    features = Features("vgg91", ("relu1_1",), imagenet_normalised=False)
     with pytest.raises(UserError, match="vgg19-random"):
-        load_features("vgg91", ("relu1_1",), imagenet_normalised=False)
+        features(torch.zeros(1, 3, 8, 8))
 
 
 def test_none_means_no_features() -> None:

@@ -53,20 +53,20 @@ CONVOLUTIONS: Final = _convolutions()
 
 
 class Features:
-    """The features of one frozen network.
+    """The features of one frozen network, read when they are first asked for.
 
-    Not an ``nn.Module`` on purpose: whoever holds it neither trains, saves nor averages it. The
-    weights therefore follow the images: they are copied once to every device that images come
-    from.
+    Not an ``nn.Module`` on purpose: whoever holds it neither trains, saves nor averages it, and
+    who only makes images needs no file of it. The weights follow the images: they are copied once
+    to every device that images come from.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], layers: tuple[str, ...], *, imagenet_normalised: bool
+        self, setting: FeatureNetwork, layers: tuple[str, ...], *, imagenet_normalised: bool
     ) -> None:
-        """Hold the weights of all layers up to the deepest of ``layers``.
+        """Name the network and the layers.
 
         Args:
-            weights: ``<place>.weight`` and ``<place>.bias`` of each convolution.
+            setting: Where the weights come from; not ``none``.
             layers: Names of the layers to return.
             imagenet_normalised: Whether images are first brought to ImageNet's statistics;
                 otherwise they enter in [-1, 1] as they are.
@@ -75,25 +75,25 @@ class Features:
         if unknown or not layers:
             raise ValueError(f"layers {layers}: expected names among {tuple(CONVOLUTIONS)}")
         names = tuple(CONVOLUTIONS)
+        depth = 1 + max(names.index(layer) for layer in layers)
+        self.setting = setting
         self.layers = layers
-        self._depth = 1 + max(names.index(layer) for layer in layers)
+        self._plan = {name: CONVOLUTIONS[name] for name in names[:depth]}
         self._imagenet_normalised = imagenet_normalised
-        needed = [
-            f"{place}.{part}"
-            for place, _, _ in list(CONVOLUTIONS.values())[: self._depth]
-            for part in ("weight", "bias")
-        ]
-        stored = {name: weights[name].detach().to("cpu", torch.float32) for name in needed}
-        self._by_device = {torch.device("cpu"): stored}
+        self._by_device: dict[torch.device, dict[str, Tensor]] = {}
 
     def __call__(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> dict[str, Float[Tensor, "batch channels rows columns"]]:
-        """Return the requested activations, by layer name, of RGB images in [-1, 1]."""
+        """Return the requested activations, by layer name, of RGB images in [-1, 1].
+
+        Raises:
+            UserError: If the weights cannot be had, or a file does not hold VGG19's convolutions.
+        """
         weights = self._on(images.device)
         x = _imagenet(images) if self._imagenet_normalised else images
         found: dict[str, Tensor] = {}
-        for name, (place, _, _) in list(CONVOLUTIONS.items())[: self._depth]:
+        for name, (place, _, _) in self._plan.items():
             if name.endswith("_1") and place > 0:
                 x = F.max_pool2d(x, 2)
             x = F.conv2d(x, weights[f"{place}.weight"], weights[f"{place}.bias"], padding=1)
@@ -104,28 +104,30 @@ class Features:
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
         if device not in self._by_device:
-            stored = self._by_device[torch.device("cpu")]
-            self._by_device[device] = {name: value.to(device) for name, value in stored.items()}
+            weights = _weights(self.setting)
+            self._by_device[device] = {
+                name: weights[name].detach().to(device, torch.float32)
+                for place, _, _ in self._plan.values()
+                for name in (f"{place}.weight", f"{place}.bias")
+            }
         return self._by_device[device]
 
 
 def load_features(
     setting: FeatureNetwork, layers: tuple[str, ...], *, imagenet_normalised: bool
 ) -> Features | None:
-    """Return the features that a setting names; None for ``none``.
-
-    Raises:
-        UserError: If the weights cannot be had, or a file does not hold VGG19's convolutions.
-    """
+    """Return the features that a setting names; None for ``none``."""
     if setting == "none":
         return None
+    return Features(setting, layers, imagenet_normalised=imagenet_normalised)
+
+
+def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
     if setting == "vgg19":
-        weights = _imagenet_weights()
-    elif setting == "vgg19-random":
-        weights = random_weights()
-    else:
-        weights = _read(Path(setting))
-    return Features(_checked(weights, setting), layers, imagenet_normalised=imagenet_normalised)
+        return _checked(_imagenet_weights(), setting)
+    if setting == "vgg19-random":
+        return random_weights()
+    return _checked(_read(Path(setting)), setting)
 
 
 def random_weights() -> dict[str, Tensor]:
@@ -162,7 +164,7 @@ def _imagenet_weights() -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path) -> object:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise UserError(
             f"feature network '{path}': expected 'vgg19', 'vgg19-random', 'none' or the path of a "
@@ -173,16 +175,19 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return cast("Mapping[str, Tensor]", torch.load(path, "cpu", weights_only=True))
+        return torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
         raise UserError(f"feature network: {path} cannot be read ({error})") from error
 
 
-def _checked(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def _checked(weights: object, where: str) -> dict[str, Tensor]:
     """Return the convolutions' tensors without prefix, of the right shapes."""
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise UserError(f"feature network '{where}': expected a state dict of tensors")
-    bare = {name.removeprefix("features."): value for name, value in weights.items()}
+    bare = {
+        name.removeprefix("features."): value
+        for name, value in cast("dict[str, Tensor]", weights).items()
+    }
     for place, inputs, outputs in CONVOLUTIONS.values():
         expected = {f"{place}.weight": (outputs, inputs, 3, 3), f"{place}.bias": (outputs,)}
         for name, shape in expected.items():
