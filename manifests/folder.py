@@ -59,13 +59,14 @@ class Report:
             for split in SPLITS
         ]
         lines += [
-            f"gallery has {counts.num_distractors:,} distractors and {counts.num_junk:,} junk images",
             f"{counts.num_cameras} cameras, {counts.num_test_people:,} test people",
-            f"{counts.num_annotated:,} images with keypoints, "
-            f"{counts.num_jointless:,} of them without a single joint",
+            f"{counts.num_distractors:,} distractor and {counts.num_junk:,} junk images",
+            f"{counts.num_annotated:,} with keypoints, {counts.num_jointless:,} without any joint",
         ]
         if self.num_double_endings:
-            lines.append(f"{self.num_double_endings} file names end in .jpg.jpg, kept as they stand")
+            lines.append(
+                f"{self.num_double_endings} file names end in .jpg.jpg, kept as they stand"
+            )
         if self.strays:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.strays.items()))
             lines.append(f"ignored: {kinds}")

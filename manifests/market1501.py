@@ -115,12 +115,12 @@ def read_keypoints(path: Path) -> dict[str, Float[np.ndarray, "18 2"]]:
 
 
 def keypoint_text(image_ids: Sequence[str], joints: Float[np.ndarray, "rows 18 2"]) -> str:
-    """Return a keypoint file with one row per image.
+    r"""Return a keypoint file with one row per image.
 
     Convention: (x, y), pixels of the stored image; a joint at exactly -1 would read as missing.
 
-    >>> keypoint_text(["a.jpg"], np.full((1, 18, 2), np.nan))[:37]
-    'name:keypoints_y:keypoints_x\\na.jpg: [-'
+    >>> keypoint_text(["a.jpg"], np.full((1, 18, 2), np.nan))[:40]
+    'name:keypoints_y:keypoints_x\na.jpg: [-1,'
     """
     filled = np.where(visible(joints)[..., None], joints, MISSING)
     lines = [":".join(KEYPOINT_COLUMNS)]

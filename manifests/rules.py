@@ -111,7 +111,11 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
     _refuse(
         where,
         "source_id that is no train image of these images",
-        (f"{i} ({source})" for i, source in zip(ids, sources, strict=True) if source not in person_of),
+        (
+            f"{i} ({source})"
+            for i, source in zip(ids, sources, strict=True)
+            if source not in person_of
+        ),
     )
     _refuse(
         where,
