@@ -76,6 +76,8 @@ class Patn(PoseTransfer):
         features: str = "vgg19"
         """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
         batch_size: int = 32
+        warmup_steps: int = 0
+        """Steps of reconstruction alone before the discriminators join; none as published."""
         steps: int = 87_500
         constant_part: float = 5 / 7
         """Part of the steps before the learning rate falls linearly to zero."""
@@ -108,7 +110,11 @@ class Patn(PoseTransfer):
         self.features = load_features(c.features, ("relu1_2",), imagenet_normalised=True)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return one stage: generator, then appearance, then shape discriminator."""
+        """Return the published stage: generator, then appearance, then shape discriminator.
+
+        A reconstruction stage may come before it: a third of the cost per step, and most of what
+        a step with discriminators teaches at first.
+        """
         c = self.config
         epoch_steps = max(1, EPOCH_PAIRS // c.batch_size)
         epochs = max(1, c.steps // epoch_steps)
@@ -123,7 +129,14 @@ class Patn(PoseTransfer):
         def phase(name: str, *trains: str) -> Phase:
             return Phase(name=name, trains=trains, optimizer=adam, schedule=schedule)
 
+        warmup = Stage(
+            name="reconstruction",
+            steps=c.warmup_steps,
+            batch_size=c.batch_size,
+            phases=(Phase(name="reconstruction", trains=self.sampling, optimizer=adam),),
+        )
         return (
+            *((warmup,) if c.warmup_steps else ()),
             Stage(
                 name="transfer",
                 steps=c.steps,
@@ -157,6 +170,11 @@ class Patn(PoseTransfer):
             features, pose = block(features, pose)
         return self.decoder(features)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the network was made for."""
+        return self.config.image_height, self.config.image_width
+
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
         """Return the ``fake`` and the ``target_maps`` that all phases look at."""
         del stage
@@ -173,12 +191,13 @@ class Patn(PoseTransfer):
         fake, target_maps = outputs["fake"], outputs["target_maps"]
         source = pair.condition.image
         half_gan = 0.5 * self.config.weight_adversarial
+        if phase == "reconstruction":
+            return self._reconstruction(fake, pair.target)
         if phase == "generator":
             shape = self.shape_discriminator(torch.cat([fake, target_maps], dim=1))
             appearance = self.appearance_discriminator(torch.cat([fake, source], dim=1))
             return {
-                "l1": self.config.weight_l1 * F.l1_loss(fake, pair.target),
-                **self._perceptual(fake, pair.target),
+                **self._reconstruction(fake, pair.target),
                 "fool_shape": half_gan * cross_entropy(shape, real=True),
                 "fool_appearance": half_gan * cross_entropy(appearance, real=True),
             }
@@ -190,13 +209,14 @@ class Patn(PoseTransfer):
         real = cross_entropy(critic(torch.cat([pair.target, beside], dim=1)), real=True)
         return {f"{phase}": half_gan * (real + cross_entropy(critic(old), real=False))}
 
-    def _perceptual(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
-        if self.features is None:
-            return {}
-        distance = F.l1_loss(
-            self.features(fake)["relu1_2"], self.features(target)["relu1_2"].detach()
-        )
-        return {"perceptual": self.config.weight_perceptual * distance}
+    def _reconstruction(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
+        terms = {"l1": self.config.weight_l1 * F.l1_loss(fake, target)}
+        if self.features is not None:
+            distance = F.l1_loss(
+                self.features(fake)["relu1_2"], self.features(target)["relu1_2"].detach()
+            )
+            terms["perceptual"] = self.config.weight_perceptual * distance
+        return terms
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

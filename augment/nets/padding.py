@@ -24,6 +24,10 @@ class ReflectionPad(nn.Module):
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels padded_height padded_width"]:
         """Return the padded image."""
+        device = image.device.type
+        if torch.is_autocast_enabled(device):
+            # The convolution behind would cast the image too, but the larger, padded one.
+            image = image.to(torch.get_autocast_dtype(device))
         return _Reflection.apply(image, self.pixels)
 
     def extra_repr(self) -> str:

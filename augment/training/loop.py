@@ -94,9 +94,7 @@ class Trainer:
         for phase in self.stage.phases:
             for repetition in range(phase.repeat):
                 seen, outputs = (
-                    (pair, shared)
-                    if phase.batch == "shared"
-                    else self._fresh(1 + repetition)
+                    (pair, shared) if phase.batch == "shared" else self._fresh(1 + repetition)
                 )
                 last_use = phase is self.stage.phases[-1] and repetition == phase.repeat - 1
                 found = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)
@@ -146,8 +144,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         if phase.clamp is not None:
             with torch.no_grad():
-                torch._foreach_clamp_min_(parameters, -phase.clamp)  # noqa: SLF001
-                torch._foreach_clamp_max_(parameters, phase.clamp)  # noqa: SLF001
+                torch._foreach_clamp_min_(parameters, -phase.clamp)
+                torch._foreach_clamp_max_(parameters, phase.clamp)
         return {name: term.detach() for name, term in terms.items()}
 
     def _unreached(self, phase: Phase, gradients: tuple[Tensor | None, ...]) -> str:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
-from torch import Tensor
 
 from augment.pose.pose import Pose
-from augment.transfer import Condition, Pair
+from augment.transfer import Condition, Pair, as_floats
 from manifests import keypoints
 from manifests.console import UserError
 from manifests.draws import draws
@@ -100,18 +99,3 @@ class TrainingImages:
             ),
             as_floats(self._pixels[target]),
         )
-
-
-def as_floats(
-    pixels: UInt8[Tensor, "batch height width 3"],
-) -> Float32[Tensor, "batch 3 height width"]:
-    """Return pixels 0..255 as [-1, 1], channels innermost in memory."""
-    return (pixels.permute(0, 3, 1, 2).float() / 127.5) - 1.0
-
-
-def as_pixels(
-    images: Float32[Tensor, "batch 3 height width"],
-) -> UInt8[Tensor, "batch height width 3"]:
-    """Return [-1, 1] as pixels 0..255, truncated and not rounded, as the published code does."""
-    scaled = (images.float().clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1)
