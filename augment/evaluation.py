@@ -318,9 +318,7 @@ class Frechet:
         return [(name, "gfla", value, self._count, protocol)]
 
 
-FrechetFeatures = Callable[
-    [UInt8[Tensor, "batch 3 height width"]], Float[Tensor, "batch features"]
-]
+FrechetFeatures = Callable[[UInt8[Tensor, "batch 3 height width"]], Float[Tensor, "batch features"]]
 MeasureFactory = Callable[[], Measure]
 
 
@@ -414,9 +412,7 @@ def _views(
 def _poses(images: Images) -> Float[np.ndarray, "rows 18 2"]:
     """Return the joints in pixels of the images as the network sees them."""
     joints = images.keypoints()
-    sizes = zip(
-        images.table["width"].to_pylist(), images.table["height"].to_pylist(), strict=True
-    )
+    sizes = zip(images.table["width"].to_pylist(), images.table["height"].to_pylist(), strict=True)
     for row, (width, height) in enumerate(sizes):
         if width is not None and height is not None and (width, height) != SIZE:
             joints[row] = keypoints.resize(joints[row], (width, height), SIZE)
@@ -486,7 +482,9 @@ def _measures(
             missing.append(NotMeasured(names, str(error)))
 
     add("IS, mask-IS", settings.inception is not None, lambda: _inception(settings, total, device))
-    add("FID", settings.inception is not None, lambda: _fid(settings, train, total, device, console))
+    add(
+        "FID", settings.inception is not None, lambda: _fid(settings, train, total, device, console)
+    )
     add("LPIPS, mask-LPIPS", settings.alexnet is not None, lambda: _lpips(settings, total, device))
     add("PCKh", settings.estimator is not None, lambda: _pckh(settings, device))
     add(
@@ -494,7 +492,9 @@ def _measures(
         settings.reid is not None,
         lambda: _reid(settings, train, total, device, console),
     )
-    missing.append(NotMeasured("DS", "the SSD300 person detector of PATN's evaluator is not ported"))
+    missing.append(
+        NotMeasured("DS", "the SSD300 person detector of PATN's evaluator is not ported")
+    )
     return factories, missing
 
 
@@ -544,9 +544,7 @@ def _fid(
     def features(images: UInt8[Tensor, "batch 3 height width"]) -> Tensor:
         return network(images).pool3
 
-    note = (
-        "pool3 of Inception 2015-12-05, all training images, last incomplete batch of 64 dropped"
-    )
+    note = "pool3 of Inception 2015-12-05, all training images, last incomplete batch of 64 dropped"
     return [_frechet("FID", note, features, train, total, device, console)]
 
 
@@ -591,9 +589,7 @@ def _lpips(
 
     def body(views: Views) -> Tensor:
         side, mask = views.gfla, views.mask
-        return distance(
-            as_network_input(side.generated, mask), as_network_input(side.target, mask)
-        )
+        return distance(as_network_input(side.generated, mask), as_network_input(side.target, mask))
 
     return [
         lambda: Mean("LPIPS", "gfla", note, whole, limit),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import create_model
 
 from augment import generators, sheets
 from augment.checkpoints import store
@@ -30,6 +31,8 @@ from manifests.settings import Frozen
 class TrainSettings(LoopSettings):
     """Train a pose-transfer network on the train rows of an images table."""
 
+    generator: str = "patn"
+    """System to train; its own settings follow as --config.NAME."""
     images: Path
     """Images table that 'augment index' made."""
     out: Path
@@ -63,21 +66,44 @@ NOT_PART_OF_THE_RUN = (
 )
 """Settings that a resumed run may change; the images are compared by their digests."""
 
+NUM_SAMPLES = 8
+SAMPLES_STREAM = 1 << 20
+"""A stream of draws that no rank of a training run uses."""
 
-def train(generator: str, config: Frozen, settings: TrainSettings, console: Console) -> Exit:
+
+def settings_for(words: Sequence[str]) -> type[TrainSettings]:
+    """Return the settings of ``augment train``, with those of the system that the words name.
+
+    Raises:
+        UserError: If there is no such system.
+    """
+    name = TrainSettings.model_fields["generator"].default
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--generator":
+            name = following
+        elif word.startswith("--generator="):
+            name = word.partition("=")[2]
+    config = generators.system(name).Config
+    return create_model("TrainSettings", __base__=TrainSettings, config=(config, config()))
+
+
+def train(settings: TrainSettings, console: Console) -> Exit:
     """Train, or go on, until the plan's end.
+
+    Args:
+        settings: Of the class that ``settings_for`` gives.
+        console: Where progress goes.
 
     Raises:
         UserError: If the folder belongs to a run with other settings, or the input is unusable.
     """
-    out = settings.out
+    generator, out = settings.generator, settings.out
+    config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
     device = pick_device(settings.device)
     facts, training = _load_images(settings, device, console)
     asked = {
-        "generator": generator,
-        "config": config.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)),
-        "images": facts["train_sha256"],
+        **settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)),
+        "train_sha256": facts["train_sha256"],
     }
     claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
     if (out / "_SUCCESS").exists():
@@ -112,7 +138,7 @@ def train(generator: str, config: Frozen, settings: TrainSettings, console: Cons
         weights = out / "weights.safetensors"
         store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
 
-    if _walk(trainer, out, save, console):
+    if _walk(trainer, settings, save, console):
         io.write_bytes(b"", out / "_SUCCESS")
         console.say(f"{out / 'weights.safetensors'}: trained {trainer.step:,} steps")
         return Exit.DONE
@@ -120,9 +146,11 @@ def train(generator: str, config: Frozen, settings: TrainSettings, console: Cons
     return Exit.STOPPED_EARLY
 
 
-def _walk(trainer: Trainer, out: Path, save: Any, console: Console) -> bool:
+def _walk(
+    trainer: Trainer, settings: TrainSettings, save: Callable[[], None], console: Console
+) -> bool:
     """Make the remaining steps; return whether the plan's end was reached."""
-    settings: Any = trainer.settings
+    out = settings.out
     log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps)
     stop = _StopAsked()
     with stop, console.progress("train", trainer.num_steps, "step", trainer.step) as bar:
@@ -229,4 +257,37 @@ def _sentence(line: Mapping[str, float], num_steps: int) -> str:
     return (
         f"step {int(line['step']):,}/{num_steps:,}  {line['images_per_second']:.1f} img/s  "
         f"{minutes:.0f} min left  {terms}"
+    )
+
+
+def _samples(trainer: Trainer) -> bytes:
+    """Return a contact sheet of a few fixed pairs, made with the averaged weights, as PNG."""
+    rows = trainer.images.index.draw(0, 0, NUM_SAMPLES, rank=SAMPLES_STREAM)
+    pair = trainer.images.pair(rows)
+    condition = pair.condition
+    network = trainer.network
+    noise = torch.zeros(NUM_SAMPLES, network.noise_width(), device=trainer.device)
+    with trainer.average.in_place_of(network), torch.inference_mode():
+        network.eval()
+        made = network.generate(condition, noise if network.noise_width() else None)
+    columns = [
+        ("source", as_pixels(condition.image)),
+        ("target pose", None),
+        ("generated", as_pixels(made)),
+        ("real", as_pixels(pair.target)),
+    ]
+    height, width = network.image_size
+    poses = np.stack(
+        [
+            sheets.draw_pose(joints, (width, height))
+            for joints in condition.target_pose.joints.cpu().numpy()
+        ]
+    )
+    return sheets.as_png(
+        sheets.sheet(
+            [
+                (title, poses if images is None else images.cpu().numpy())
+                for title, images in columns
+            ]
+        )
     )
