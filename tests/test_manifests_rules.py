@@ -56,7 +56,7 @@ def test_a_broken_images_table_is_refused(tiny_images, values, message):
 def test_only_the_first_offenders_are_named(tiny_images):
     rows = [row | {"split": "test"} for row in tiny_images.table.to_pylist()]
     table = pa.Table.from_pylist(rows, IMAGES)
-    with pytest.raises(UserError, match=r"(\(test\), ){2}.*\(test\) and 9 more$"):
+    with pytest.raises(UserError, match=r"\(test\), .*\(test\), .*\(test\) and 9 more$"):
         rules.check_images(Images(table, tiny_images.root, {}), "here")
 
 
