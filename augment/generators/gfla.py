@@ -22,14 +22,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from augment.losses.adversarial import least_squares
-from augment.losses.features import FeatureNetwork, load_features
+from augment.losses.features import FeatureNetwork, Features, load_features
 from augment.losses.flow import bending, correctness
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.attention import LocalAttention
 from augment.nets.official import accounted, renamed, without_twins
 from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, initialise
 from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
-from augment.pose.jitter import moved, random_affine
+from augment.pose.jitter import Jitter
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from augment.transfer import Adam, Condition, Pair, Phase, PoseTransfer, Stage
@@ -183,11 +183,7 @@ class Gfla(PoseTransfer):
             UserError: If there is no feature network: nothing else tells a flow right from wrong.
         """
         c = self.config
-        if self.features is None:
-            raise UserError(
-                f"gfla: found features '{c.features}', expected 'vgg19', 'vgg19-random' or a "
-                "file: the flow is trained by features alone"
-            )
+        _needed(self.features)
 
         def phase(name: str, rate: float, *trains: str) -> Phase:
             adam = Adam(learning_rate=rate, beta1=0.0, beta2=0.999)
@@ -244,15 +240,10 @@ class Gfla(PoseTransfer):
     def _moved(self, pair: Pair) -> tuple[Condition, Tensor]:
         """Return the pair after one random affine map for the source, one for the target."""
         c = self.config
-        shape = (len(pair.target), *pair.target.shape[-2:])
-        of_source = random_affine(
-            *shape, angle_degrees=c.angle_degrees, shift_px=c.shift_px, scale=c.scale
-        )
-        of_target = random_affine(
-            *shape, angle_degrees=0.2 * c.angle_degrees, shift_px=0.5 * c.shift_px, scale=0.0
-        )
-        image, pose = moved(pair.condition.image, pair.condition.pose, of_source)
-        target, target_pose = moved(pair.target, pair.condition.target_pose, of_target)
+        of_source = Jitter(c.angle_degrees, c.shift_px, c.scale)
+        of_target = Jitter(0.2 * c.angle_degrees, 0.5 * c.shift_px, scale=0.0)
+        image, pose = of_source.move(pair.condition.image, pair.condition.pose)
+        target, target_pose = of_target.move(pair.target, pair.condition.target_pose)
         return Condition(image, pose, target_pose), target
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -266,10 +257,10 @@ class Gfla(PoseTransfer):
             real = least_squares(self.discriminator(target), real=True)
             false = least_squares(self.discriminator(fake.detach()), real=False)
             return {"judge": 0.5 * (real + false)}
-        assert self.features is not None, "stages() refuses to train without features"
+        features = _needed(self.features)
         with torch.no_grad():
-            wanted = self.features(target)
-        found = self.features(fake)
+            wanted = features(target)
+        found = features(fake)
         fool = least_squares(self.discriminator(fake), real=True)
         return {
             "l1": c.weight_l1 * F.l1_loss(fake, target),
@@ -282,10 +273,10 @@ class Gfla(PoseTransfer):
     def _flow_losses(
         self, outputs: Mapping[str, Tensor], weight_correctness: float, weight_bending: float
     ) -> dict[str, Tensor]:
-        assert self.flow_features is not None, "stages() refuses to train without features"
+        features = _needed(self.flow_features)
         with torch.no_grad():
-            source = self.flow_features(outputs["source"])[FLOW_LAYER]
-            target = self.flow_features(outputs["target"])[FLOW_LAYER]
+            source = features(outputs["source"])[FLOW_LAYER]
+            target = features(outputs["target"])[FLOW_LAYER]
         flow = outputs["flow"]
         return {
             "correctness": weight_correctness * correctness(source, target, flow),
@@ -340,6 +331,20 @@ RENAMED: Final = {
 def _maps(pose: Pose, image: Tensor) -> Tensor:
     """Return the joints' maps, truncated to whole pixels, as the published code does."""
     return gaussians(Pose(pose.joints.trunc()), *image.shape[-2:])
+
+
+def _needed(features: Features | None) -> Features:
+    """Return the features.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if features is None:
+        raise UserError(
+            "gfla: found features 'none', expected 'vgg19', 'vgg19-random' or a file: nothing "
+            "else tells a right flow from a wrong one"
+        )
+    return features
 
 
 def _refuse_fashion(weights: Mapping[str, Tensor]) -> None:
