@@ -6,7 +6,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -253,11 +253,10 @@ def replacing(path: Path) -> Generator[BinaryIO]:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def sync_folder(folder: Path) -> None:
