@@ -25,7 +25,7 @@ configs:
 
 # Synthetic images for person re-identification
 
-{run.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by pose
+{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by pose
 transfer: the person of a real train image in the pose of another train image. {{errors}} of them
 failed and have an error text instead of an image.
 

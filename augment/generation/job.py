@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
-import time
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-import pyarrow as pa
 import torch
 
 from augment.checkpoints import store
+from augment.devices import device_class, has_bf16, pick_device
 from augment.generation import shards
 from augment.generation.card import card
 from augment.generation.run import (
@@ -24,32 +22,37 @@ from augment.generation.run import (
     Run,
     Sampling,
     Subsampling,
+    begin,
     default_rows_per_shard,
-    make_run,
+    read_run,
     table_digest,
 )
 from augment.generation.sampler import Sampler, prepare_for_sampling
 from augment.generation.signals import Stopped, stopping
-from augment.generation.worker import work
+from augment.generation.worker import Job, sample_cost, work
 from augment.pose.bank import pose_bank
 from augment.pose.plan import Plan, make_plan
 from augment.transfer import PoseTransfer
-from manifests import io
+from manifests import io, jobs
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
 Auto = Literal["auto"]
 
+DEFAULT_WEIGHTS: Final = "patn-market1501"
+CPU_BATCH_SIZE: Final = 16
+GPU_BATCH_SIZE: Final = 256
+
 
 class GenerateSettings(Frozen):
     """Make images of the same people in other poses."""
 
-    images: Path
+    images: Path | None = None
     """Images table whose train rows give the people (made by 'augment index')."""
     out: Path = Path("synthetic")
     """Folder of the run; the same command again goes on where it stopped."""
-    weights: str = "patn-market1501"
-    """Name of shipped weights, or a file."""
+    weights: str | None = None
+    """Name of shipped weights, or a file; default: patn-market1501."""
     per_id: int = 10
     """Images per person."""
     poses: Path | None = None
@@ -58,8 +61,8 @@ class GenerateSettings(Frozen):
     """Where the images lie, if not where the table says."""
     seed: int = 0
     """Another seed draws other sources and poses."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, cuda or cuda:N."""
     precision: Auto | Precision = "auto"
     """Arithmetic of the network; auto: bf16 where the device has it."""
     batch_size: Auto | int = "auto"
@@ -77,7 +80,10 @@ class GenerateSettings(Frozen):
     on_error: Literal["record", "fail"] = "record"
     """A source that cannot be read: a row with an error text, or the end of the job."""
     worker: str | None = None
-    """'i/N': make every Nth shard, beginning with shard i (from 0)."""
+    """i/N: make every Nth shard from shard i on (counted from 0); on Slurm and under torchrun this
+    is found out."""
+    num_workers: int | None = None
+    """How many workers share the job, where the environment does not say (Kubernetes)."""
     dry_run: bool = False
     """Print rows, shards, disk and estimated time, and make nothing."""
     retry_failed: bool = False
@@ -112,27 +118,29 @@ def generate(settings: GenerateSettings, console: Console, weights: Weights | No
     """
     try:
         with stopping():
-            return _generate(settings, console, weights or open_weights(settings.weights))
+            return _generate(settings, console, weights)
     except Stopped as stopped:
         console.say(
-            "stopped early; the same command goes on from here", event="stopped", code=stopped.code
+            f"{settings.out}: stopped; the same command goes on from here",
+            event="stopped",
+            code=int(stopped.code),
         )
         return stopped.code
 
 
 def open_weights(name: str) -> Weights:
-    """Return shipped weights or those of a file, not yet loaded.
+    """Return shipped weights or those of a file.
 
     Raises:
         UserError: If there is no such file or it is none of ours.
     """
     path = store.find(name)
-    network = store.load(path, "cpu")
+    network = store.load(path)
     return Weights(
-        store.read_header(path).generator,
-        io.sha256_file(path),
-        network.image_size,
-        lambda device: network.to(device),
+        generator=store.read_header(path).generator,
+        sha256=io.sha256_file(path),
+        image_size=network.image_size,
+        load=network.to,
     )
 
 
@@ -146,84 +154,30 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
     Raises:
         UserError: If a table is bad or the bank too small.
     """
+    if settings.images is None:
+        raise UserError("--images: found nothing, expected a table that 'augment index' made")
     images = io.read_images(settings.images, settings.root)
+    # The poses' own images are never opened, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
     return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
 
 
-def _generate(settings: GenerateSettings, console: Console, weights: Weights) -> Exit:
-    index, count = parse_worker(settings.worker)
-    height, width = weights.image_size
-    plan = plan_of(settings, (width, height))
-    if plan.num_without_torso:
-        console.say(
-            f"{plan.num_without_torso:,} of {len(plan.people):,} people have no image with both "
-            "shoulders and both hips; their most complete ones serve",
-            event="people_without_torso",
-            people=plan.num_without_torso,
-        )
-    found = shards.read_run(settings.out)
-    run = describe(settings, plan, weights, found)
-    torch.set_num_threads(run.content.sampling.threads)
-    if settings.dry_run:
-        return _dry_run(run, plan, weights, console)
-    run = shards.begin(settings.out, run)
-    if settings.retry_failed:
-        raise UserError("--retry-failed: not there yet")
-    if shards.read_success(settings.out, run) is not None:
-        console.say(f"{settings.out}: already complete ({run.rows:,} rows)", event="complete")
-        return _code(settings.out)
-    _work(settings, run, plan, weights, (index, count), console)
-    if shards.finalise(settings.out, run, card(run, plan)) is None:
-        console.say(f"worker {index} of {count}: done; other shards are missing", event="part_done")
-        return Exit.DONE
-    return _say_done(settings.out, run, console)
-
-
-def _work(
-    settings: GenerateSettings,
-    run: Run,
-    plan: Plan,
-    weights: Weights,
-    worker: tuple[int, int],
-    console: Console,
-) -> None:
-    index, count = worker
-    own = range(index, run.num_shards, count)
-    missing = [shard for shard in own if shards.shard_state(settings.out, run, shard) != "complete"]
-    if not missing:
-        return
-    sampler = load_sampler(weights, run)
-    total, todo = (sum(_num_rows(run, shard) for shard in part) for part in (own, missing))
-    console.say(
-        f"{settings.out}: {todo:,} of {run.rows:,} images to make in {len(missing):,} shards "
-        f"on {sampler.kind}",
-        event="begin",
-        rows=todo,
-        shards=len(missing),
-        device=sampler.kind,
-    )
-    with console.progress("generate", total, start=total - todo) as bar:
-        work(settings.out, run, plan, sampler, missing, bar, fail=settings.on_error == "fail")
-
-
-def load_sampler(weights: Weights, run: Run) -> Sampler:
-    """Return the network, prepared as the run says."""
-    device = torch.device(run.content.sampling.device)
-    network = prepare_for_sampling(weights.load(device), run.content.sampling.precision)
-    return Sampler(network, device)
-
-
 def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Run | None) -> Run:
-    """Return the run that the settings ask for; what is 'auto' is as in ``found``, if given."""
-    sampling = _sampling(settings, None if found is None else found.content.sampling)
+    """Return the run that the settings ask for; what is 'auto' is as in ``found``, if given.
+
+    Raises:
+        UserError: If a number is out of range or the device is not there.
+    """
+    _refuse_numbers(settings)
     height, width = weights.image_size
     lossy = settings.image_format == "jpg"
+    sampling = _sampling(settings, None if found is None else found.content.sampling)
     content = Content(
         generator=weights.generator,
         weights_sha256=weights.sha256,
         images_sha256=table_digest(plan.sources),
         poses_sha256=plan.bank.digest,
+        rows=len(plan),
         per_id=settings.per_id,
         seed=settings.seed,
         width=width,
@@ -236,95 +190,175 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
         sampling=sampling,
     )
     rows_per_shard = settings.rows_per_shard
-    if rows_per_shard == "auto":
-        rows_per_shard = (
-            found.rows_per_shard
-            if found is not None
-            else default_rows_per_shard(len(plan), sampling.batch_size)
-        )
-    return make_run(
-        content, len(plan), rows_per_shard, settings.model_dump(mode="json"), _versions()
+    if rows_per_shard == "auto" and found is not None:
+        rows_per_shard = found.rows_per_shard
+    elif rows_per_shard == "auto":
+        rows_per_shard = default_rows_per_shard(len(plan), sampling.batch_size)
+    return Run(content=content, rows_per_shard=rows_per_shard)
+
+
+def _generate(settings: GenerateSettings, console: Console, weights: Weights | None) -> Exit:
+    worker = jobs.who_am_i(settings.worker, os.environ, settings.num_workers)
+    weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
+    height, width = weights.image_size
+    plan = plan_of(settings, (width, height))
+    _say_about(plan, worker, console)
+    if settings.dry_run:
+        run = describe(settings, plan, weights, read_run(settings.out))
+        return _dry_run(run, plan, weights, console)
+    run = _begin(settings, plan, weights)
+    job = Job(settings.out, run, plan, fail=settings.on_error == "fail")
+    if settings.retry_failed:
+        again = failed_shards(settings.out, run)[worker.index :: worker.count]
+        if again:
+            shards.withdraw(settings.out)
+    else:
+        if is_finished(settings.out, run):
+            return _say_done(job, console, "already complete")
+        again = []
+    own = range(worker.index, run.num_shards, worker.count)
+    missing = [shard for shard in own if shards.shard_state(job.out, run, shard) != "complete"]
+    _make(job, weights, sorted({*missing, *again}), console)
+    if shards.finalise(job.out, run, card(run, plan)) is None:
+        console.say(f"{worker}: done; shards of other workers are missing", event="part_done")
+        return Exit.DONE
+    return _say_done(job, console, "complete")
+
+
+def _begin(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
+    """Create the run or join it; what is 'auto' is decided by its creator alone."""
+    made_from = settings.model_dump(mode="json")
+    found = read_run(settings.out)
+    run = describe(settings, plan, weights, found)
+    try:
+        begin(settings.out, run, made_from)
+    except UserError:
+        created = read_run(settings.out)
+        if found is not None or created is None:
+            raise
+        # Another worker created the run in between.
+        run = describe(settings, plan, weights, created)
+        begin(settings.out, run, made_from)
+    return run
+
+
+def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) -> None:
+    if not numbers:
+        return
+    sampling = job.run.content.sampling
+    device = pick_device(sampling.device)
+    torch.set_num_threads(sampling.threads)
+    network = prepare_for_sampling(weights.load(device), sampling.precision)
+    sampler = Sampler(network, device)
+    rows = sum(job.run.num_rows(shard) for shard in numbers)
+    console.say(
+        f"{job.out}: {rows:,} of {job.run.content.rows:,} images to make, {len(numbers):,} shards, "
+        f"on {sampler.kind}",
+        event="begin",
+        rows=rows,
+        shards=len(numbers),
+        device=sampler.kind,
     )
+    with console.progress("generate", rows) as bar:
+        work(job, sampler, numbers, bar)
 
 
-def parse_worker(text: str | None) -> tuple[int, int]:
-    """Return (index, count) of 'i/N'; without a text the only worker.
-
-    >>> parse_worker("3/8")
-    (3, 8)
+def is_finished(out: Path, run: Run) -> bool:
+    """Return whether the run has its mark of success and every shard is still there.
 
     Raises:
-        UserError: If it is not two numbers, the first below the second.
+        UserError: If there is a shard or a mark of another run.
     """
-    if text is None:
-        return 0, 1
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"--worker: found '{text}', expected i/N with 0 <= i < N, such as 0/4")
-    return int(index), int(count)
+    return shards.read_success(out, run) is not None and not shards.unfinished(out, run)
+
+
+def failed_shards(out: Path, run: Run) -> list[int]:
+    """Return the complete shards that have rows without an image."""
+    return [
+        shard
+        for shard in range(run.num_shards)
+        if shards.shard_state(out, run, shard) == "complete"
+        and shards.num_errors(shards.shard_file(out, shard))
+    ]
 
 
 def _sampling(settings: GenerateSettings, found: Sampling | None) -> Sampling:
-    device = settings.device
-    if device == "auto":
-        device = found.device if found else "cuda" if torch.cuda.is_available() else "cpu"
-    precision = settings.precision
+    name = found.device if found is not None and settings.device == "auto" else settings.device
+    device = pick_device(name)
+    on_cpu = device.type == "cpu"
+    precision, batch_size, threads = settings.precision, settings.batch_size, settings.threads
     if precision == "auto":
-        precision = found.precision if found else _best_precision(device)
-    batch_size = settings.batch_size
+        best = "bf16" if has_bf16(device) else "float32"
+        precision = best if found is None else found.precision
     if batch_size == "auto":
-        batch_size = found.batch_size if found else 16 if device == "cpu" else 256
-    threads = settings.threads
+        best = CPU_BATCH_SIZE if on_cpu else GPU_BATCH_SIZE
+        batch_size = best if found is None else found.batch_size
     if threads == "auto":
-        threads = found.threads if found else torch.get_num_threads()
+        threads = torch.get_num_threads() if found is None else found.threads
     return Sampling(
-        device=device,
+        device=device.type,
         precision=precision,
         batch_size=batch_size,
         threads=threads,
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        cpu=device_class(device) if on_cpu else None,
         torch=torch.__version__,
     )
 
 
-def _best_precision(device: str) -> Precision:
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    # Without these instructions bf16 is emulated and slower than float32.
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
-    return "bf16" if has_bf16 else "float32"
+def _refuse_numbers(settings: GenerateSettings) -> None:
+    for name in ("batch_size", "threads", "rows_per_shard"):
+        value = getattr(settings, name)
+        if value != "auto" and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: found {value}, expected at least 1")
+    if not 1 <= settings.quality <= 100:
+        raise UserError(f"--quality: found {settings.quality}, expected 1 to 100")
+
+
+def _say_about(plan: Plan, worker: jobs.Worker, console: Console) -> None:
+    if worker.count > 1:
+        console.say(str(worker), event="worker", index=worker.index, count=worker.count)
+    if plan.num_without_torso:
+        console.say(
+            f"{plan.num_without_torso:,} of {len(plan.people):,} people have no image with both "
+            "shoulders and both hips; their most complete images serve as sources",
+            event="people_without_torso",
+            people=plan.num_without_torso,
+        )
 
 
 def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
+    """Say what would be made; the time is that of two batches, extrapolated."""
+    job = Job(Path(), run, plan)
+    sampling = run.content.sampling
+    device = pick_device(sampling.device)
+    torch.set_num_threads(sampling.threads)
+    sampler = Sampler(prepare_for_sampling(weights.load(device), sampling.precision), device)
+    seconds, bytes_per_row = sample_cost(job, sampler)
+    rows = run.content.rows
     console.say(
-        f"{run.rows:,} images of {len(plan.people):,} people in {run.num_shards:,} shards of "
-        f"{run.rows_per_shard:,}",
+        f"{rows:,} images: {len(plan.people):,} people x {run.content.per_id:,}, in "
+        f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
+        f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
+        f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",
         event="dry_run",
-        rows=run.rows,
+        rows=rows,
+        people=len(plan.people),
         shards=run.num_shards,
+        megabytes=round(rows * bytes_per_row / 1e6, 1),
+        seconds=round(rows * seconds, 1),
     )
     return Exit.DONE
 
 
-def _num_rows(run: Run, shard: int) -> int:
-    start, stop = run.shard_rows(shard)
-    return stop - start
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
-def _code(out: Path) -> Exit:
-    return Exit.ROW_ERRORS if shards.num_errors(out) else Exit.DONE
-
-
-def _say_done(out: Path, run: Run, console: Console) -> Exit:
-    errors = shards.num_errors(out)
-    told = f", {errors:,} rows failed (their 'error' says why)" if errors else ""
-    console.say(f"{out}: complete, {run.rows:,} rows{told}", event="complete", errors=errors)
+def _say_done(job: Job, console: Console, how: str) -> Exit:
+    errors = shards.num_errors(job.out / shards.MANIFEST_NAME)
+    rows = job.run.content.rows
+    failed = f", {errors:,} of them failed (the column 'error' says why)" if errors else ""
+    console.say(f"{job.out}: {how}, {rows:,} rows{failed}", event="complete", errors=errors)
     return Exit.ROW_ERRORS if errors else Exit.DONE
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pyarrow": pa.__version__,
-    }

@@ -7,12 +7,14 @@ well. Neither holds launchers, workers, paths, logging or time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
-from pydantic import JsonValue
 
+from manifests import claims
+from manifests.console import UserError
 from manifests.io import Images
 from manifests.settings import Frozen
 
@@ -27,13 +29,14 @@ Subsampling = Literal["4:2:0", "4:4:4"]
 class Sampling(Frozen):
     """How the network is run; each of these can change a byte of an image."""
 
-    device: Literal["cpu", "cuda"]
+    device: str
+    """cpu or cuda."""
     precision: Precision
     batch_size: int
     threads: int
     """Threads of the CPU kernels."""
-    cpu_capability: str
-    """Widest vector instructions that the CPU kernels use."""
+    cpu: str | None
+    """Widest instructions of the CPU kernels; none on a GPU."""
     memory_format: Literal["channels_last"] = "channels_last"
     folded: bool = True
     """Batch normalisation folded into the convolutions."""
@@ -62,9 +65,10 @@ class Content(Frozen):
     generator: str
     weights_sha256: str
     images_sha256: str
-    """Of the train rows, see ``table_digest``."""
+    """Of the rows that may be sources, see ``table_digest``."""
     poses_sha256: str
     """Of the pose bank."""
+    rows: int
     per_id: int
     seed: int
     width: int
@@ -74,61 +78,90 @@ class Content(Frozen):
 
 
 class Run(Frozen):
-    """The contents of ``run.json``."""
+    """A run: its contents and their cut into shards."""
 
     content: Content
-    rows: int
     rows_per_shard: int
-    content_key: str
-    layout_key: str
-    made_from: dict[str, JsonValue]
-    """The creator's settings, paths included; for people, nothing reads it."""
-    versions: dict[str, str]
+
+    @property
+    def content_key(self) -> str:
+        """Equal if and only if rows and images are meant to be equal."""
+        return self.content.digest()
+
+    @property
+    def layout_key(self) -> str:
+        """Equal if and only if the shards are meant to be equal, byte for byte."""
+        text = f"{self.content_key}\0{self.rows_per_shard}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def num_shards(self) -> int:
         """How many shards hold all rows."""
-        return -(-self.rows // self.rows_per_shard)
+        return -(-self.content.rows // self.rows_per_shard)
 
     def shard_rows(self, shard: int) -> tuple[int, int]:
         """Return the first row of a shard and the row after its last."""
         start = shard * self.rows_per_shard
-        return start, min(start + self.rows_per_shard, self.rows)
+        return start, min(start + self.rows_per_shard, self.content.rows)
+
+    def num_rows(self, shard: int) -> int:
+        """Return how many rows a shard has."""
+        start, stop = self.shard_rows(shard)
+        return stop - start
 
 
-def make_run(
-    content: Content,
-    rows: int,
-    rows_per_shard: int,
-    made_from: Mapping[str, JsonValue],
-    versions: Mapping[str, str],
-) -> Run:
-    """Return a run with its keys."""
-    content_key = content.digest()
-    layout = f"{content_key}\0{rows_per_shard}"
-    return Run(
-        content=content,
-        rows=rows,
-        rows_per_shard=rows_per_shard,
-        content_key=content_key,
-        layout_key=hashlib.sha256(layout.encode()).hexdigest(),
-        made_from=dict(made_from),
-        versions=dict(versions),
-    )
+def begin(out: Path, run: Run, made_from: dict[str, Any]) -> None:
+    """Make a folder the home of a run, or check that it is.
 
+    Args:
+        out: Made if it is missing.
+        run: What the settings ask for.
+        made_from: The settings themselves, kept for people.
 
-def differences(found: Run, asked: Run) -> list[str]:
-    """Return one sentence part per field that makes two runs different, sorted by field.
-
-    >>> differences.__name__
-    'differences'
+    Raises:
+        UserError: If another run lives there (the fields that differ are named), the folder holds
+            something else, or it cannot be written.
     """
-    old, new = (_fields(run) for run in (found, asked))
-    return [
-        f"{name} is {old[name]!r} there and {new[name]!r} here"
-        for name in sorted(old)
-        if old[name] != new[name]
-    ]
+    path = out / claims.CLAIM
+    if path.is_file():
+        claims.refuse_other(path, _asked(run))
+        return
+    _refuse_strangers(out)
+    facts = {
+        "content_key": run.content_key,
+        "layout_key": run.layout_key,
+        "settings": made_from,
+        "versions": claims.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
+    }
+    try:
+        claims.claim(out, _asked(run), facts)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def read_run(out: Path) -> Run | None:
+    """Return the run of a folder, none if nobody has begun one.
+
+    Raises:
+        UserError: If ``run.json`` is not of a run of ``augment generate``.
+    """
+    path = out / claims.CLAIM
+    if not path.is_file():
+        return None
+    return Run.from_json(json.dumps(claims.read(path)["asked"]), where=str(path))
+
+
+def require_run(out: Path) -> Run:
+    """Return the run of a folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    run = read_run(out)
+    if run is None:
+        found = f"a folder without {claims.CLAIM}" if out.is_dir() else "no such folder"
+        raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
+    return run
 
 
 def default_rows_per_shard(rows: int, batch_size: int) -> int:
@@ -148,29 +181,31 @@ def default_rows_per_shard(rows: int, batch_size: int) -> int:
 
 def table_digest(images: Images) -> str:
     """Return the SHA-256 of what the rows say, whatever their order and the file they came from."""
-    order = np.argsort(np.asarray(images.strings("image_id"), object), kind="stable")
-    rows = images.take(order)
+    rows = images.take(np.argsort(np.asarray(images.strings("image_id"), object), kind="stable"))
     digest = hashlib.sha256()
     for name in ("image_id", "person_id", "sha256"):
-        for value in rows.strings(name):
-            digest.update(b"\0" if value is None else value.encode() + b"\1")
+        digest.update(json.dumps(rows.table[name].to_pylist()).encode())
     for name in ("camera_id", "sequence", "frame", "width", "height"):
         values = rows.table[name]
         digest.update(np.asarray(values.is_null()).tobytes())
         digest.update(np.asarray(values.fill_null(0)).astype("<i8").tobytes())
     joints = rows.keypoints()
+    # One NaN: others differ in bits that mean nothing.
     digest.update(np.where(np.isnan(joints), np.float32(np.nan), joints).astype("<f4").tobytes())
     return digest.hexdigest()
 
 
-def _fields(run: Run) -> dict[str, JsonValue]:
-    fields = dict(_flat(run.content.model_dump(mode="json"), ""))
-    return {**fields, "rows_per_shard": run.rows_per_shard}
+def _asked(run: Run) -> dict[str, Any]:
+    return run.model_dump(mode="json")
 
 
-def _flat(value: Mapping[str, JsonValue], prefix: str) -> Iterator[tuple[str, JsonValue]]:
-    for name, part in value.items():
-        if isinstance(part, dict):
-            yield from _flat(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
+def _refuse_strangers(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: found a file, expected a folder or nothing")
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strangers = [name for name in names if not name.startswith(".")]
+    if strangers:
+        raise UserError(
+            f"{out}: found '{strangers[0]}' and no {claims.CLAIM}; expected an empty folder or a "
+            "run of 'augment generate'"
+        )

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt64
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from augment.devices import device_class
 from augment.generation.run import Precision
 from augment.transfer import PoseTransfer
 from manifests.draws import draws
@@ -30,9 +31,7 @@ class Sampler:
     @property
     def kind(self) -> str:
         """The device class; images are byte-identical within one."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        return device_class(self.device)
 
 
 def prepare_for_sampling(network: PoseTransfer, precision: Precision) -> PoseTransfer:
@@ -43,7 +42,9 @@ def prepare_for_sampling(network: PoseTransfer, precision: Precision) -> PoseTra
     """
     network.eval().requires_grad_(requires_grad=False)
     fold_batch_norms(network)
-    network.to(memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, Convolution):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     if precision == "bf16":
         for module in network.modules():
             if isinstance(module, Convolution | nn.Linear):

@@ -9,30 +9,29 @@ may make the same shard, since they make the same bytes.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
-from augment.generation.run import Run, differences
+from augment.generation.run import Run
 from manifests import io
 from manifests.console import UserError
 from manifests.schema import MANIFEST, SHARD
 from manifests.settings import Frozen
 
-RUN: Final = "run.json"
 DATA: Final = "data"
 MANIFEST_NAME: Final = "manifest.parquet"
 CARD: Final = "README.md"
-MADE: Final = (RUN, DATA, MANIFEST_NAME, CARD, io.SUCCESS)
+
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
 
 _HUGGINGFACE = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
 """Schema metadata by which ``datasets`` opens the column ``image`` as images."""
@@ -74,43 +73,6 @@ def shard_file(out: Path, shard: int) -> Path:
     return out / DATA / shard_name(shard)
 
 
-def read_run(out: Path) -> Run | None:
-    """Return the run of a folder, none if nobody has begun one.
-
-    Raises:
-        UserError: If ``run.json`` is not what this code writes.
-    """
-    try:
-        text = (out / RUN).read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{out / RUN}: cannot be read ({error.strerror})") from error
-    return Run.from_json(text, where=str(out / RUN))
-
-
-def begin(out: Path, run: Run) -> Run:
-    """Create the run or join the one that is there; return the one that is there.
-
-    Raises:
-        UserError: If another run lives in the folder (the fields that differ are named), the
-            folder holds something else, or it cannot be written.
-    """
-    found = read_run(out)
-    if found is None:
-        _refuse_strangers(out)
-        _create(out, run)
-        found = read_run(out)
-    assert found is not None
-    different = differences(found, run)
-    if different:
-        raise UserError(
-            f"{out}: holds another run: {'; '.join(different)}; choose another --out or the same "
-            "settings"
-        )
-    return found
-
-
 def shard_state(out: Path, run: Run, shard: int) -> ShardState:
     """Return what a look at the footer of a shard tells; its pages are not read.
 
@@ -133,7 +95,6 @@ def shard_state(out: Path, run: Run, shard: int) -> ShardState:
         if error.errno is None:
             return "damaged"
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    start, stop = run.shard_rows(shard)
     expected = {**_keys(run), "shard": str(shard)}
     for name, value in expected.items():
         if footer.get(name) != value:
@@ -141,7 +102,7 @@ def shard_state(out: Path, run: Run, shard: int) -> ShardState:
                 f"{path}: a shard of another run, its {name} is {footer.get(name)!r} where "
                 f"{value!r} is expected; move it away and run the same command again"
             )
-    return "complete" if rows == stop - start else "damaged"
+    return "complete" if rows == run.num_rows(shard) else "damaged"
 
 
 def publish(out: Path, run: Run, shard: int, table: pa.Table, device: str) -> None:
@@ -196,7 +157,7 @@ def finalise(out: Path, run: Run, card: str) -> Success | None:
         success = Success(
             content_key=run.content_key,
             layout_key=run.layout_key,
-            rows=run.rows,
+            rows=run.content.rows,
             shards=run.num_shards,
             manifest_sha256=io.sha256_file(manifest),
         )
@@ -242,45 +203,17 @@ def tidy(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def num_errors(out: Path) -> int:
-    """Return how many rows of a finished run have no image."""
-    errors = pq.read_table(out / MANIFEST_NAME, columns=["error"])["error"]
-    return len(errors) - errors.null_count
+def num_errors(file: Path) -> int:
+    """Return how many rows of a manifest or a shard have no image.
 
-
-def _create(out: Path, run: Run) -> None:
-    """Write ``run.json`` beside and link it to its name, which fails if somebody was faster."""
-    text = json.dumps(json.loads(run.to_json()), indent=2, sort_keys=True) + "\n"
-    beside = out / f".{RUN}.{uuid.uuid4().hex}.tmp"
+    Raises:
+        UserError: If it cannot be read.
+    """
     try:
-        (out / DATA).mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            (out / RUN).hardlink_to(beside)
-        except FileExistsError:
-            return
-        finally:
-            beside.unlink(missing_ok=True)
-        io.sync_folder(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
-
-
-def _refuse_strangers(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: found a file, expected a folder or nothing")
-    strangers = sorted(
-        path.name
-        for path in (out.iterdir() if out.is_dir() else ())
-        if not path.name.startswith(".") and path.name != DATA
-    )
-    if strangers:
-        raise UserError(
-            f"{out}: found '{strangers[0]}' and no {RUN}; expected an empty folder or a run"
-        )
+        errors = pq.read_table(file, columns=["error"])["error"]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: missing or damaged ({error})") from error
+    return len(errors) - errors.null_count
 
 
 def _write_manifest(out: Path, run: Run) -> Tally:
@@ -306,8 +239,10 @@ def _write_manifest(out: Path, run: Run) -> Tally:
             tally.rows += len(rows)
             tally.errors += len(rows) - rows["error"].null_count
             writer.write_table(_with_place(rows, shard), row_group_size=io.ROW_GROUP_ROWS)
-        if tally.rows != run.rows:
-            raise UserError(f"{out}: found {tally.rows:,} rows in the shards, planned {run.rows:,}")
+        if tally.rows != run.content.rows:
+            raise UserError(
+                f"{out}: found {tally.rows:,} rows in the shards, planned {run.content.rows:,}"
+            )
     return tally
 
 

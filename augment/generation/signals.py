@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,7 +25,13 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopping() -> Generator[None]:
-    """Raise ``Stopped`` in the main thread on SIGTERM and SIGINT while the block runs."""
+    """Raise ``Stopped`` in the main thread on SIGTERM and SIGINT while the block runs.
+
+    On another thread the block just runs: only the main thread may watch for signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     codes = {signal.SIGTERM: Exit.STOPPED_EARLY, signal.SIGINT: Exit.INTERRUPTED}
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,6 +9,7 @@ bytes of a row do not depend on who made it.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -30,13 +31,15 @@ from augment.pose.plan import Plan, PlannedRows, synthetic_id
 from augment.pose.pose import Pose
 from augment.transfer import Condition, as_floats, as_pixels
 from manifests import pixels
-from manifests.console import UserError
+from manifests.console import Console, UserError
 from manifests.io import Images, keypoint_column
 from manifests.schema import IMAGE_STRUCT, SHARD
 
 NUM_ENCODERS = 2
 BATCHES_READ_AHEAD = 2
 BATCHES_BEHIND = 4
+ROW_OVERHEAD_BYTES = 350
+"""What a row takes in its shard and in the manifest beside its image."""
 
 
 class Advance(Protocol):
@@ -68,7 +71,7 @@ class SourceReader:
     def __init__(self, sources: Images, size: tuple[int, int]) -> None:
         self._sources = sources
         self._ids = sources.strings("image_id")
-        self._sha256 = sources.strings("sha256")
+        self._sha256: list[str | None] = sources.table["sha256"].to_pylist()
         self._people = sources.strings("person_id")
         self._size = size
         self._person: str | None = None
@@ -119,33 +122,32 @@ class Started:
     batches: list[Future[Made]]
 
 
-def work(
-    out: Path,
-    run: Run,
-    plan: Plan,
-    sampler: Sampler,
-    shards: Iterable[int],
-    bar: Advance,
-    *,
-    fail: bool = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs to know besides its network."""
+
+    out: Path
+    run: Run
+    plan: Plan
+    fail: bool = False
+    """End at the first row that fails instead of recording it."""
+
+
+def work(job: Job, sampler: Sampler, shards: Iterable[int], bar: Advance) -> None:
     """Make these shards and publish each; one is written while the next computes.
 
     What has been through the network when the work is interrupted is still published.
 
     Args:
-        out: The run's folder.
-        run: What ``run.json`` says.
-        plan: The rows.
+        job: The run, its folder and its plan.
         sampler: The network and where it runs.
         shards: The numbers of the shards.
         bar: Told how many rows have been through the network.
-        fail: End at the first row that fails instead of recording it.
 
     Raises:
         UserError: If a shard cannot be written, or a row fails and that shall be the end.
     """
-    worker = Worker(run, plan, sampler, fail=fail)
+    worker = Worker(job, sampler)
     with worker.encoders, ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
         before: Future[None] | None = None
         try:
@@ -153,46 +155,66 @@ def work(
                 started = worker.start(shard, bar)
                 if before is not None:
                     before.result()
-                before = writer.submit(_publish, out, run, plan, started, sampler.kind)
+                before = writer.submit(_publish, job, started, sampler.kind)
         finally:
             if before is not None:
                 before.result()
 
 
-def _publish(out: Path, run: Run, plan: Plan, started: Started, device: str) -> None:
+def sample_cost(job: Job, sampler: Sampler) -> tuple[float, float]:
+    """Return seconds and stored bytes per row, measured on two batches of the plan's beginning."""
+    worker = Worker(job, sampler)
+    rows = job.plan.rows(0, min(2 * job.run.content.sampling.batch_size, len(job.plan)))
+    silent = Console(quiet=True)
+    with worker.encoders, silent.progress("warm up", len(rows)) as bar:
+        for batch in worker.send(rows, bar):
+            batch.result()
+        began = time.perf_counter()
+        made = [batch.result() for batch in worker.send(rows, bar)]
+    seconds = time.perf_counter() - began
+    stored = sum(len(image) for batch in made for image in batch.images if image is not None)
+    return seconds / len(rows), stored / len(rows) + ROW_OVERHEAD_BYTES
+
+
+def _publish(job: Job, started: Started, device: str) -> None:
     made = [batch.result() for batch in started.batches]
-    publish(out, run, started.shard, shard_table(run, plan, started.rows, made), device)
+    table = shard_table(job.run, job.plan, started.rows, made)
+    publish(job.out, job.run, started.shard, table, device)
 
 
 class Worker:
     """Sends shards of one run through one network."""
 
-    def __init__(self, run: Run, plan: Plan, sampler: Sampler, *, fail: bool) -> None:
-        self._run = run
-        self._plan = plan
+    def __init__(self, job: Job, sampler: Sampler) -> None:
+        self._run = job.run
+        self._plan = job.plan
+        self._fail = job.fail
         self._network = sampler.network
         self._device = sampler.device
-        self._fail = fail
-        self._batch_size = run.content.sampling.batch_size
-        size = (run.content.width, run.content.height)
-        self._reader = SourceReader(plan.sources, size)
+        content = job.run.content
+        self._batch_size = content.sampling.batch_size
+        self._reader = SourceReader(job.plan.sources, (content.width, content.height))
         self.encoders = ThreadPoolExecutor(NUM_ENCODERS, thread_name_prefix="encode")
 
     def start(self, shard: int, bar: Advance) -> Started:
         """Send the rows of one shard through the network."""
         rows = self._plan.rows(*self._run.shard_rows(shard))
-        started = Started(shard, rows, [])
+        return Started(shard, rows, self.send(rows, bar))
+
+    def send(self, rows: PlannedRows, bar: Advance) -> list[Future[Made]]:
+        """Send rows through the network; their encoded images follow, batch by batch."""
+        made: list[Future[Made]] = []
         with (
             sampling_mode(self._device, self._run.content.sampling.precision),
             closing(self._batches(rows)) as batches,
         ):
             for first, sources in batches:
-                if len(started.batches) >= BATCHES_BEHIND:
-                    started.batches[-BATCHES_BEHIND].result()
-                batch = _slice(rows, first, first + self._batch_size)
-                started.batches.append(self._submit(batch, sources))
+                if len(made) >= BATCHES_BEHIND:
+                    made[-BATCHES_BEHIND].result()
+                batch = rows[first : first + self._batch_size]
+                made.append(self._submit(batch, sources))
                 bar.advance(len(batch))
-        return started
+        return made
 
     def _batches(self, rows: PlannedRows) -> Generator[tuple[int, Sources]]:
         firsts = range(0, len(rows), self._batch_size)
@@ -317,17 +339,7 @@ def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _slice(rows: PlannedRows, start: int, stop: int) -> PlannedRows:
-    return PlannedRows(
-        rows.people[start:stop],
-        rows.k[start:stop],
-        rows.source[start:stop],
-        rows.pose[start:stop],
-        rows.seed[start:stop],
-    )
-
-
-def _padded(values: Float32[np.ndarray, "rows *rest"], rows: int) -> np.ndarray:
+def _padded(values: Float32[np.ndarray, rows *rest], rows: int) -> np.ndarray:
     """Return the values with the last row repeated up to ``rows``."""
     return np.concatenate([values, np.repeat(values[-1:], rows - len(values), axis=0)])
 

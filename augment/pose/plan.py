@@ -45,6 +45,11 @@ class PlannedRows:
     def __len__(self) -> int:
         return len(self.k)
 
+    def __getitem__(self, part: slice) -> PlannedRows:
+        return PlannedRows(
+            self.people[part], self.k[part], self.source[part], self.pose[part], self.seed[part]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
