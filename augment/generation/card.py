@@ -25,9 +25,9 @@ configs:
 
 # Synthetic images for person re-identification
 
-{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by pose
-transfer: the person of a real train image in the pose of another train image. {{errors}} of them
-failed and have an error text instead of an image.
+{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by
+pose transfer: the person of a real train image in the pose of another train image. {{errors}} of
+them failed and have an error text instead of an image.
 
 | | |
 |---|---|

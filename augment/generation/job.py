@@ -209,7 +209,9 @@ def _generate(settings: GenerateSettings, console: Console, weights: Weights | N
     run = _begin(settings, plan, weights)
     job = Job(settings.out, run, plan, fail=settings.on_error == "fail")
     if settings.retry_failed:
-        again = failed_shards(settings.out, run)[worker.index :: worker.count]
+        if worker.count > 1:
+            raise UserError(f"--retry-failed: found {worker}, expected a single worker")
+        again = failed_shards(settings.out, run)
         if again:
             shards.withdraw(settings.out)
     else:

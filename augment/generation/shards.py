@@ -198,9 +198,13 @@ def withdraw(out: Path) -> None:
 
 def tidy(out: Path) -> None:
     """Remove what killed writers left behind; called when every shard is complete."""
-    for folder in (out, out / DATA):
-        for path in sorted(folder.glob(".*.tmp")):
-            path.unlink(missing_ok=True)
+    for path in leftovers(out):
+        path.unlink(missing_ok=True)
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Return the files that writers are at, or that killed writers left."""
+    return sorted([*out.glob(".*.tmp"), *(out / DATA).glob(".*.tmp")])
 
 
 def num_errors(file: Path) -> int:
