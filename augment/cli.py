@@ -30,10 +30,13 @@ PROGRAM: Final = Program(
             "augment.generation.job", "generate", "GenerateSettings", "make images of every person"
         ),
         "status": Command(
-            "augment.generation.job", "status", "StatusSettings", "tell how far a run has come"
+            "augment.generation.status", "status", "StatusSettings", "tell how far a run has come"
         ),
         "verify": Command(
-            "augment.generation.job", "verify", "VerifySettings", "hash every image of a run again"
+            "augment.generation.verify",
+            "verify",
+            "VerifySettings",
+            "hash every image of a run again",
         ),
         "export": Command(
             "augment.generation.export", "export", "ExportSettings", "write a run's images as files"
