@@ -227,19 +227,28 @@ def _trunk(person: Person, points: dict[str, Point]) -> list[Tube]:
         Tube(_moved(hips, y=0.05), _moved(hips, y=-0.045), pelvis, pelvis * np.float32(0.72),
              person.textures["pelvis"], 0.4),
     ]  # fmt: skip
-    if "skirt" in (person.bottom.kind,) or person.top.kind == "dress":
-        flare = profile(0.088, 0.108, 0.122) * np.float32(shape.hip * (0.5 + 0.5 * girth))
-        end = _moved(hips, y=-person.skirt_length)
-        parts.append(
-            Tube(_moved(hips, y=0.04), end, flare, flare * np.float32(0.8),
-                 person.textures["skirt"], 0.1)
-        )  # fmt: skip
+    if person.bottom.kind == "skirt" or person.top.kind == "dress":
+        parts.append(_skirt(person, points))
     if person.top.kind == "hoodie":
         parts.append(
             Tube(_moved(neck, y=0.03, z=-0.035), _moved(neck, y=-0.05, z=-0.055),
                  profile(0.05, 0.062, 0.04), profile(0.03, 0.03, 0.02), person.textures["hood"])
         )  # fmt: skip
     return parts
+
+
+def _skirt(person: Person, points: dict[str, Point]) -> Tube:
+    """Return a skirt or the lower part of a dress, wide enough for the step below it."""
+    flare = profile(0.088, 0.108, 0.122) * np.float32(
+        person.shape.hip * (0.5 + 0.5 * person.shape.girth)
+    )
+    right, left = points["right_knee"][2], points["left_knee"][2]
+    share = min(person.skirt_length / (0.47 * person.shape.leg), 1.15)
+    hips = points["hips"]
+    step = share * (abs(right - left) / 2 + 0.064 * person.shape.girth)
+    depth = np.maximum(flare * np.float32(0.8), profile(0.07, 0.064 + step / 2, step))
+    end = _moved(hips, y=-person.skirt_length, z=share * ((right + left) / 2 - hips[2]))
+    return Tube(_moved(hips, y=0.04), end, flare, depth, person.textures["skirt"], 0.1)
 
 
 def _limbs(person: Person, points: dict[str, Point]) -> list[Tube]:

@@ -257,7 +257,7 @@ def view_of(dice: Dice, pitch: float, *, junk: bool) -> View:
     """Return how a detector's box frames a person; for junk it misses half of them."""
     around = dice.pick((0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10))
     yaw = 2 * np.pi * around + dice.bell(0.22)
-    height, stretch = dice.between(104.0, 117.0), dice.between(1.05, 1.32)
+    height, stretch = dice.between(104.0, 117.0), dice.between(1.0, 1.24)
     x, y = WIDTH / 2 - 0.5 + dice.bell(3.0), HEIGHT - 7.0 + dice.bell(3.5)
     if junk:
         height *= dice.between(1.25, 1.9)
