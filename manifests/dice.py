@@ -65,7 +65,7 @@ class Dice:
         keys = [self.between(0.0, 1.0) for _ in options]
         return [options[row] for row in sorted(range(len(options)), key=keys.__getitem__)]
 
-    def noise(self, *shape: int) -> Float[np.ndarray, "..."]:
+    def noise(self, *shape: int) -> Float[np.ndarray, "*shape"]:
         """Return independent noise of mean 0 and standard deviation 1 (sums of four bytes)."""
         count = int(np.prod(shape))
         raw = draws(self._seed, self._label, (count + 1) // 2, stream=1, counter=self._block)

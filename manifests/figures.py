@@ -12,8 +12,10 @@ right side appears on the image's left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -30,11 +32,12 @@ TEXTURE_ROWS: Final = 40
 TEXTURE_COLUMNS: Final = 64
 
 _ANGLE_STEPS = 128
+_ANGLES = np.arcsin(np.linspace(-1.0, 1.0, _ANGLE_STEPS)).astype(np.float32)
 _NOTHING = -1e6
 _AMBIENT = 0.50
 
 Texture = Float[np.ndarray, "40 64 3"]
-Profile = Float[np.ndarray, "16"]
+Profile = Float[np.ndarray, " 16"]
 Point = tuple[float, float, float]
 
 
@@ -106,15 +109,19 @@ class Drawing:
         return float(self.depth[row, column])
 
 
+@lru_cache(maxsize=256)
 def profile(*knots: float) -> Profile:
     """Return radii along a tube from evenly spaced knots.
 
     >>> profile(1.0, 2.0)[[0, -1]].tolist()
     [1.0, 2.0]
     """
-    return np.interp(
+    radii = np.interp(
         np.linspace(0.0, 1.0, PROFILE_ROWS), np.linspace(0.0, 1.0, len(knots)), knots
     ).astype(np.float32)
+    # Shared by all callers.
+    radii.flags.writeable = False
+    return radii
 
 
 def draw(tubes: Sequence[Tube], view: View, light: Point) -> Drawing:
@@ -189,14 +196,15 @@ def _draw_tube(
     )
     window = depth[top:bottom, left:right]
     shown = (facing2 > 0.0) & (surface > window)
-    if not shown.any():
+    rows, places = np.nonzero(shown)
+    if not len(rows):
         return
-    window[shown] = surface[shown]
+    window[rows, places] = surface[rows, places]
 
-    side, over, facing, along = side[shown], over[shown], facing[shown], along[shown]
-    angle = np.arcsin(np.linspace(-1.0, 1.0, _ANGLE_STEPS)) - np.arctan2(
-        deep.mean() * np.sin(yaw), wide.mean() * np.cos(yaw)
-    )
+    picked = rows * shown.shape[1] + places
+    side, over, facing, along = (field.take(picked) for field in (side, over, facing, along))
+    front = math.atan2(float(deep.mean()) * math.sin(yaw), float(wide.mean()) * math.cos(yaw))
+    angle = _ANGLES - np.float32(front)
     columns = (np.round(angle * (TEXTURE_COLUMNS / (2 * np.pi))) % TEXTURE_COLUMNS).astype(np.intp)
     column = columns[((side + 1.0) * np.float32((_ANGLE_STEPS - 1) / 2)).astype(np.intp)]
     texel = (along + caps[0]) * np.float32(TEXTURE_ROWS / (length + sum(caps)))
@@ -208,7 +216,7 @@ def _draw_tube(
     )
     shade = np.float32(_AMBIENT) + np.float32(1.15 - _AMBIENT) * np.maximum(lambert, 0.0)
     shade *= 0.72 + 0.28 * np.sqrt(facing)
-    where = (np.nonzero(shown)[0] + top) * depth.shape[1] + np.nonzero(shown)[1] + left
+    where = (rows + top) * depth.shape[1] + places + left
     colour[where] = tube.texture[texel, column] * shade[:, None]
 
 
@@ -237,8 +245,3 @@ def compose(
     ground = cv2.GaussianBlur(ground, (0, 0), 2.0)
     below = background.astype(np.float32) * (1.0 - ground)[:, :, None]
     return below * (1.0 - drawing.coverage)[:, :, None] + drawing.colour
-
-
-def points_array(points: Mapping[str, Point], names: Sequence[str]) -> Float[np.ndarray, "_ 3"]:
-    """Return the named points in the given order."""
-    return np.array([points[name] for name in names])

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from manifests.bodies import joints_of, posture_of, skeleton, tubes
+from manifests.bodies import tubes
 from manifests.console import UserError
 from manifests.dice import Dice
 from manifests.figures import HEIGHT, WIDTH, View, compose, draw
+from manifests.keypoints import NUM_JOINTS
+from manifests.market1501 import keypoint_text
+from manifests.pixels import encode_jpeg
+from manifests.postures import joints_of, posture_of, skeleton
 from manifests.scenes import CAMERAS, NUM_CAMERAS, background, photograph
 from manifests.schema import DISTRACTOR, JUNK
 from manifests.settings import Frozen
@@ -155,7 +158,7 @@ def _report(settings: SampleSettings, *, already_complete: bool) -> SampleReport
 
 
 def _fill(draft: Path, settings: SampleSettings) -> None:
-    rows: dict[str, list[str]] = {folder: [] for folder in KEYPOINT_FILES}
+    joints_of_folder: dict[str, dict[str, Joints]] = {folder: {} for folder in KEYPOINT_FILES}
     for folder in FOLDERS:
         (draft / folder).mkdir()
     people: dict[str, Person] = {}
@@ -164,32 +167,15 @@ def _fill(draft: Path, settings: SampleSettings) -> None:
         if shot.look and shot.look not in people:
             people = {shot.look: person_of(settings.seed, shot.look)}
         image, joints = draw_shot(shot, people.get(shot.look), settings.seed)
-        (draft / shot.folder / shot.name).write_bytes(_encode_jpeg(image))
-        if shot.folder in rows:
-            rows[shot.folder].append(keypoint_row(shot.name, joints))
+        (draft / shot.folder / shot.name).write_bytes(encode_jpeg(image))
+        if shot.folder in joints_of_folder:
+            joints_of_folder[shot.folder][shot.name] = joints
     for folder, name in KEYPOINT_FILES.items():
-        lines = ("name:keypoints_y:keypoints_x", *sorted(rows[folder]))
-        (draft / name).write_text("\n".join(lines) + "\n", encoding="ascii")
+        found = dict(sorted(joints_of_folder[folder].items()))
+        # Whole pixels, as in the published files.
+        whole = np.round(np.array(list(found.values())).reshape(-1, NUM_JOINTS, 2))
+        (draft / name).write_text(keypoint_text(list(found), whole), encoding="ascii")
     (draft / SETTINGS_FILE).write_text(settings.to_json() + "\n", encoding="ascii")
-
-
-def _encode_jpeg(image: Image) -> bytes:
-    # The only codec call here; it becomes ``manifests.pixels.encode_jpeg`` once that file exists.
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
-    assert done
-    return data.tobytes()
-
-
-def keypoint_row(name: str, joints: Joints) -> str:
-    """Return one line of a published keypoint file: y first, whole pixels, -1 missing.
-
-    >>> joints = np.full((18, 2), np.nan)
-    >>> joints[0] = (31.4, 12.0)
-    >>> keypoint_row("a.jpg", joints)[:16], keypoint_row("a.jpg", joints)[78:88]
-    ('a.jpg: [12, -1, ', ' [31, -1, ')
-    """
-    whole = np.where(np.isnan(joints), -1, np.round(joints)).astype(int)
-    return f"{name}: {whole[:, 1].tolist()}: {whole[:, 0].tolist()}"
 
 
 def plan(settings: SampleSettings) -> Iterator[Shot]:
@@ -243,7 +229,9 @@ def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Join
     optics = CAMERAS[shot.camera]
     scene = background(dice, seed, shot.camera, shot.sequence, dice.between(0.0, 1.0))
     if person is None:
-        return photograph(dice, scene.astype(np.float32), shot.camera), np.full((18, 2), np.nan)
+        return photograph(dice, scene.astype(np.float32), shot.camera), np.full(
+            (NUM_JOINTS, 2), np.nan
+        )
     posture = posture_of(dice, person)
     points = skeleton(person, posture)
     view = view_of(dice, optics.pitch, junk=shot.kind == "junk")
@@ -255,7 +243,9 @@ def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Join
 
 def view_of(dice: Dice, pitch: float, *, junk: bool) -> View:
     """Return how a detector's box frames a person; for junk it misses half of them."""
-    around = dice.pick((0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10))
+    around = dice.pick(
+        (0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10)
+    )
     yaw = 2 * np.pi * around + dice.bell(0.22)
     height, stretch = dice.between(104.0, 117.0), dice.between(1.0, 1.24)
     x, y = WIDTH / 2 - 0.5 + dice.bell(3.0), HEIGHT - 7.0 + dice.bell(3.5)

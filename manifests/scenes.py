@@ -79,7 +79,9 @@ def _bicycles(dice: Dice, image: Panorama, count: int) -> None:
         frame = dice.pick(((150, 40, 44), (50, 60, 110), (70, 72, 76), (40, 90, 70)))
         for wheel in (x, x + 26):
             cv2.circle(image, (wheel, y), 11, (46, 46, 50), 2, cv2.LINE_AA)
-        bars = np.array(((x, y), (x + 9, y - 13), (x + 22, y - 13), (x + 26, y), (x + 11, y), (x + 9, y - 13)))
+        bars = np.array(
+            ((x, y), (x + 9, y - 13), (x + 22, y - 13), (x + 26, y), (x + 11, y), (x + 9, y - 13))
+        )
         cv2.polylines(image, [bars], False, frame, 2, cv2.LINE_AA)
         cv2.line(image, (x + 22, y - 13), (x + 21, y - 20), (60, 60, 60), 2, cv2.LINE_AA)
 
@@ -112,7 +114,9 @@ def _entrance(dice: Dice) -> Panorama:
     image = _canvas(dice, (44, 44, 50), (118, 116, 116), 0.03)
     for x in range(0, PANORAMA_WIDTH, 90):
         shade = dice.whole(14, 34)
-        cv2.rectangle(image, (x + 6, 4), (x + dice.whole(50, 80), HORIZON), (shade, shade, shade + 5), -1)
+        cv2.rectangle(
+            image, (x + 6, 4), (x + dice.whole(50, 80), HORIZON), (shade, shade, shade + 5), -1
+        )
         cv2.rectangle(image, (x, 0), (x + 6, HORIZON), (108, 100, 92), -1)
     for step in range(4):
         row = HORIZON + 12 * step
@@ -141,13 +145,17 @@ def _glass(dice: Dice) -> Panorama:
     image = _canvas(dice, (128, 150, 166), (196, 192, 186), 0.02)
     for x in range(0, PANORAMA_WIDTH, 38):
         pane = dice.whole(-26, 22)
-        cv2.rectangle(image, (x, 0), (x + 35, HORIZON - 4), (116 + pane, 140 + pane, 158 + pane), -1)
+        cv2.rectangle(
+            image, (x, 0), (x + 35, HORIZON - 4), (116 + pane, 140 + pane, 158 + pane), -1
+        )
         cv2.rectangle(image, (x + 35, 0), (x + 38, HORIZON), (70, 76, 84), -1)
     cv2.rectangle(image, (0, 40), (PANORAMA_WIDTH, 43), (70, 76, 84), -1)
     _tiles(image, 52, (168, 164, 158))
     for x in range(40, PANORAMA_WIDTH, 170):
         cv2.rectangle(image, (x, HORIZON - 14), (x + 44, HORIZON + 12), (86, 66, 52), -1)
-        cv2.ellipse(image, (x + 22, HORIZON - 20), (26, 14), 0, 0, 360, (58, 96, 60), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            image, (x + 22, HORIZON - 20), (26, 14), 0, 0, 360, (58, 96, 60), -1, cv2.LINE_AA
+        )
     return image
 
 
@@ -166,12 +174,22 @@ def _brick(dice: Dice) -> Panorama:
 
 
 CAMERAS: Final = (
-    Camera((-0.50, -0.55, 0.67), 0.16, (1.04, 1.00, 0.95), 1.00, 1.00, 1.00, 0.45, 3.0, 0.35, _plaza),
+    Camera(
+        (-0.50, -0.55, 0.67), 0.16, (1.04, 1.00, 0.95), 1.00, 1.00, 1.00, 0.45, 3.0, 0.35, _plaza
+    ),
     Camera((0.55, -0.60, 0.58), 0.10, (1.10, 1.02, 0.82), 1.16, 0.95, 0.95, 0.55, 4.0, 0.45, _lawn),
-    Camera((0.10, -0.75, 0.65), 0.22, (0.88, 0.98, 1.14), 0.86, 1.12, 1.05, 0.70, 5.0, 0.20, _entrance),
-    Camera((-0.65, -0.45, 0.61), 0.08, (0.96, 1.03, 1.00), 0.95, 1.00, 1.18, 0.40, 4.0, 0.40, _street),
-    Camera((0.20, -0.40, 0.89), 0.14, (0.92, 1.00, 1.10), 1.16, 0.92, 0.86, 0.80, 3.0, 0.22, _glass),
-    Camera((0.60, -0.35, 0.72), 0.26, (1.14, 0.97, 0.84), 0.88, 1.06, 0.95, 0.85, 5.0, 0.30, _brick),
+    Camera(
+        (0.10, -0.75, 0.65), 0.22, (0.88, 0.98, 1.14), 0.86, 1.12, 1.05, 0.70, 5.0, 0.20, _entrance
+    ),
+    Camera(
+        (-0.65, -0.45, 0.61), 0.08, (0.96, 1.03, 1.00), 0.95, 1.00, 1.18, 0.40, 4.0, 0.40, _street
+    ),
+    Camera(
+        (0.20, -0.40, 0.89), 0.14, (0.92, 1.00, 1.10), 1.16, 0.92, 0.86, 0.80, 3.0, 0.22, _glass
+    ),
+    Camera(
+        (0.60, -0.35, 0.72), 0.26, (1.14, 0.97, 0.84), 0.88, 1.06, 0.95, 0.85, 5.0, 0.30, _brick
+    ),
 )
 """The cameras c1 to c6."""
 

@@ -1,8 +1,6 @@
 """What made-up people look like: proportions, hair, and clothes from one shared wardrobe.
 
 Garments are few and people are many, so people resemble each other in parts, as in the street.
-Every texture is painted once per person and wrapped around the tubes of ``manifests.figures``:
-rows run down the limb, columns around it, from the front over the person's left.
 """
 
 from __future__ import annotations
@@ -11,15 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-import cv2
-import numpy as np
-from jaxtyping import Bool, Float
-
 from manifests.dice import Dice
-from manifests.figures import TEXTURE_COLUMNS, TEXTURE_ROWS, Texture
-
-RGB = tuple[int, int, int]
-Mask = Bool[np.ndarray, "40 64"]
+from manifests.figures import Texture
+from manifests.textures import RGB, Cloth, Outfit, textures_of
 
 NUM_TOPS: Final = 44
 NUM_BOTTOMS: Final = 26
@@ -47,19 +39,9 @@ HAIRS: Final[tuple[RGB, ...]] = (
 )  # fmt: skip
 PATTERNS: Final = ("plain", "hoops", "pinstripes", "checks", "dots", "block", "chest", "logo")
 TOP_KINDS: Final = ("t-shirt", "sleeveless", "long", "shirt", "jacket", "hoodie", "dress")
+HAIR_KINDS: Final = ("short", "cropped", "long", "bob", "tail", "bun", "bald")
+THINGS: Final = ("nothing", "backpack", "shoulder bag", "hand bag")
 BOTTOM_KINDS: Final = ("trousers", "leggings", "shorts", "skirt")
-
-
-@dataclass(frozen=True, slots=True)
-class Cloth:
-    """One garment of the wardrobe."""
-
-    kind: str
-    colour: RGB
-    second: RGB
-    pattern: str
-    period: float
-    """Distance of stripes, checks or dots in body heights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +60,10 @@ class Person:
     """Everything about a person that does not change from image to image."""
 
     shape: Shape
-    top: Cloth
-    bottom: Cloth
-    hair: str
+    outfit: Outfit
     hat: bool
-    carries: str
-    """``nothing``, ``backpack``, ``shoulder bag`` or ``hand bag``."""
-    bag_side: int
-    """1 for the person's left, -1 for the right."""
     skirt_length: float
+    """From the hips down, in body heights."""
     textures: Mapping[str, Texture]
 
 
@@ -122,25 +99,24 @@ def person_of(seed: int, label: str) -> Person:
         girth=max(1.0 + dice.bell(0.13), 0.8),
         head=1.0 + dice.bell(0.05),
     )
-    top = _worn(dice, top_of(seed, dice.whole(0, NUM_TOPS - 1)))
-    bottom = _worn(dice, bottom_of(seed, dice.whole(0, NUM_BOTTOMS - 1)))
-    skin = _near(dice, dice.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6)
-    hair = dice.pick(("short", "cropped", "long", "bob", "tail", "bun", "bald"),
-                     (40, 14, 18, 8, 10, 5, 5))  # fmt: skip
-    carries = dice.pick(
-        ("nothing", "backpack", "shoulder bag", "hand bag"), (50, 20, 15, 15)
+    outfit = Outfit(
+        top=_worn(dice, top_of(seed, dice.whole(0, NUM_TOPS - 1))),
+        bottom=_worn(dice, bottom_of(seed, dice.whole(0, NUM_BOTTOMS - 1))),
+        skin=_near(dice, dice.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6),
+        hair=dice.pick(HAIR_KINDS, (40, 14, 18, 8, 10, 5, 5)),
+        hair_colour=_near(dice, dice.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5),
+        hat_colour=_near(dice, _pick_colour(dice, (50, 20, 30)), 6),
+        shoe=_near(dice, dice.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
+        bag=_near(dice, _pick_colour(dice, (50, 15, 35)), 6),
+        carries=dice.pick(THINGS, (50, 20, 15, 15)),
+        bag_side=dice.pick((1, -1)),
     )
-    side = dice.pick((1, -1))
     return Person(
         shape=shape,
-        top=top,
-        bottom=bottom,
-        hair=hair,
+        outfit=outfit,
         hat=dice.chance(0.1),
-        carries=carries,
-        bag_side=side,
         skirt_length=dice.between(0.17, 0.32),
-        textures=_textures(dice, top, bottom, skin, hair, carries, side),
+        textures=textures_of(dice, outfit),
     )
 
 
@@ -156,152 +132,3 @@ def _near(dice: Dice, colour: RGB, spread: float) -> RGB:
 def _worn(dice: Dice, cloth: Cloth) -> Cloth:
     """Return the garment with the small differences of one person's copy."""
     return replace(cloth, colour=_near(dice, cloth.colour, 5), second=_near(dice, cloth.second, 5))
-
-
-_V: Final = ((np.arange(TEXTURE_ROWS) + 0.5) / TEXTURE_ROWS)[:, None] * np.ones(TEXTURE_COLUMNS)
-_ANGLE: Final = (
-    ((np.arange(TEXTURE_COLUMNS) + TEXTURE_COLUMNS / 2) % TEXTURE_COLUMNS - TEXTURE_COLUMNS / 2)
-    * (2 * np.pi / TEXTURE_COLUMNS)
-)[None, :] * np.ones((TEXTURE_ROWS, 1))
-_FRONT: Final = np.abs(_ANGLE)
-
-
-def _plain(colour: RGB) -> Texture:
-    return np.ones((TEXTURE_ROWS, TEXTURE_COLUMNS, 3), np.float32) * np.float32(colour)
-
-
-def _fill(texture: Texture, mask: Mask, colour: RGB, share: float = 1.0) -> None:
-    texture[mask] += (np.float32(colour) - texture[mask]) * np.float32(share)
-
-
-def _cloth(dice: Dice, cloth: Cloth, length: float, girth: float) -> Texture:
-    """Return a garment's texture on a tube of the given length and circumference."""
-    texture = _plain(cloth.colour)
-    down = _V * length / cloth.period
-    around = np.round(girth / cloth.period) * (_ANGLE / (2 * np.pi))
-    hoop, bar = down % 1.0 < 0.45, (around + 0.25) % 1.0 < 0.4
-    if cloth.pattern == "hoops":
-        _fill(texture, hoop, cloth.second)
-    elif cloth.pattern == "pinstripes":
-        _fill(texture, bar, cloth.second, 0.8)
-    elif cloth.pattern == "checks":
-        _fill(texture, hoop, cloth.second, 0.55)
-        _fill(texture, bar, cloth.second, 0.55)
-    elif cloth.pattern == "dots":
-        offset = (np.floor(down) % 2) * 0.5
-        distance = np.hypot(down % 1.0 - 0.5, (around + offset) % 1.0 - 0.5)
-        _fill(texture, distance < 0.33, cloth.second)
-    return _wrinkled(dice, texture)
-
-
-def _wrinkled(dice: Dice, texture: Texture, strength: float = 0.07) -> Texture:
-    folds = dice.noise(8, 8)
-    folds = cv2.resize(
-        np.tile(folds, (1, 3)), (TEXTURE_COLUMNS * 3, TEXTURE_ROWS), interpolation=cv2.INTER_CUBIC
-    )[:, TEXTURE_COLUMNS : 2 * TEXTURE_COLUMNS]
-    return (texture * (1.0 + strength * folds[:, :, None])).astype(np.float32)
-
-
-def _torso(dice: Dice, top: Cloth, skin: RGB, bag: RGB, carries: str, side: int) -> Texture:
-    texture = _cloth(dice, top, 0.34, 0.50)
-    if top.pattern == "block":
-        _fill(texture, _V > 0.52, top.second)
-    elif top.pattern == "chest":
-        _fill(texture, (_V > 0.28) & (_V < 0.44), top.second)
-    elif top.pattern == "logo":
-        _fill(texture, (_FRONT < 0.62) & (_V > 0.3) & (_V < 0.58), top.second)
-    if top.kind == "jacket":
-        inner = _FRONT < 0.22 + 0.35 * _V
-        _fill(texture, inner, top.second)
-        _fill(texture, (np.abs(_FRONT - 0.28 - 0.35 * _V) < 0.06), (24, 24, 26), 0.5)
-    elif top.kind == "shirt":
-        _fill(texture, _FRONT < 0.1, top.second, 0.35)
-    elif top.kind == "hoodie":
-        pocket = (_FRONT < 0.8) & (_V > 0.66) & (_V < 0.88)
-        _fill(texture, pocket, (20, 20, 22), 0.25)
-        _fill(texture, _V > 0.93, (20, 20, 22), 0.25)
-    if top.kind in ("t-shirt", "sleeveless", "dress", "jacket", "shirt"):
-        _fill(texture, (_V < 0.10 - 0.07 * _FRONT), skin)
-    if carries == "backpack":
-        _fill(texture, (np.abs(_FRONT - 0.62) < 0.13) & (_V < 0.6), bag)
-    elif carries == "shoulder bag":
-        drop = _V * 2.4 - 1.0
-        strap = np.where(_FRONT < np.pi / 2, _ANGLE * side, np.sign(_ANGLE) * side * (np.pi - _FRONT))
-        _fill(texture, np.abs(strap - drop) < 0.16, bag)
-    return texture
-
-
-def _sleeve(dice: Dice, top: Cloth, skin: RGB) -> tuple[Texture, Texture]:
-    """Return the textures of upper arm and forearm."""
-    bare = _wrinkled(dice, _plain(skin), 0.02)
-    if top.kind == "sleeveless":
-        return bare, bare
-    plain_arm = replace(top, colour=top.second) if _is_raglan(top) else top
-    upper, lower = _cloth(dice, plain_arm, 0.18, 0.18), _cloth(dice, plain_arm, 0.15, 0.15)
-    if top.kind in ("t-shirt", "dress"):
-        _fill(upper, _V > 0.72, skin)
-        return upper, bare
-    _fill(lower, _V > 0.93, (30, 30, 32), 0.3)
-    return upper, lower
-
-
-def _is_raglan(top: Cloth) -> bool:
-    return top.pattern == "block" and top.kind in ("t-shirt", "long", "hoodie")
-
-
-def _legs(dice: Dice, bottom: Cloth, skin: RGB) -> tuple[Texture, Texture]:
-    """Return the textures of thigh and shin."""
-    bare = _wrinkled(dice, _plain(skin), 0.02)
-    if bottom.kind == "skirt":
-        return bare, bare
-    thigh, shin = _cloth(dice, bottom, 0.26, 0.28), _cloth(dice, bottom, 0.24, 0.2)
-    if bottom.kind == "shorts":
-        _fill(thigh, _V > 0.86, skin)
-        return thigh, bare
-    return thigh, shin
-
-
-def _head(skin: RGB, hair_colour: RGB, hair: str) -> Texture:
-    texture = _plain(skin)
-    fringe = {"bald": 0.0, "cropped": 0.22}.get(hair, 0.27)
-    back = {"bald": 0.0, "cropped": 0.62}.get(hair, 0.8)
-    line = np.where(_FRONT < 1.0, fringe, np.where(_FRONT < 1.6, fringe + 0.24, back))
-    _fill(texture, _V < line, hair_colour)
-    if hair == "bald":
-        _fill(texture, (_FRONT > 1.5) & (_V > 0.4) & (_V < 0.6), hair_colour, 0.35)
-    eyes = (np.abs(_FRONT - 0.42) < 0.18) & (np.abs(_V - 0.5) < 0.035)
-    _fill(texture, eyes, (30, 24, 24), 0.85)
-    _fill(texture, (np.abs(_FRONT - 0.42) < 0.24) & (np.abs(_V - 0.42) < 0.02), hair_colour, 0.5)
-    _fill(texture, (_FRONT < 0.3) & (np.abs(_V - 0.8) < 0.03), (150, 70, 66), 0.6)
-    _fill(texture, (_FRONT < 1.2) & (_V > 0.9), (90, 60, 50), 0.2)
-    return texture
-
-
-def _textures(
-    dice: Dice, top: Cloth, bottom: Cloth, skin: RGB, hair: str, carries: str, side: int
-) -> dict[str, Texture]:
-    hair_colour = _near(dice, dice.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5)
-    bag = _near(dice, _pick_colour(dice, (50, 15, 35)), 6)
-    upper_arm, forearm = _sleeve(dice, top, skin)
-    lower = replace(top, pattern="plain") if top.kind == "dress" else bottom
-    thigh, shin = _legs(dice, bottom, skin)
-    if top.kind == "dress":
-        thigh = shin = _wrinkled(dice, _plain(skin), 0.02)
-    shoe = _plain(_near(dice, dice.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6))
-    _fill(shoe, _V > 0.97, (40, 40, 40), 0.3)
-    return {
-        "torso": _torso(dice, top, skin, bag, carries, side),
-        "upper arm": upper_arm,
-        "forearm": forearm,
-        "pelvis": _cloth(dice, lower, 0.12, 0.5),
-        "skirt": _cloth(dice, top if top.kind == "dress" else bottom, 0.28, 0.6),
-        "thigh": thigh,
-        "shin": shin,
-        "shoe": shoe,
-        "skin": _plain(skin),
-        "head": _head(skin, hair_colour, hair),
-        "hair": _wrinkled(dice, _plain(hair_colour), 0.12),
-        "hood": _wrinkled(dice, _plain(top.colour), 0.1),
-        "hat": _plain(_near(dice, _pick_colour(dice, (50, 20, 30)), 6)),
-        "bag": _wrinkled(dice, _plain(bag), 0.08),
-    }
