@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from manifests.bodies import tubes
-from manifests.console import UserError
+from manifests.console import Console, Exit, UserError
 from manifests.dice import Dice
 from manifests.figures import HEIGHT, WIDTH, View, compose, draw
 from manifests.keypoints import NUM_JOINTS
@@ -54,6 +54,13 @@ class SampleSettings(Frozen):
     """Number of people in query and gallery; none of them is in train."""
     seed: int = 0
     """Another seed is another town: other people, clothes and scenes."""
+
+
+class SampleCommandSettings(SampleSettings):
+    """Draw a data set of made-up people."""
+
+    out: Path
+    """Folder that the data set appears in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,19 @@ class Shot:
             f"{self.label}_c{self.camera + 1}s{self.sequence}_{self.frame:06d}"
             f"_{self.detection:02d}.jpg"
         )
+
+
+def sample(settings: SampleCommandSettings, console: Console) -> Exit:
+    """Run the command ``augment sample``."""
+    wanted = SampleSettings.model_validate(settings.model_dump(exclude={"out"}))
+    report = draw_data_set(settings.out, wanted)
+    if report.already_complete:
+        console.say(f"{settings.out}: already complete")
+    console.say(
+        f"{settings.out}: {report.train:,} train, {report.query:,} query and {report.gallery:,} "
+        f"gallery images ({report.junk:,} junk, {report.distractors:,} distractors)"
+    )
+    return Exit.DONE
 
 
 def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
