@@ -51,7 +51,7 @@ def _trunk(person: Person, points: dict[str, Point]) -> list[Tube]:
         Tube(_moved(hips, y=0.05), _moved(hips, y=-0.045), pelvis, pelvis * np.float32(0.72),
              person.textures["pelvis"], 0.4),
     ]  # fmt: skip
-    if person.outfit.bottom.kind == "skirt" or person.outfit.top.kind == "dress":
+    if person.outfit.in_skirt:
         parts.append(_skirt(person, points))
     if person.outfit.top.kind == "hoodie":
         parts.append(
@@ -85,7 +85,10 @@ def _limbs(person: Person, points: dict[str, Point]) -> list[Tube]:
         lower *= 0.9
     thigh = profile(0.058, 0.052, 0.042) * girth
     shin = profile(0.041, 0.038, 0.028) * girth
-    if person.outfit.bottom.kind == "trousers" and person.outfit.top.kind != "dress":
+    if person.outfit.in_skirt:
+        # Slim enough at the top to stay inside the skirt.
+        thigh = profile(0.028, 0.046, 0.042) * girth
+    elif person.outfit.bottom.kind == "trousers":
         thigh, shin = thigh * np.float32(1.08), profile(0.045, 0.042, 0.041) * girth
     elif person.outfit.bottom.kind == "shorts":
         thigh[: int(len(thigh) * 0.86)] += 0.008

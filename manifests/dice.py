@@ -20,7 +20,7 @@ class Dice:
 
     >>> dice = Dice(0, "0002")
     >>> round(dice.between(0.0, 10.0), 4)
-    6.3953
+    6.3956
     """
 
     def __init__(self, seed: int, label: str) -> None:

@@ -229,7 +229,7 @@ def photograph(dice: Dice, scene: Float[np.ndarray, "128 64 3"], camera: int) ->
     """Return a scene as a camera (0-based) records it: exposure, tint, contrast, blur, noise."""
     optics = CAMERAS[camera]
     gain = optics.exposure * (1.0 + dice.bell(0.06))
-    linear = scene * (np.float32(gain / 255.0) * np.float32(optics.tint))
+    linear = scene * (np.float32(gain / 255.0) * np.array(optics.tint, np.float32))
     seen = np.power(np.clip(linear, 0.0, 1.2), np.float32(optics.gamma)) * 255.0
     seen = 118.0 + (seen - 118.0) * np.float32(optics.contrast)
     seen = cv2.GaussianBlur(seen, (0, 0), optics.blur_px * dice.between(0.8, 1.25))

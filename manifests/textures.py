@@ -48,6 +48,11 @@ class Outfit:
     bag_side: int
     """1 for the person's left, -1 for the right."""
 
+    @property
+    def in_skirt(self) -> bool:
+        """Whether a skirt or a dress hides the thighs."""
+        return self.bottom.kind == "skirt" or self.top.kind == "dress"
+
 
 _V: Final = ((np.arange(TEXTURE_ROWS) + 0.5) / TEXTURE_ROWS)[:, None] * np.ones(TEXTURE_COLUMNS)
 _ANGLE: Final = (
@@ -58,11 +63,11 @@ _FRONT: Final = np.abs(_ANGLE)
 
 
 def _plain(colour: RGB) -> Texture:
-    return np.ones((TEXTURE_ROWS, TEXTURE_COLUMNS, 3), np.float32) * np.float32(colour)
+    return np.ones((TEXTURE_ROWS, TEXTURE_COLUMNS, 3), np.float32) * np.array(colour, np.float32)
 
 
 def _fill(texture: Texture, mask: Mask, colour: RGB, share: float = 1.0) -> None:
-    texture[mask] += (np.float32(colour) - texture[mask]) * np.float32(share)
+    texture[mask] += (np.array(colour, np.float32) - texture[mask]) * np.float32(share)
 
 
 def _cloth(dice: Dice, cloth: Cloth, length: float, girth: float) -> Texture:

@@ -193,7 +193,7 @@ def test_convention_joints_lie_on_the_drawn_body(yaw: float) -> None:
 
 def test_the_centre_of_the_chest_has_the_colour_of_the_garment() -> None:
     checked = 0
-    for number in range(1, 60):
+    for number in range(1, 200):
         person = person_of(0, f"{number:04d}")
         top = person.outfit.top
         if top.pattern != "plain" or top.kind not in ("t-shirt", "long"):
