@@ -297,11 +297,10 @@ def _generate(
 def _joints(images: Images) -> Joints:
     """Return the joints in pixels of the images as the networks see them."""
     joints = images.keypoints()
-    for row, (width, height) in enumerate(
-        zip(*(images.strings(column) for column in ("width", "height")), strict=True)
-    ):
-        if None not in (width, height):
-            joints[row] = keypoints.resize(joints[row], (int(width), int(height)), SIZE)
+    for row, size in enumerate(images.table.select(["width", "height"]).to_pylist()):
+        stored = size["width"], size["height"]
+        if stored != SIZE and None not in stored:
+            joints[row] = keypoints.resize(joints[row], stored, SIZE)
     return joints
 
 
