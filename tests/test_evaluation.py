@@ -152,7 +152,7 @@ def test_the_target_itself_is_perfect_without_the_detour_only(images, three_pair
     assert result.value("the target itself", "SSIM", "raw") == pytest.approx(1, abs=TOLERANCE)
     assert result.value("the target itself", "L1", "raw") == 0
     assert np.isnan(result.value("the target itself", "PSNR", "raw"))
-    assert 0.9 < result.value("the target itself", "SSIM", "gfla") < 0.9999
+    assert 0.8 < result.value("the target itself", "SSIM", "gfla") < 0.99
 
 
 def test_no_value_depends_on_the_batch_size(images):
