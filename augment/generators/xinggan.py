@@ -28,8 +28,8 @@ from augment.transfer import Adam, Condition, LinearTail, Pair, Phase, PoseTrans
 from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
-EPOCH_PAIRS: Final = 4_000
-"""The authors call 4,000 random pairs an epoch."""
+NUM_EPOCHS: Final = 700
+"""Steps of the schedule: the authors count 700 epochs of 4,000 random pairs."""
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -178,13 +178,11 @@ class Xinggan(PoseTransfer):
     def stages(self) -> tuple[Stage, ...]:
         """Return one stage: generator, then appearance, then shape discriminator."""
         c = self.config
-        epoch_steps = max(1, EPOCH_PAIRS // c.batch_size)
-        epochs = max(1, c.steps // epoch_steps)
-        constant_epochs = round(c.constant_part * epochs)
+        constant_epochs = round(c.constant_part * NUM_EPOCHS)
         schedule = LinearTail(
-            epoch_steps=epoch_steps,
+            epoch_steps=-(-c.steps // NUM_EPOCHS),
             constant_epochs=constant_epochs,
-            tail_epochs=epochs - constant_epochs,
+            tail_epochs=NUM_EPOCHS - constant_epochs,
         )
         adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
 
