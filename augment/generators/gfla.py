@@ -26,7 +26,7 @@ from augment.losses.features import FeatureNetwork, Features, load_features
 from augment.losses.flow import bending, correctness
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.attention import LocalAttention
-from augment.nets.official import accounted, renamed, without_twins
+from augment.nets.official import renamed, without_twins
 from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, initialise
 from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
 from augment.pose.jitter import Jitter
@@ -291,12 +291,8 @@ class Gfla(PoseTransfer):
         """
         _refuse_fashion(weights)
         if is_discriminator(weights):
-            ours = {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
-            children = ("discriminator",)
-        else:
-            ours = renamed(without_twins(weights, TWINS, "gfla"), RENAMED)
-            children = cls.sampling
-        return accounted(ours, cls, children)
+            return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
+        return renamed(without_twins(weights, TWINS), RENAMED)
 
 
 TWINS: Final = {
