@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -36,6 +39,16 @@ class Average:
         for name, value in self.tensors.items():
             if not value.is_floating_point():
                 value.copy_(current[name])
+
+    @contextmanager
+    def in_place_of(self, network: PoseTransfer) -> Generator[None]:
+        """Let the network compute with the averaged weights while the block runs."""
+        current = {name: value.clone() for name, value in sampling_state(network).items()}
+        network.load_state_dict(self.tensors, strict=False)
+        try:
+            yield
+        finally:
+            network.load_state_dict(current, strict=False)
 
 
 def sampling_state(network: PoseTransfer) -> dict[str, Tensor]:
