@@ -61,7 +61,7 @@ def _convert(name: str, weights: dict[str, Tensor], folder: Path) -> Path:
     return folder / "ours.safetensors"
 
 
-@pytest.mark.parametrize(("name", "owner"), itertools.permutations(FILES, 2))
+@pytest.mark.parametrize(("name", "owner"), list(itertools.permutations(FILES, 2)))
 def test_weights_of_another_system_are_refused_and_nothing_is_written(name, owner, tmp_path):
     with pytest.raises(UserError):
         _convert(name, _official(owner), tmp_path)
