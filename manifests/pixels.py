@@ -1,0 +1,195 @@
+"""Pixels from image files and back; the only file that touches codecs."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from manifests.console import UserError
+from manifests.io import Images
+
+Subsampling = Literal["4:2:0", "4:4:4"]
+
+# One image per thread: OpenCV's own threads would compete with those of the callers.
+cv2.setNumThreads(0)
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SUBSAMPLING: Final = {
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+}
+
+# Inside a scan FF 00 is a data byte and FF D0..D7 restarts the coder; anything else ends the scan.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_END_OF_IMAGE = 0xD9
+_START_OF_SCAN = 0xDA
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+class PixelError(UserError):
+    """An image that cannot be read."""
+
+
+def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the RGB pixels of a JPEG or PNG file as stored, whatever EXIF says of turning it.
+
+    Raises:
+        PixelError: If the data are no JPEG or PNG, cut off, or damaged; names ``where``.
+    """
+    size(data, where)
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise PixelError(f"{where}: the image cannot be decoded") from error
+    # OpenCV reports most failures by giving nothing.
+    if image is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise PixelError(f"{where}: the image cannot be decoded")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """Return (width, height) of a JPEG or PNG file without decoding it.
+
+    The file is walked to its end: decoders fill what is cut off with grey and say nothing.
+
+    Raises:
+        PixelError: If the data are no JPEG or PNG, or cut off; names ``where``.
+    """
+    if data.startswith(_JPEG):
+        return _jpeg_size(data, where)
+    if data.startswith(_PNG):
+        return _png_size(data, where)
+    found = "an empty file" if not data else f"a file that begins with {data[:8]!r}"
+    raise PixelError(f"{where}: found {found}, expected a JPEG or PNG image")
+
+
+def read(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the RGB pixels of an image file.
+
+    Raises:
+        PixelError: If the file is missing, no JPEG or PNG, cut off, or damaged.
+    """
+    return decode(read_file(path), str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        PixelError: If the file is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PixelError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def resize(
+    image: UInt8[np.ndarray, "old_height old_width 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the image stretched to ``size`` (width, height).
+
+    Averages over areas where it shrinks, bilinear otherwise; an image that fits comes back itself.
+    """
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    shrinks = size[0] <= width and size[1] <= height
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+
+
+def encode_jpeg(
+    image: UInt8[np.ndarray, "height width 3"],
+    quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
+) -> bytes:
+    """Return RGB pixels as a JPEG file.
+
+    Args:
+        image: RGB.
+        quality: 1 to 100.
+        subsampling: How coarse the colours are: ``4:2:0`` at half resolution, ``4:4:4`` at full.
+    """
+    factor = _SUBSAMPLING[subsampling]
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+    return _encode(image, ".jpg", settings)
+
+
+def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """Return RGB pixels as a PNG file (compression level 1)."""
+    return _encode(image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def read_all(
+    images: Images, size: tuple[int, int], threads: int = 2
+) -> UInt8[np.ndarray, "rows height width 3"]:
+    """Return all images in memory, stretched to ``size`` (width, height).
+
+    Raises:
+        PixelError: If an image cannot be read; the first one is named.
+    """
+    pixels = np.empty((len(images), size[1], size[0], 3), np.uint8)
+
+    def fill(row: int) -> None:
+        pixels[row] = resize(read(files[row]), size)
+
+    files = [images.file(row) for row in range(len(images))]
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for _ in pool.map(fill, range(len(files))):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return pixels
+
+
+def _encode(image: UInt8[np.ndarray, "height width 3"], ending: str, settings: list[int]) -> bytes:
+    return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
+
+
+def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
+    found: tuple[int, int] | None = None
+    place = 2
+    while marker := _MARKER.search(data, place):
+        code = marker[1][0]
+        place = marker.end()
+        if code == _END_OF_IMAGE:
+            if found is None:
+                raise PixelError(f"{where}: a JPEG file without an image")
+            return found
+        if code in _WITHOUT_LENGTH:
+            continue
+        if code in _START_OF_FRAME and len(data) >= place + 7:
+            found = _number(data, place + 5), _number(data, place + 3)
+        # The scan that follows this segment is skipped by the search for the next marker.
+        place += _number(data, place)
+    raise PixelError(
+        f"{where}: the JPEG file is cut off, its end is missing ({len(data):,} bytes found)"
+    )
+
+
+def _png_size(data: bytes, where: str) -> tuple[int, int]:
+    place = len(_PNG)
+    while place + 12 <= len(data):
+        kind, length = data[place + 4 : place + 8], int.from_bytes(data[place : place + 4], "big")
+        place += 12 + length
+        if kind == b"IEND" and place <= len(data):
+            return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    raise PixelError(
+        f"{where}: the PNG file is cut off, its end is missing ({len(data):,} bytes found)"
+    )
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 2], "big")
