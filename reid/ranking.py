@@ -44,6 +44,11 @@ class Labels:
     def __len__(self) -> int:
         return len(self.people)
 
+    def take(self, rows: Int[np.ndarray, " some"]) -> Labels:
+        """Return the labels of these rows, in this order."""
+        images = None if self.images is None else self.images[rows]
+        return Labels(self.people[rows], self.cameras[rows], images)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 from tyro.conf import Positional
 
 from manifests.console import Console, Exit, UserError
 from manifests.io import Images, read_images
 from manifests.pixels import read_all
+from manifests.schema import JUNK
 from manifests.settings import Frozen
 from reid.dataset import labels_of
 from reid.embed import Device, choose_device, embed, load_network
@@ -33,7 +36,7 @@ class ScoreSettings(Frozen):
     """all-cameras ignores only the query's own image, for data of one camera."""
     distance: Distance = "cosine"
     """Between features."""
-    flip_test: bool = True
+    flip_test: bool = False
     """Average the features of an image and its mirror image."""
     which: Literal["auto", "last", "best"] = "auto"
     """Weights to score: auto is best where the run set validation people aside, else last."""
@@ -62,7 +65,7 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
     network = load_network(run, which).to(choose_device(settings.device))
     size = (run.recipe["width"], run.recipe["height"])
 
-    def features(part: Images, label: str):  # noqa: ANN202 - an array, see embed
+    def features(part: Images, label: str) -> Float[np.ndarray, "rows width"]:
         return embed(
             network,
             read_all(part, size),
@@ -72,8 +75,12 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
             label=label,
         )
 
-    query_labels, gallery_labels = labels_of(query), labels_of(gallery)
-    query_features, gallery_features = features(query, "query"), features(gallery, "gallery")
+    query_labels, every_label = labels_of(query), labels_of(gallery)
+    # Junk is never ranked, so its features are not needed.
+    ranked = np.flatnonzero(every_label.people != JUNK)
+    gallery_labels = every_label.take(ranked)
+    query_features = features(query, "query")
+    gallery_features = features(gallery.take(ranked), "gallery")
     began = time.perf_counter()
     try:
         ranking = rank_features(
@@ -94,7 +101,7 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
         "weights": which,
         "protocol": protocol_block(
             query_labels,
-            gallery_labels,
+            every_label,
             protocol=settings.protocol,
             distance=settings.distance,
             flip_test=settings.flip_test,
