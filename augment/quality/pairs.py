@@ -1,0 +1,115 @@
+"""The test pairs of the pose-transfer papers: same person, two images.
+
+Rule of the published script: images of distractors and junk are dropped, as are images without
+both shoulders and both hips; all ordered pairs of two different images of one person are listed,
+person after person in the order of the *annotation file*, and pandas draws 12,000 of them with
+``sample(random_state=0)``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64
+
+from manifests.console import UserError
+from manifests.keypoints import has_torso
+from manifests.schema import DISTRACTOR, JUNK
+
+NUM_PUBLISHED_PAIRS = 12_000
+PUBLISHED_SEED = 0
+
+
+def sample_pairs(
+    person_ids: list[str],
+    joints: Float[np.ndarray, "rows 18 2"],
+    count: int = NUM_PUBLISHED_PAIRS,
+    seed: int = PUBLISHED_SEED,
+) -> Int64[np.ndarray, "pairs 2"]:
+    """Return (source row, target row) of the test pairs, by the published rule.
+
+    With the rows of Market-1501's gallery in the order of ``market-annotation-test.csv`` these are
+    the published 12,000 pairs, in their order. In any other order of rows they are another sample
+    from the same 257,198 pairs.
+
+    Args:
+        person_ids: One per row.
+        joints: One pose per row; missing joints NaN.
+        count: How many pairs to draw; all pairs, shuffled, if there are fewer.
+        seed: Of the draw.
+
+    Raises:
+        UserError: If nobody has two usable images.
+    """
+    people = np.asarray(person_ids, dtype=object)
+    kept = has_torso(joints) & (people != JUNK) & (people != DISTRACTOR)
+    usable = np.flatnonzero(kept)
+    codes, _ = pd.factorize(people[usable])
+    rows = usable[np.argsort(codes, kind="stable")]
+    sizes = np.bincount(codes) if len(codes) else np.zeros(0, np.int64)
+    first, end = np.cumsum(sizes) - sizes, np.cumsum(sizes * (sizes - 1))
+    num_pairs = int(end[-1]) if len(end) else 0
+    if not num_pairs:
+        raise UserError(
+            f"test pairs: found {len(usable)} images with both shoulders and both hips among "
+            f"{len(people)}, no two of one person; expected some"
+        )
+    # What pandas' sample does underneath; this stream of NumPy is frozen for good.
+    chosen = np.random.RandomState(seed).permutation(num_pairs)[:count]
+    person = np.searchsorted(end, chosen, side="right")
+    within = chosen - (end - sizes * (sizes - 1))[person]
+    source, target = np.divmod(within, sizes[person] - 1)
+    target += target >= source
+    return rows[first[person, None] + np.stack([source, target], axis=1)].astype(np.int64)
+
+
+def annotation_order(annotation: Path, image_ids: list[str]) -> Int64[np.ndarray, " rows"]:
+    """Return the rows of the images in the order of a published annotation file.
+
+    Images that the file does not name are left out, as the published script knows only the file.
+
+    Raises:
+        UserError: If the file cannot be read, or names none of the images.
+    """
+    names = _column(annotation, ":", "name")
+    places = {name: row for row, name in enumerate(image_ids)}
+    rows = [places[name] for name in names if name in places]
+    if not rows:
+        raise UserError(f"{annotation}: names none of the {len(image_ids)} images of the table")
+    return np.asarray(rows, dtype=np.int64)
+
+
+def read_pairs(
+    path: Path, image_ids: list[str], count: int = NUM_PUBLISHED_PAIRS
+) -> Int64[np.ndarray, "pairs 2"]:
+    """Return (source row, target row) of the first ``count`` pairs of a published list.
+
+    Args:
+        path: A CSV file with the columns ``from`` and ``to``, image names.
+        image_ids: One per row of the table.
+        count: How many pairs to take.
+
+    Raises:
+        UserError: If the file cannot be read, or names an image that the table lacks.
+    """
+    places = {name: row for row, name in enumerate(image_ids)}
+    columns: list[list[int]] = []
+    for column in ("from", "to"):
+        names = _column(path, ",", column)[:count]
+        missing = next((name for name in names if name not in places), None)
+        if missing is not None:
+            raise UserError(f"{path}: image '{missing}' is not in the images table")
+        columns.append([places[name] for name in names])
+    return np.asarray(columns, dtype=np.int64).T
+
+
+def _column(path: Path, separator: str, column: str) -> list[str]:
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if column not in table:
+        raise UserError(f"{path}: found columns {list(table.columns)}, expected '{column}'")
+    return [str(name) for name in table[column]]
