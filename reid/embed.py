@@ -97,4 +97,6 @@ def load_network(run: Run, which: Which) -> nn.Module:
         )
     network = build_model(run.recipe["model"], len(run.facts["people"]))
     network.load_state_dict(load_file(path))
-    return network.eval().to(memory_format=torch.channels_last)
+    network.eval()
+    # torch's own annotations leave this form of ``to`` out.
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

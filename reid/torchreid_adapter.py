@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Generator, Sized
 from functools import cache
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
@@ -126,7 +126,7 @@ def evaluate_rank(
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[None]:
+def _muted() -> Generator[None]:
     """Keep torchreid's prints and its advice about Cython away from the user."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

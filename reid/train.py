@@ -206,7 +206,9 @@ class Trainer:
     def __init__(
         self, network: nn.Module, settings: TrainSettings, folder: Path, device: torch.device
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)
+        # torch's own annotations leave this form of ``to`` out.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network.to(device)
         self.optimizer = make_optimizer(network, settings)
         self.done = 0
         self.best = -math.inf
