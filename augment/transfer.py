@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from augment.pose.pose import Pose
+from manifests import keypoints, pixels
 from manifests.settings import Frozen
 
 
@@ -166,3 +169,56 @@ class PoseTransfer(nn.Module, ABC):
     def noise_width(self) -> int:
         """Return how many random numbers one image takes; 0 for deterministic systems."""
         return 0
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the network was made for."""
+        return 128, 64
+
+    def transfer(
+        self,
+        image: UInt8[np.ndarray, "height width 3"],
+        pose: Float[np.ndarray, "18 2"],
+        target_pose: Float[np.ndarray, "18 2"],
+    ) -> UInt8[np.ndarray, "network_height network_width 3"]:
+        """Return one person in another pose.
+
+        Convention: poses are (x, y) pixels of ``image``, pixel centres at integers, a missing
+        joint is NaN. An image of another size is stretched to the network's, the poses with it.
+
+        Args:
+            image: RGB, 0 to 255.
+            pose: Where the joints are in ``image``.
+            target_pose: Where they shall be.
+        """
+        height, width = self.image_size
+        old, new = (image.shape[1], image.shape[0]), (width, height)
+        device = next(self.parameters()).device
+
+        def poses(joints: Float[np.ndarray, "18 2"]) -> Pose:
+            resized = keypoints.resize(np.asarray(joints, np.float32), old, new)
+            return Pose(torch.from_numpy(resized)[None].to(device))
+
+        stretched = image if old == new else pixels.resize(image, new)
+        source = as_floats(torch.from_numpy(np.ascontiguousarray(stretched))[None].to(device))
+        with torch.inference_mode():
+            result = self.generate(
+                Condition(source, poses(pose), poses(target_pose)),
+                torch.zeros(1, self.noise_width(), device=device) if self.noise_width() else None,
+            )
+        return as_pixels(result)[0].cpu().numpy()
+
+
+def as_floats(
+    image: UInt8[Tensor, "batch height width 3"],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Return pixels 0..255 as [-1, 1], channels innermost in memory."""
+    return (image.permute(0, 3, 1, 2).float() / 127.5) - 1.0
+
+
+def as_pixels(
+    image: Float[Tensor, "batch 3 height width"],
+) -> UInt8[Tensor, "batch height width 3"]:
+    """Return [-1, 1] as pixels 0..255, truncated and not rounded, as the published code does."""
+    scaled = (image.float().clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1)

@@ -75,7 +75,7 @@ class Bar:
 
 
 class Console:
-    """The one place that writes to standard error."""
+    """The one place that writes: what is said to standard error, results to standard output."""
 
     def __init__(self, *, quiet: bool = False, log_format: LogFormat = "text") -> None:
         self._quiet = quiet
@@ -99,6 +99,11 @@ class Console:
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+    def show(self, text: str) -> None:
+        """Write a command's result to standard output, also when quiet."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     @contextmanager
     def progress(self, label: str, total: int, unit: str = "img", start: int = 0) -> Generator[Bar]:

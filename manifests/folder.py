@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,9 +89,9 @@ def index_table(csv: Path) -> tuple[Images, Report]:
     frame = read_csv(csv, ",")
     _check_columns(csv, list(frame.columns))
     crops: list[Crop] = []
-    for row in frame.itertuples():
-        where = f"{csv}:{row.Index}"
-        path, person, camera, split = (str(getattr(row, name)) for name in COLUMNS)
+    cells = (frame[name] for name in COLUMNS)
+    for line, path, person, camera, split in zip(frame.index, *cells, strict=True):
+        where = f"{csv}:{line}"
         if not path or not person:
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
@@ -172,26 +173,31 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
         UserError: If the file is missing, empty, not UTF-8, or a line has too many fields.
     """
     try:
-        frame = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            # Keeps line numbers right for the messages.
-            skip_blank_lines=False,
-            index_col=False,
-            encoding="utf-8-sig",
-            on_bad_lines="error",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                skipinitialspace=True,
+                # Keeps line numbers right for the messages.
+                skip_blank_lines=False,
+                index_col=False,
+                encoding="utf-8-sig",
+            )
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path}: the file is empty, expected a CSV") from error
     except pd.errors.ParserError as error:
-        raise UserError(f"{path}: {str(error).strip().removesuffix('.')}") from error
+        problem = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise UserError(f"{path}: {problem}") from error
+    except pd.errors.ParserWarning as error:
+        raise UserError(f"{path}:2: the line has more fields than the header") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a CSV ({error})") from error
+    frame = frame.fillna("")
     frame.index += 2
-    return frame[(frame != "").any(axis=1)]
+    return frame.loc[(frame != "").any(axis=1), :]
 
 
 def require_folder(folder: Path) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from manifests import market1501 as market
 from manifests import pixels
-from manifests.io import Images, write_images
+from manifests.io import Images, Synthetic, read_synthetic, write_bytes, write_images, write_table
+from manifests.schema import MANIFEST, SHARD
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -103,3 +105,62 @@ def tiny_images(tiny_root: Path) -> Images:
     images, _ = market.index(tiny_root, [tiny_root / "keypoints.csv"])
     write_images(images, tiny_root / "images.parquet")
     return images
+
+
+@pytest.fixture
+def finish() -> Callable[..., Synthetic]:
+    """Return a writer of finished OUT folders as ``augment generate`` leaves them."""
+
+    def write(out: Path, rows: list[dict[str, object]], rows_per_shard: int = 4) -> Synthetic:
+        places = [
+            {
+                "shard": f"part-{row // rows_per_shard:06d}.parquet",
+                "shard_row": row % rows_per_shard,
+            }
+            for row in range(len(rows))
+        ]
+        for start in range(0, len(rows), rows_per_shard):
+            shard = pa.Table.from_pylist(rows[start : start + rows_per_shard], SHARD)
+            write_table(shard, out / "data" / str(places[start]["shard"]), {})
+        joined = [{**row, **place} for row, place in zip(rows, places, strict=True)]
+        write_table(pa.Table.from_pylist(joined, MANIFEST), out / "manifest.parquet", {})
+        write_bytes(b"{}", out / "_SUCCESS")
+        return read_synthetic(out)
+
+    return write
+
+
+@pytest.fixture
+def synthetic_rows(tiny_images: Images) -> Callable[..., list[dict[str, object]]]:
+    """Return a maker of shard rows: ``per_id`` images of every train person of ``tiny_images``."""
+
+    def make(per_id: int, encode: Callable[[np.ndarray], bytes]) -> list[dict[str, object]]:
+        train = tiny_images.only("train").table.to_pylist()
+        first = {row["person_id"]: row for row in reversed(train)}
+        rows: list[dict[str, object]] = []
+        for person in sorted(first):
+            for k in range(per_id):
+                image_id = f"{person}_aug{k:05d}"
+                pixel = np.full((128, 64, 3), (int(person), k, 90), np.uint8)
+                rows.append(
+                    {
+                        **first[person],
+                        "image_id": image_id,
+                        "path": None,
+                        "k": k,
+                        "source_id": first[person]["image_id"],
+                        "pose_id": train[k % len(train)]["image_id"],
+                        "seed": 2**64 - 1 - k,
+                        "image": {"bytes": encode(pixel), "path": f"{image_id}.jpg"},
+                    }
+                )
+        return rows
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def market1501_images(market1501: Path, market1501_keypoints: Path) -> Images:
+    """Return the images table of the real data; reading its 36,036 files takes seconds."""
+    files = [market1501_keypoints / f"market-annotation-{part}.csv" for part in ("train", "test")]
+    return market.index(market1501, files)[0]

@@ -1,0 +1,156 @@
+"""Weights on disk: safetensors, everything needed to rebuild the network in the header.
+
+The header has one metadata key, since the order of several differs from process to process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from augment import generators
+from augment.transfer import PoseTransfer
+from manifests import io
+from manifests.console import UserError
+from manifests.settings import Frozen
+
+METADATA_KEY: Final = "augment"
+
+SHIPPED: Final = Path(__file__).parent.parent / "weights"
+
+
+class Header(Frozen):
+    """What a weights file says about itself."""
+
+    generator: str
+    config: dict[str, str | int | float | bool | None]
+    """The system's ``Config``."""
+    facts: dict[str, str | int | float]
+    """Where the weights come from: data, steps, seed, feature network, terms."""
+
+
+def shipped() -> list[str]:
+    """Return the names of the weights that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def find(weights: str | Path) -> Path:
+    """Return the file of a shipped name or a path.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    for candidate in (Path(weights), SHIPPED / f"{weights}.safetensors"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"found no weights file {weights}, and no shipped weights of that name; "
+        f"expected a file or one of {', '.join(shipped()) or '(none shipped)'}"
+    )
+
+
+def save_weights(
+    tensors: Mapping[str, Tensor], path: Path, header: Header, *, half: bool = False
+) -> None:
+    """Write weights, whole or not at all; equal weights give equal bytes.
+
+    Args:
+        tensors: The tensors of the children named in ``sampling``.
+        path: The file.
+        header: What the file says about itself.
+        half: Store weights of two and more dimensions in half precision.
+    """
+    stored = {
+        name: (value.half() if half and value.is_floating_point() and value.ndim > 1 else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, value in sorted(tensors.items())
+    }
+    io.write_bytes(save(stored, {METADATA_KEY: header.to_json()}), path)
+
+
+def read_header(path: Path) -> Header:
+    """Return what a weights file says about itself.
+
+    Raises:
+        UserError: If it is no weights file of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+    if METADATA_KEY not in metadata:
+        raise UserError(
+            f"{path}: found a safetensors file without our header; expected weights written by "
+            "'augment train' or 'augment convert'"
+        )
+    return Header.from_json(metadata[METADATA_KEY], where=f"header of {path}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return a file's tensors; those stored in half precision as float32."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+
+
+def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfer:
+    """Return a network ready to generate, without what only training needs.
+
+    Args:
+        weights: A shipped name or a file.
+        device: Where the network goes.
+
+    Raises:
+        UserError: If there is no such file, it is none of ours, or its tensors are not those of
+            its system.
+    """
+    path = find(weights)
+    header = read_header(path)
+    network_class = generators.system(header.generator)
+    config = network_class.Config.from_json(json.dumps(header.config), where=f"header of {path}")
+    with torch.device("meta"):
+        network = network_class(config)
+    for name, _ in list(network.named_children()):
+        if name not in network.sampling:
+            delattr(network, name)
+    tensors = read_tensors(path)
+    refuse_difference(tensors, network.state_dict(), f"{path} ({header.generator})")
+    network.load_state_dict(tensors, assign=True)
+    return network.to(device).eval()
+
+
+def refuse_difference(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str
+) -> None:
+    """Refuse tensors that are missing, left over, or of another shape.
+
+    Raises:
+        UserError: With some names of both sides.
+    """
+    missing = sorted(set(expected) - set(found))
+    extra = sorted(set(found) - set(expected))
+    shapes = [
+        f"{name} {tuple(found[name].shape)} for {tuple(expected[name].shape)}"
+        for name in sorted(set(found) & set(expected))
+        if found[name].shape != expected[name].shape
+    ]
+    problems = [
+        f"{what} {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in (("missing", missing), ("unknown", extra), ("of other shape", shapes))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{where}: tensors {'; '.join(problems)}")

@@ -1,0 +1,44 @@
+"""Where a network runs."""
+
+from __future__ import annotations
+
+import torch
+
+from manifests.console import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a setting; ``auto`` prefers a GPU.
+
+    Raises:
+        UserError: If the device is not there.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def device_class(device: torch.device) -> str:
+    """Return the kind of machine within which equal work gives equal bytes.
+
+    A GPU's name, or the widest instructions that the CPU kernels may use.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    matrix_unit = " AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}{matrix_unit}"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device computes in bf16 rather than pretending to, which is slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))

@@ -1,0 +1,366 @@
+"""``augment generate``: the whole batch job in one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from augment.checkpoints import store
+from augment.devices import device_class, has_bf16, pick_device
+from augment.generation import shards
+from augment.generation.card import card
+from augment.generation.run import (
+    Content,
+    Encoding,
+    ImageFormat,
+    Precision,
+    Run,
+    Sampling,
+    Subsampling,
+    begin,
+    default_rows_per_shard,
+    read_run,
+    table_digest,
+)
+from augment.generation.sampler import Sampler, prepare_for_sampling
+from augment.generation.signals import Stopped, stopping
+from augment.generation.worker import Job, sample_cost, work
+from augment.pose.bank import pose_bank
+from augment.pose.plan import Plan, make_plan
+from augment.transfer import PoseTransfer
+from manifests import io, jobs
+from manifests.console import Console, Exit, UserError
+from manifests.settings import Frozen
+
+Auto = Literal["auto"]
+
+DEFAULT_WEIGHTS: Final = "patn-market1501"
+CPU_BATCH_SIZE: Final = 16
+GPU_BATCH_SIZE: Final = 256
+
+
+class GenerateSettings(Frozen):
+    """Make images of the same people in other poses."""
+
+    images: Path | None = None
+    """Images table whose train rows give the people (made by 'augment index')."""
+    out: Path = Path("synthetic")
+    """Folder of the run; the same command again goes on where it stopped."""
+    weights: str | None = None
+    """Name of shipped weights, or a file; default: patn-market1501."""
+    per_id: int = 10
+    """Images per person."""
+    poses: Path | None = None
+    """Images table whose train rows give the target poses (default: the same table)."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    seed: int = 0
+    """Another seed draws other sources and poses."""
+    device: str = "auto"
+    """Where the network runs: auto, cpu, cuda or cuda:N."""
+    precision: Auto | Precision = "auto"
+    """Arithmetic of the network; auto: bf16 where the device has it."""
+    batch_size: Auto | int = "auto"
+    """Images per forward pass; auto: 16 on a CPU, 256 on a GPU."""
+    threads: Auto | int = "auto"
+    """CPU threads of the network; auto: torch's own choice."""
+    image_format: ImageFormat = "jpg"
+    """How images are stored; a Market-1501 export needs jpg."""
+    quality: int = 95
+    """JPEG quality, 1 to 100."""
+    subsampling: Subsampling = "4:2:0"
+    """JPEG colour resolution."""
+    rows_per_shard: Auto | int = "auto"
+    """Images per file; auto: about a 64th of the job, 512 to 20,480."""
+    on_error: Literal["record", "fail"] = "record"
+    """A source that cannot be read: a row with an error text, or the end of the job."""
+    worker: str | None = None
+    """i/N: make every Nth shard from shard i on (counted from 0); on Slurm and under torchrun this
+    is found out."""
+    num_workers: int | None = None
+    """How many workers share the job, where the environment does not say (Kubernetes)."""
+    dry_run: bool = False
+    """Print rows, shards, disk and estimated time, and make nothing."""
+    retry_failed: bool = False
+    """Make the shards that have failed rows again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A trained network that is loaded when it is needed."""
+
+    generator: str
+    sha256: str
+    image_size: tuple[int, int]
+    """(height, width)."""
+    load: Callable[[torch.device], PoseTransfer]
+
+
+def generate(settings: GenerateSettings, console: Console, weights: Weights | None = None) -> Exit:
+    """Run the job, or this worker's part of it, as far as it is not done yet.
+
+    Args:
+        settings: What to make.
+        console: Where it is told.
+        weights: The network; by default ``settings.weights`` is opened.
+
+    Returns:
+        ``DONE`` if this worker's part is complete, ``ROW_ERRORS`` if the whole run is and some rows
+        failed, ``STOPPED_EARLY`` after SIGTERM, ``INTERRUPTED`` after SIGINT.
+
+    Raises:
+        UserError: If an input is bad, or the folder holds another run or cannot be written.
+    """
+    try:
+        with stopping():
+            return _generate(settings, console, weights)
+    except Stopped as stopped:
+        console.say(
+            f"{settings.out}: stopped; the same command goes on from here",
+            event="stopped",
+            code=int(stopped.code),
+        )
+        return stopped.code
+
+
+def open_weights(name: str) -> Weights:
+    """Return shipped weights or those of a file.
+
+    Raises:
+        UserError: If there is no such file or it is none of ours.
+    """
+    path = store.find(name)
+    network = store.load(path)
+    return Weights(
+        generator=store.read_header(path).generator,
+        sha256=io.sha256_file(path),
+        image_size=network.image_size,
+        load=network.to,
+    )
+
+
+def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
+    """Return the plan of a job.
+
+    Args:
+        settings: Where the tables are, how many images, which seed.
+        size: (width, height) of the generated images.
+
+    Raises:
+        UserError: If a table is bad or the bank too small.
+    """
+    if settings.images is None:
+        raise UserError("--images: found nothing, expected a table that 'augment index' made")
+    images = io.read_images(settings.images, settings.root)
+    # The poses' own images are never opened, so they may lie anywhere or nowhere.
+    poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
+    return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
+
+
+def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Run | None) -> Run:
+    """Return the run that the settings ask for; what is 'auto' is as in ``found``, if given.
+
+    Raises:
+        UserError: If a number is out of range or the device is not there.
+    """
+    _refuse_numbers(settings)
+    height, width = weights.image_size
+    lossy = settings.image_format == "jpg"
+    sampling = _sampling(settings, None if found is None else found.content.sampling)
+    content = Content(
+        generator=weights.generator,
+        weights_sha256=weights.sha256,
+        images_sha256=table_digest(plan.sources),
+        poses_sha256=plan.bank.digest,
+        rows=len(plan),
+        per_id=settings.per_id,
+        seed=settings.seed,
+        width=width,
+        height=height,
+        encoding=Encoding(
+            image_format=settings.image_format,
+            quality=settings.quality if lossy else None,
+            subsampling=settings.subsampling if lossy else None,
+        ),
+        sampling=sampling,
+    )
+    rows_per_shard = settings.rows_per_shard
+    if rows_per_shard == "auto" and found is not None:
+        rows_per_shard = found.rows_per_shard
+    elif rows_per_shard == "auto":
+        rows_per_shard = default_rows_per_shard(len(plan), sampling.batch_size)
+    return Run(content=content, rows_per_shard=rows_per_shard)
+
+
+def _generate(settings: GenerateSettings, console: Console, weights: Weights | None) -> Exit:
+    worker = jobs.who_am_i(settings.worker, os.environ, settings.num_workers)
+    weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
+    height, width = weights.image_size
+    plan = plan_of(settings, (width, height))
+    _say_about(plan, worker, console)
+    if settings.dry_run:
+        run = describe(settings, plan, weights, read_run(settings.out))
+        return _dry_run(run, plan, weights, console)
+    run = _begin(settings, plan, weights)
+    job = Job(settings.out, run, plan, fail=settings.on_error == "fail")
+    if settings.retry_failed:
+        if worker.count > 1:
+            raise UserError(f"--retry-failed: found {worker}, expected a single worker")
+        again = failed_shards(settings.out, run)
+        if again:
+            shards.withdraw(settings.out)
+    else:
+        if is_finished(settings.out, run):
+            return _say_done(job, console, "already complete")
+        again = []
+    own = range(worker.index, run.num_shards, worker.count)
+    missing = [shard for shard in own if shards.shard_state(job.out, run, shard) != "complete"]
+    _make(job, weights, sorted({*missing, *again}), console)
+    if shards.finalise(job.out, run, card(run, plan)) is None:
+        console.say(f"{worker}: done; shards of other workers are missing", event="part_done")
+        return Exit.DONE
+    return _say_done(job, console, "complete")
+
+
+def _begin(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
+    """Create the run or join it; what is 'auto' is decided by its creator alone."""
+    made_from = settings.model_dump(mode="json")
+    found = read_run(settings.out)
+    run = describe(settings, plan, weights, found)
+    try:
+        begin(settings.out, run, made_from)
+    except UserError:
+        created = read_run(settings.out)
+        if found is not None or created is None:
+            raise
+        # Another worker created the run in between.
+        run = describe(settings, plan, weights, created)
+        begin(settings.out, run, made_from)
+    return run
+
+
+def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) -> None:
+    if not numbers:
+        return
+    sampling = job.run.content.sampling
+    device = pick_device(sampling.device)
+    torch.set_num_threads(sampling.threads)
+    network = prepare_for_sampling(weights.load(device), sampling.precision)
+    sampler = Sampler(network, device)
+    rows = sum(job.run.num_rows(shard) for shard in numbers)
+    console.say(
+        f"{job.out}: {rows:,} of {job.run.content.rows:,} images to make, {len(numbers):,} shards, "
+        f"on {sampler.kind}",
+        event="begin",
+        rows=rows,
+        shards=len(numbers),
+        device=sampler.kind,
+    )
+    with console.progress("generate", rows) as bar:
+        work(job, sampler, numbers, bar)
+
+
+def is_finished(out: Path, run: Run) -> bool:
+    """Return whether the run has its mark of success and every shard is still there.
+
+    Raises:
+        UserError: If there is a shard or a mark of another run.
+    """
+    return shards.read_success(out, run) is not None and not shards.unfinished(out, run)
+
+
+def failed_shards(out: Path, run: Run) -> list[int]:
+    """Return the complete shards that have rows without an image."""
+    return [
+        shard
+        for shard in range(run.num_shards)
+        if shards.shard_state(out, run, shard) == "complete"
+        and shards.num_errors(shards.shard_file(out, shard))
+    ]
+
+
+def _sampling(settings: GenerateSettings, found: Sampling | None) -> Sampling:
+    name = found.device if found is not None and settings.device == "auto" else settings.device
+    device = pick_device(name)
+    on_cpu = device.type == "cpu"
+    precision, batch_size, threads = settings.precision, settings.batch_size, settings.threads
+    if precision == "auto":
+        best = "bf16" if has_bf16(device) else "float32"
+        precision = best if found is None else found.precision
+    if batch_size == "auto":
+        best = CPU_BATCH_SIZE if on_cpu else GPU_BATCH_SIZE
+        batch_size = best if found is None else found.batch_size
+    if threads == "auto":
+        threads = torch.get_num_threads() if found is None else found.threads
+    return Sampling(
+        device=device.type,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+        cpu=device_class(device) if on_cpu else None,
+        torch=torch.__version__,
+    )
+
+
+def _refuse_numbers(settings: GenerateSettings) -> None:
+    for name in ("batch_size", "threads", "rows_per_shard"):
+        value = getattr(settings, name)
+        if value != "auto" and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: found {value}, expected at least 1")
+    if not 1 <= settings.quality <= 100:
+        raise UserError(f"--quality: found {settings.quality}, expected 1 to 100")
+
+
+def _say_about(plan: Plan, worker: jobs.Worker, console: Console) -> None:
+    if worker.count > 1:
+        console.say(str(worker), event="worker", index=worker.index, count=worker.count)
+    if plan.num_without_torso:
+        console.say(
+            f"{plan.num_without_torso:,} of {len(plan.people):,} people have no image with both "
+            "shoulders and both hips; their most complete images serve as sources",
+            event="people_without_torso",
+            people=plan.num_without_torso,
+        )
+
+
+def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
+    """Say what would be made; the time is that of two batches, extrapolated."""
+    job = Job(Path(), run, plan)
+    sampling = run.content.sampling
+    device = pick_device(sampling.device)
+    torch.set_num_threads(sampling.threads)
+    sampler = Sampler(prepare_for_sampling(weights.load(device), sampling.precision), device)
+    seconds, bytes_per_row = sample_cost(job, sampler)
+    rows = run.content.rows
+    console.say(
+        f"{rows:,} images: {len(plan.people):,} people x {run.content.per_id:,}, in "
+        f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
+        f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
+        f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",
+        event="dry_run",
+        rows=rows,
+        people=len(plan.people),
+        shards=run.num_shards,
+        megabytes=round(rows * bytes_per_row / 1e6, 1),
+        seconds=round(rows * seconds, 1),
+    )
+    return Exit.DONE
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _say_done(job: Job, console: Console, how: str) -> Exit:
+    errors = shards.num_errors(job.out / shards.MANIFEST_NAME)
+    rows = job.run.content.rows
+    failed = f", {errors:,} of them failed (the column 'error' says why)" if errors else ""
+    console.say(f"{job.out}: {how}, {rows:,} rows{failed}", event="complete", errors=errors)
+    return Exit.ROW_ERRORS if errors else Exit.DONE

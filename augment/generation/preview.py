@@ -1,0 +1,115 @@
+"""``augment preview``: a contact sheet of a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from PIL.Image import Image
+from tyro.conf import Positional
+
+from augment import sheets
+from augment.generation.run import require_run
+from manifests import claims, pixels
+from manifests.console import Console, Exit, UserError
+from manifests.draws import draws
+from manifests.io import Images, Synthetic, read_images, read_synthetic, write_bytes
+from manifests.settings import Frozen
+
+
+class PreviewSettings(Frozen):
+    """Draw some rows of a finished run: source, target pose, result."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    out: Path = Path("preview.png")
+    """PNG file."""
+    rows: int = 12
+    """How many images to show."""
+    seed: int = 0
+    """Another seed shows others."""
+    images: Path | None = None
+    """Table of the source images, if it is not where it was when the run began."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+
+
+def preview(settings: PreviewSettings, console: Console) -> Exit:
+    """Write the contact sheet.
+
+    Raises:
+        UserError: If the run is not finished, all its rows failed, or a source cannot be read.
+    """
+    synthetic = read_synthetic(settings.run).without_errors()
+    if not len(synthetic) or settings.rows < 1:
+        raise UserError(f"{settings.run}: found no image to show, expected at least one")
+    sources = read_images(_table(settings), settings.root or _root(settings))
+    rows = choose(len(synthetic), settings.rows, settings.seed)
+    write_bytes(sheets.as_png(contact_sheet(synthetic, rows, sources)), settings.out)
+    console.say(f"{settings.out}: {len(rows):,} of {len(synthetic):,} images", event="preview")
+    return Exit.DONE
+
+
+def choose(count: int, wanted: int, seed: int) -> Int64[np.ndarray, " rows"]:
+    """Return ``wanted`` different rows of ``count``, in order, or all.
+
+    >>> choose(5, 9, 0).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    order = np.argsort(draws(seed, "preview", count), kind="stable")
+    return np.sort(order[:wanted])
+
+
+def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], sources: Images) -> Image:
+    """Return source, target pose and result of some rows.
+
+    Raises:
+        UserError: If a source is not in the table or cannot be read.
+    """
+    shown = synthetic.take(rows)
+    results = [
+        pixels.decode(data, name)
+        for data, name in zip(synthetic.read_bytes(rows), shown.strings("image_id"), strict=True)
+    ]
+    size = results[0].shape[1], results[0].shape[0]
+    row_of = {name: row for row, name in enumerate(sources.strings("image_id"))}
+    originals: list[np.ndarray] = []
+    for name in shown.strings("source_id"):
+        if name not in row_of:
+            raise UserError(f"source image '{name}': not in the images table; name it by --images")
+        originals.append(pixels.resize(pixels.read(sources.file(row_of[name])), size))
+    poses = [sheets.draw_pose(joints, size, sheets.SCALE) for joints in shown.keypoints()]
+    labels = [
+        f"{person}, camera {camera}, k {k}"
+        for person, camera, k in zip(
+            *(shown.table[name].to_pylist() for name in ("person_id", "camera_id", "k")),
+            strict=True,
+        )
+    ]
+    return sheets.sheet(
+        [
+            ("source", np.stack(originals)),
+            ("target pose", np.stack(poses)),
+            ("result", np.stack(results)),
+        ],
+        labels,
+        blocks=-(-len(rows) // 4),
+    )
+
+
+def _table(settings: PreviewSettings) -> Path:
+    if settings.images is not None:
+        return settings.images
+    return Path(str(_made_from(settings)["images"]))
+
+
+def _root(settings: PreviewSettings) -> Path | None:
+    root = None if settings.images is not None else _made_from(settings).get("root")
+    return None if root is None else Path(root)
+
+
+def _made_from(settings: PreviewSettings) -> dict[str, str | None]:
+    require_run(settings.run)
+    return json.loads(json.dumps(claims.read(settings.run / claims.CLAIM)["settings"]))

@@ -1,0 +1,211 @@
+"""What a run is: everything that decides its bytes, and the keys that follow from it.
+
+``content_key`` stands for the rows and their images, ``layout_key`` for their cut into shards as
+well. Neither holds launchers, workers, paths, logging or time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from manifests import claims
+from manifests.console import UserError
+from manifests.io import Images
+from manifests.settings import Frozen
+
+CODE_VERSION: Final = 1
+"""Raised when the same settings and inputs begin to give other bytes."""
+
+Precision = Literal["bf16", "float32"]
+ImageFormat = Literal["jpg", "png"]
+Subsampling = Literal["4:2:0", "4:4:4"]
+
+
+class Sampling(Frozen):
+    """How the network is run; each of these can change a byte of an image."""
+
+    device: str
+    """cpu or cuda."""
+    precision: Precision
+    batch_size: int
+    threads: int
+    """Threads of the CPU kernels."""
+    cpu: str | None
+    """Widest instructions of the CPU kernels; none on a GPU."""
+    memory_format: Literal["channels_last"] = "channels_last"
+    folded: bool = True
+    """Batch normalisation folded into the convolutions."""
+    torch: str
+
+
+class Encoding(Frozen):
+    """How images are stored."""
+
+    image_format: ImageFormat = "jpg"
+    quality: int | None = 95
+    """Of JPEG, 1 to 100; none for PNG."""
+    subsampling: Subsampling | None = "4:2:0"
+    """Of JPEG's colours; none for PNG."""
+
+    @property
+    def ending(self) -> str:
+        """File ending with its dot."""
+        return f".{self.image_format}"
+
+
+class Content(Frozen):
+    """What decides every row and every byte of an image."""
+
+    code_version: int = CODE_VERSION
+    generator: str
+    weights_sha256: str
+    images_sha256: str
+    """Of the rows that may be sources, see ``table_digest``."""
+    poses_sha256: str
+    """Of the pose bank."""
+    rows: int
+    per_id: int
+    seed: int
+    width: int
+    height: int
+    encoding: Encoding
+    sampling: Sampling
+
+
+class Run(Frozen):
+    """A run: its contents and their cut into shards."""
+
+    content: Content
+    rows_per_shard: int
+
+    @property
+    def content_key(self) -> str:
+        """Equal if and only if rows and images are meant to be equal."""
+        return self.content.digest()
+
+    @property
+    def layout_key(self) -> str:
+        """Equal if and only if the shards are meant to be equal, byte for byte."""
+        text = f"{self.content_key}\0{self.rows_per_shard}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards hold all rows."""
+        return -(-self.content.rows // self.rows_per_shard)
+
+    def shard_rows(self, shard: int) -> tuple[int, int]:
+        """Return the first row of a shard and the row after its last."""
+        start = shard * self.rows_per_shard
+        return start, min(start + self.rows_per_shard, self.content.rows)
+
+    def num_rows(self, shard: int) -> int:
+        """Return how many rows a shard has."""
+        start, stop = self.shard_rows(shard)
+        return stop - start
+
+
+def begin(out: Path, run: Run, made_from: dict[str, Any]) -> None:
+    """Make a folder the home of a run, or check that it is.
+
+    Args:
+        out: Made if it is missing.
+        run: What the settings ask for.
+        made_from: The settings themselves, kept for people.
+
+    Raises:
+        UserError: If another run lives there (the fields that differ are named), the folder holds
+            something else, or it cannot be written.
+    """
+    path = out / claims.CLAIM
+    if path.is_file():
+        claims.refuse_other(path, _asked(run))
+        return
+    _refuse_strangers(out)
+    facts = {
+        "content_key": run.content_key,
+        "layout_key": run.layout_key,
+        "settings": made_from,
+        "versions": claims.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
+    }
+    try:
+        claims.claim(out, _asked(run), facts)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def read_run(out: Path) -> Run | None:
+    """Return the run of a folder, none if nobody has begun one.
+
+    Raises:
+        UserError: If ``run.json`` is not of a run of ``augment generate``.
+    """
+    path = out / claims.CLAIM
+    if not path.is_file():
+        return None
+    return Run.from_json(json.dumps(claims.read(path)["asked"]), where=str(path))
+
+
+def require_run(out: Path) -> Run:
+    """Return the run of a folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    run = read_run(out)
+    if run is None:
+        found = f"a folder without {claims.CLAIM}" if out.is_dir() else "no such folder"
+        raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
+    return run
+
+
+def default_rows_per_shard(rows: int, batch_size: int) -> int:
+    """Return about a 64th of the job, 512 to 20,480, a multiple of the batch size.
+
+    One kill costs at most a shard, one file holds at most about 95 MB.
+
+    >>> default_rows_per_shard(7_510, 16)
+    512
+    >>> default_rows_per_shard(100_000, 48)
+    1584
+    """
+    wanted = min(max(-(-rows // 64), 512), 20_480)
+    whole = -(-wanted // batch_size) * batch_size
+    return whole if whole <= 20_480 else max(1, 20_480 // batch_size) * batch_size
+
+
+def table_digest(images: Images) -> str:
+    """Return the SHA-256 of what the rows say, whatever their order and the file they came from."""
+    rows = images.take(np.argsort(np.asarray(images.strings("image_id"), object), kind="stable"))
+    digest = hashlib.sha256()
+    for name in ("image_id", "person_id", "sha256"):
+        digest.update(json.dumps(rows.table[name].to_pylist()).encode())
+    for name in ("camera_id", "sequence", "frame", "width", "height"):
+        values = rows.table[name]
+        digest.update(np.asarray(values.is_null()).tobytes())
+        digest.update(np.asarray(values.fill_null(0)).astype("<i8").tobytes())
+    joints = rows.keypoints()
+    # One NaN: others differ in bits that mean nothing.
+    digest.update(np.where(np.isnan(joints), np.float32(np.nan), joints).astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    return run.model_dump(mode="json")
+
+
+def _refuse_strangers(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: found a file, expected a folder or nothing")
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strangers = [name for name in names if not name.startswith(".")]
+    if strangers:
+        raise UserError(
+            f"{out}: found '{strangers[0]}' and no {claims.CLAIM}; expected an empty folder or a "
+            "run of 'augment generate'"
+        )

@@ -1,0 +1,49 @@
+"""Ending early: SIGTERM and SIGINT unwind the work; what is complete stays."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from manifests.console import Exit
+
+
+class Stopped(BaseException):
+    """The process was told to end.
+
+    Not an ``Exception``: nothing that records the errors of rows may swallow it.
+    """
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@contextmanager
+def stopping() -> Generator[None]:
+    """Raise ``Stopped`` in the main thread on SIGTERM and SIGINT while the block runs.
+
+    On another thread the block just runs: only the main thread may watch for signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    codes = {signal.SIGTERM: Exit.STOPPED_EARLY, signal.SIGINT: Exit.INTERRUPTED}
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        # A second signal must not cut short the publishing of what is computed.
+        for sort in codes:
+            signal.signal(sort, signal.SIG_IGN)
+        raise Stopped(codes[signal.Signals(number)])
+
+    before = {sort: signal.signal(sort, stop) for sort in codes}
+    try:
+        yield
+    finally:
+        for sort, handler in before.items():
+            signal.signal(sort, handler)

@@ -1,0 +1,119 @@
+"""``augment verify``: every image hashed again, every row held against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tyro.conf import Positional
+
+from augment.generation import shards
+from augment.generation.run import Run, require_run
+from manifests import claims, io
+from manifests.console import Console, Exit
+from manifests.schema import SHARD
+from manifests.settings import Frozen
+
+
+class VerifySettings(Frozen):
+    """Read a whole run again and hash every image; nothing is written."""
+
+    out: Positional[Path]
+    """Folder of the run."""
+
+
+def verify(settings: VerifySettings, console: Console) -> Exit:
+    """Say what is wrong with the run, one line each.
+
+    Returns:
+        ``DONE`` if nothing is, else ``REFUSED``.
+
+    Raises:
+        UserError: If the folder is not that of a run, or has a shard of another one.
+    """
+    run = require_run(settings.out)
+    found = 0
+    for problem in problems(settings.out, run):
+        found += 1
+        console.show(problem + "\n")
+    if found:
+        console.say(f"{settings.out}: {found:,} problems", event="verified", problems=found)
+        return Exit.REFUSED
+    console.say(
+        f"{settings.out}: {run.content.rows:,} rows in {run.num_shards:,} shards are sound",
+        event="verified",
+        problems=0,
+    )
+    return Exit.DONE
+
+
+def problems(out: Path, run: Run) -> Iterator[str]:
+    """Give every problem as a sentence; memory stays at one row group.
+
+    Raises:
+        UserError: If there is a shard or a mark of another run.
+    """
+    claim = claims.read(out / claims.CLAIM)
+    for name in ("content_key", "layout_key"):
+        if claim.get(name) != getattr(run, name):
+            yield f"{out / claims.CLAIM}: its {name} does not follow from its other fields"
+    yield from _strangers(out, run)
+    success = shards.read_success(out, run)
+    if success is None:
+        yield f"{out}: not finished; the same 'augment generate' command goes on"
+    manifest = out / shards.MANIFEST_NAME
+    if success is not None and not manifest.is_file():
+        yield f"{manifest}: missing"
+    elif success is not None and io.sha256_file(manifest) != success.manifest_sha256:
+        yield f"{manifest}: its SHA-256 is not the one in {io.SUCCESS}"
+    table = io.read_synthetic(out).table if success is not None and manifest.is_file() else None
+    for shard in range(run.num_shards):
+        start, stop = run.shard_rows(shard)
+        rows = None if table is None else table.slice(start, stop - start)
+        yield from _shard_problems(out, run, shard, rows)
+
+
+def _strangers(out: Path, run: Run) -> Iterator[str]:
+    known = {shards.shard_name(shard) for shard in range(run.num_shards)}
+    folder = out / shards.DATA
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name not in known and not path.name.startswith((".", "_")):
+            yield f"{path}: no shard of this run"
+
+
+def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
+    path = shards.shard_file(out, shard)
+    state = shards.shard_state(out, run, shard)
+    if state != "complete":
+        yield f"{path}: {state}; the same 'augment generate' command makes it again"
+        return
+    columns = [name for name in SHARD.names if name != "image"]
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(SHARD):
+                yield f"{path}: its columns are not those of a shard"
+                return
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                yield from _row_problems(rows, path)
+                if manifest is not None:
+                    same = manifest.slice(0, len(rows)).select(columns).equals(rows.select(columns))
+                    manifest = manifest.slice(len(rows))
+                    if not same:
+                        yield f"{path}: row group {group} differs from the manifest"
+    except (pa.ArrowException, OSError) as error:
+        yield f"{path}: damaged ({error}); remove it and run the same command again"
+
+
+def _row_problems(rows: pa.Table, path: Path) -> Iterator[str]:
+    fields = ("image_id", "sha256", "error", "image")
+    for name, sha256, error, image in zip(
+        *(rows[field].to_pylist() for field in fields), strict=True
+    ):
+        if (image is None) != (error is not None):
+            yield f"{path}: row '{name}' has {'no image and no' if image is None else 'both image and'} error"
+        elif image is not None and hashlib.sha256(image["bytes"]).hexdigest() != sha256:
+            yield f"{path}: the image of row '{name}' does not have its SHA-256"

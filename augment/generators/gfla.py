@@ -1,0 +1,364 @@
+"""GFLA: a global flow finds, a local attention fetches the source's textures.
+
+Paper: Ren et al., "Deep Image Spatial Transformation for Person Image Generation", CVPR 2020.
+Authors' code: RenYurui/Global-Flow-Local-Attention (CC BY-NC 4.0); this file is written from a
+description and shares no line with it. The authors' weights keep their non-commercial terms after
+conversion. Differences: the CUDA operations are plain PyTorch; the attention's convolution runs in
+two halves; reflection padding by indexing; flow, its losses and Gram matrices always in float32;
+the authors stop each stage by eye, here the numbers of steps are settings; any width. Only the
+Market-1501 configuration (one attention, at a quarter of the image's size) is built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import ClassVar, Final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from augment.losses.adversarial import least_squares
+from augment.losses.features import FeatureNetwork, Features, load_features
+from augment.losses.flow import bending, correctness
+from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
+from augment.nets.attention import LocalAttention
+from augment.nets.official import renamed, without_twins
+from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, initialise
+from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
+from augment.pose.jitter import Jitter
+from augment.pose.maps import gaussians
+from augment.pose.pose import Pose
+from augment.transfer import Adam, Condition, Pair, Phase, PoseTransfer, Stage
+from manifests.console import UserError
+from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Frozen
+
+ATTENTION_SIZE: Final = 3
+"""Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
+
+FLOW_LAYER: Final = "relu3_1"
+"""Features that judge the flow; their grid is the flow's, a quarter of the image's size."""
+
+
+class FlowNet(nn.Module):
+    """Where in the source each position of the target is to be found, and whether to look."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = (3 + 2 * NUM_JOINTS, width, 2 * width, 4 * width, 8 * width, 8 * width)
+        self.down = nn.ModuleList(Down(*channels) for channels in pairwise(widths))
+        widths = (8 * width, 8 * width, 4 * width, 2 * width)
+        self.up = nn.ModuleList(
+            Up(inputs, outputs, hidden=outputs) for inputs, outputs in pairwise(widths)
+        )
+        self.jump = nn.ModuleList(Jump(channels) for channels in widths[1:])
+        self.flow = nn.Conv2d(2 * width, 2, 3, padding=1)
+        self.mask = nn.Conv2d(2 * width, 1, 3, padding=1)
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch 3 height width"],
+        source_maps: Float[Tensor, "batch 18 height width"],
+        target_maps: Float[Tensor, "batch 18 height width"],
+    ) -> tuple[Float[Tensor, "batch 2 rows columns"], Float[Tensor, "batch 1 rows columns"]]:
+        """Return flow and mask at a quarter of the image's size.
+
+        Convention: the flow is (x, y) pixels of its own grid, from a position of the target to
+        the place in the source; the mask is 1 where the source is to be used, 0 where not.
+        """
+        features = torch.cat([image, source_maps, target_maps], dim=1)
+        encoded: list[Tensor] = []
+        for down in self.down:
+            features = down(features)
+            encoded.append(features)
+        for up, jump, skipped in zip(self.up, self.jump, reversed(encoded[1:-1]), strict=True):
+            features = up(features) + jump(skipped)
+        # A flow in bfloat16 would be off by tenths of a pixel.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return self.flow(features), torch.sigmoid(self.mask(features))
+
+
+class TargetNet(nn.Module):
+    """From the target pose to the image, fetching the source's features on the way."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.Sequential(
+            Down(NUM_JOINTS, width), Down(width, 2 * width), Down(2 * width, 4 * width)
+        )
+        widths = (4 * width, 2 * width, width)
+        self.residual = nn.ModuleList(Residual(channels) for channels in widths)
+        self.up = nn.ModuleList(
+            Up(inputs, outputs, hidden=inputs)
+            for inputs, outputs in zip(widths, (2 * width, width, width), strict=True)
+        )
+        self.attention = LocalAttention(2 * width, ATTENTION_SIZE)
+        self.to_image = ToImage(width)
+
+    def forward(
+        self,
+        target_maps: Float[Tensor, "batch 18 height width"],
+        source: Float[Tensor, "batch channels rows columns"],
+        flow: Float[Tensor, "batch 2 rows columns"],
+        mask: Float[Tensor, "batch 1 rows columns"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the image; ``source`` holds the features that the flow points into."""
+        features = self.down(target_maps)
+        features = self.up[0](self.residual[0](features))
+        fetched = self.attention(source, features, flow)
+        features = features * (1 - mask) + fetched * mask
+        features = self.up[1](self.residual[1](features))
+        features = self.up[2](self.residual[2](features))
+        return self.to_image(features)
+
+
+class Gfla(PoseTransfer):
+    """GFLA with its discriminator."""
+
+    class Config(Frozen):
+        """Published values are the defaults, for Market-1501."""
+
+        base_width: int = 64
+        """Channels of the first layer of source and target networks."""
+        flow_width: int = 32
+        """Channels of the flow network's first layer."""
+        discriminator_width: int = 32
+        """Channels of the discriminator's first block."""
+        angle_degrees: float = 5.0
+        """Largest random turn of a training source; targets are turned by a fifth of it."""
+        shift_px: float = 5.0
+        """Largest random shift of a training source; targets are shifted by half of it."""
+        scale: float = 0.05
+        """Largest random scaling of a training source; targets keep their scale."""
+        weight_flow_correctness: float = 20.0
+        weight_flow_bending: float = 0.01
+        """The two weights of the first stage, which trains the flow alone."""
+        weight_correctness: float = 5.0
+        weight_bending: float = 0.0025
+        weight_l1: float = 5.0
+        weight_style: float = 500.0
+        weight_content: float = 0.5
+        weight_adversarial: float = 2.0
+        features: FeatureNetwork = "vgg19"
+        """Feature network of flow, style and content: vgg19, vgg19-random, or a file."""
+        batch_size: int = 8
+        flow_steps: int = 100_000
+        """The authors stop when the unweighted correctness loss is about 1.5 on Market-1501."""
+        steps: int = 500_000
+        """The authors stop when the losses have settled."""
+        learning_rate: float = 1e-4
+        discriminator_learning_rate: float = 1e-5
+
+    sampling: ClassVar[tuple[str, ...]] = ("source", "target", "flow_net")
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        # The last block feeds nothing: it is there because the authors' files hold it, and is
+        # neither run nor trained.
+        self.source = nn.Sequential(
+            Down(3, c.base_width),
+            Down(c.base_width, 2 * c.base_width),
+            Down(2 * c.base_width, 4 * c.base_width),
+        )
+        self.target = TargetNet(c.base_width)
+        self.flow_net = FlowNet(c.flow_width)
+        for child in self.sampling:
+            initialise(self.get_submodule(child))
+        self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=True)
+        self.flow_features = load_features(c.features, (FLOW_LAYER,), imagenet_normalised=False)
+        self.features = load_features(
+            c.features, CONTENT_LAYERS + STYLE_LAYERS, imagenet_normalised=False
+        )
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return two stages: the flow alone, then everything, discriminator first.
+
+        Raises:
+            UserError: If there is no feature network: nothing else tells a flow right from wrong.
+        """
+        c = self.config
+        _needed(self.features)
+
+        def phase(name: str, rate: float, *trains: str) -> Phase:
+            adam = Adam(learning_rate=rate, beta1=0.0, beta2=0.999)
+            return Phase(name=name, trains=trains, optimizer=adam)
+
+        return (
+            Stage(
+                name="flow",
+                steps=c.flow_steps,
+                batch_size=c.batch_size,
+                phases=(phase("flow", c.learning_rate, "flow_net", "-flow_net.mask"),),
+            ),
+            Stage(
+                name="transfer",
+                steps=c.steps,
+                batch_size=c.batch_size,
+                phases=(
+                    phase("discriminator", c.discriminator_learning_rate, "discriminator"),
+                    phase("generator", c.learning_rate, *self.sampling, "-source.2"),
+                ),
+            ),
+        )
+
+    def generate(
+        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
+        del noise
+        target_maps = _maps(condition.target_pose, condition.image)
+        flow, mask = self._flow(condition, target_maps)
+        return self._transfer(condition.image, target_maps, flow, mask)
+
+    def _flow(self, condition: Condition, target_maps: Tensor) -> tuple[Tensor, Tensor]:
+        source_maps = _maps(condition.pose, condition.image)
+        return self.flow_net(condition.image, source_maps, target_maps)
+
+    def _transfer(self, image: Tensor, maps: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
+        return self.target(maps, self.source[:2](image), flow, mask)
+
+    def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
+        """Return ``flow`` and, in the second stage, ``fake``, for images moved at random.
+
+        The moved images are the outputs ``source`` and ``target``.
+        """
+        condition, target = self._moved(pair)
+        target_maps = _maps(condition.target_pose, condition.image)
+        flow, mask = self._flow(condition, target_maps)
+        outputs = {"source": condition.image, "target": target, "flow": flow}
+        if stage == "transfer":
+            fake = self._transfer(condition.image, target_maps, flow, mask)
+            outputs["fake"] = fake.float()
+        return outputs
+
+    def _moved(self, pair: Pair) -> tuple[Condition, Tensor]:
+        """Return the pair after one random affine map for the source, one for the target."""
+        c = self.config
+        of_source = Jitter(c.angle_degrees, c.shift_px, c.scale)
+        of_target = Jitter(0.2 * c.angle_degrees, 0.5 * c.shift_px, scale=0.0)
+        image, pose = of_source.move(pair.condition.image, pair.condition.pose)
+        target, target_pose = of_target.move(pair.target, pair.condition.target_pose)
+        return Condition(image, pose, target_pose), target
+
+    def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the published terms, weighted (the paper's equations 4 to 12, Market flags)."""
+        del pair
+        c = self.config
+        if phase == "flow":
+            return self._flow_losses(outputs, c.weight_flow_correctness, c.weight_flow_bending)
+        fake, target = outputs["fake"], outputs["target"]
+        if phase == "discriminator":
+            real = least_squares(self.discriminator(target), real=True)
+            false = least_squares(self.discriminator(fake.detach()), real=False)
+            return {"judge": 0.5 * (real + false)}
+        features = _needed(self.features)
+        with torch.no_grad():
+            wanted = features(target)
+        found = features(fake)
+        fool = least_squares(self.discriminator(fake), real=True)
+        return {
+            "l1": c.weight_l1 * F.l1_loss(fake, target),
+            "fool": c.weight_adversarial * fool,
+            "style": c.weight_style * style(found, wanted),
+            "content": c.weight_content * content(found, wanted),
+            **self._flow_losses(outputs, c.weight_correctness, c.weight_bending),
+        }
+
+    def _flow_losses(
+        self, outputs: Mapping[str, Tensor], weight_correctness: float, weight_bending: float
+    ) -> dict[str, Tensor]:
+        features = _needed(self.flow_features)
+        with torch.no_grad():
+            source = features(outputs["source"])[FLOW_LAYER]
+            target = features(outputs["target"])[FLOW_LAYER]
+        flow = outputs["flow"]
+        return {
+            "correctness": weight_correctness * correctness(source, target, flow),
+            "bending": weight_bending * bending(flow, ATTENTION_SIZE),
+        }
+
+    @classmethod
+    def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the generator, or of the discriminator, under our names.
+
+        The authors save the two in separate files; which one this is shows in its names.
+        """
+        _refuse_fashion(weights)
+        if is_discriminator(weights):
+            return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
+        return renamed(without_twins(weights, TWINS), RENAMED)
+
+
+TWINS: Final = {
+    r"^target\.outconv\.conv1\.": "target.outconv.model.2.",
+    r"^flow_net\.(jump\d)\.conv1\.": r"flow_net.\1.model.2.",
+}
+"""Names under which the authors' files store a tensor again -> the name that counts."""
+
+RENAMED: Final = {
+    r"^source\.block0\.": "source.0.",
+    r"^source\.encoder0\.": "source.1.",
+    r"^source\.encoder1\.": "source.2.",
+    r"^target\.block0\.": "target.down.0.",
+    r"^target\.encoder0\.": "target.down.1.",
+    r"^target\.encoder1\.": "target.down.2.",
+    r"^target\.decoder(\d)\.0\.model\.0\.": r"target.residual.\1.",
+    r"^target\.decoder(\d)\.1\.": r"target.up.\1.",
+    r"^target\.attn1\.fully_connect_layer\.0\.": "target.attention.compare.",
+    r"^target\.attn1\.fully_connect_layer\.2\.": "target.attention.weigh.1.",
+    r"^target\.outconv\.": "target.to_image.",
+    r"^flow_net\.block0\.": "flow_net.down.0.",
+    r"^flow_net\.encoder0\.": "flow_net.down.1.",
+    r"^flow_net\.encoder1\.": "flow_net.down.2.",
+    r"^flow_net\.encoder2\.": "flow_net.down.3.",
+    r"^flow_net\.encoder3\.": "flow_net.down.4.",
+    r"^flow_net\.decoder(\d)\.": r"flow_net.up.\1.",
+    r"^flow_net\.jump(\d)\.": r"flow_net.jump.\1.",
+    r"^flow_net\.output2\.": "flow_net.flow.",
+    r"^flow_net\.mask2\.0\.": "flow_net.mask.",
+}
+
+
+def _maps(pose: Pose, image: Tensor) -> Tensor:
+    """Return the joints' maps, truncated to whole pixels, as the published code does."""
+    return gaussians(Pose(pose.joints.trunc()), *image.shape[-2:])
+
+
+def _needed(features: Features | None) -> Features:
+    """Return the features.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if features is None:
+        raise UserError(
+            "gfla: found features 'none', expected 'vgg19', 'vgg19-random' or a file: nothing "
+            "else tells a right flow from a wrong one"
+        )
+    return features
+
+
+def _refuse_fashion(weights: Mapping[str, Tensor]) -> None:
+    """Refuse the DeepFashion configuration, which attends at two sizes.
+
+    Raises:
+        UserError: If there is a second attention, or one over 5 x 5 samples.
+    """
+    second = [
+        name
+        for name, tensor in weights.items()
+        if re.search(r"^target\.attn[^1]\.|^flow_net\.(output|mask)[^2]\.", name)
+        or (name == "target.attn1.fully_connect_layer.0.weight" and tensor.shape[-1] == 5)
+    ]
+    if second:
+        raise UserError(
+            f"found GFLA weights for DeepFashion ('{second[0]}' and {len(second) - 1} more "
+            "tensors of its attentions), expected those for Market-1501 (one attention, "
+            "'target.attn1', over 3 x 3 samples, and 'flow_net.output2')"
+        )

@@ -1,0 +1,64 @@
+"""Translating the authors' parameter names into ours, every tensor accounted for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from manifests.console import UserError
+
+
+def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors under the names that the first matching rule gives them.
+
+    Args:
+        weights: The authors' tensors.
+        rules: Regular expression of an authors' name -> our name (``re.sub``).
+
+    Raises:
+        UserError: If a name matches no rule.
+    """
+    result: dict[str, Tensor] = {}
+    strangers: list[str] = []
+    for name, tensor in weights.items():
+        for pattern, replacement in rules.items():
+            if re.search(pattern, name):
+                result[re.sub(pattern, replacement, name)] = tensor
+                break
+        else:
+            strangers.append(name)
+    if strangers:
+        raise UserError(
+            f"found {len(strangers)} tensors that this system does not have "
+            f"({', '.join(strangers[:3])}); expected names like "
+            f"{', '.join(list(rules)[:3])}"
+        )
+    return result
+
+
+def without_twins(weights: Mapping[str, Tensor], twins: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors without those that are stored again under another name.
+
+    Args:
+        weights: The authors' tensors.
+        twins: Regular expression of a name -> the name under which the same tensor counts
+            (``re.sub``). A file without a twin passes.
+
+    Raises:
+        UserError: If twins differ, which the authors' code cannot have written.
+    """
+    kept: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        pattern = next((pattern for pattern in twins if re.search(pattern, name)), None)
+        counts = name if pattern is None else re.sub(pattern, twins[pattern], name)
+        if counts not in weights or counts == name:
+            kept[counts] = tensor
+        elif not torch.equal(weights[counts], tensor):
+            raise UserError(
+                f"found different values in '{name}' and '{counts}', expected one tensor that the "
+                "authors' network saves twice"
+            )
+    return kept

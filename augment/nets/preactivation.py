@@ -1,0 +1,146 @@
+"""Blocks with the normalisation before the convolution, shared by GFLA and DPTN.
+
+All convolutions have biases, activations are leaky ReLU with slope 0.1, and instance normalisation
+has trained scales and no running statistics, so training and inference compute the same function.
+The places of the layers are those of the authors' checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from augment.nets.padding import ReflectionPad
+
+SLOPE: Final = 0.1
+"""Negative slope of the leaky ReLU."""
+
+ORTHOGONAL_GAIN: Final = 0.02
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw convolutions and linear layers anew: orthogonal with gain 0.02, biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight, ORTHOGONAL_GAIN)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _normalise(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.InstanceNorm2d(channels, affine=True), nn.LeakyReLU(SLOPE)
+
+
+class Down(nn.Module):
+    """Half the height and width; the input is normalised and rectified first."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            *_normalise(inputs),
+            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
+            *_normalise(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs height width"]
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        """Return the features at half the size."""
+        return self.model(x)
+
+
+class FirstDown(nn.Module):
+    """Half the height and width of raw input, which enters the convolution as it is."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
+            *_normalise(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs height width"]
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        """Return the features at half the size."""
+        return self.model(x)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside an identity, or beside a trained 1 x 1 convolution."""
+
+    def __init__(self, channels: int, *, trained_shortcut: bool = False) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            *_normalise(channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *_normalise(channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.shortcut = nn.Sequential()
+        if trained_shortcut:
+            self.shortcut.append(nn.Conv2d(channels, channels, 1))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the sum of both branches."""
+        return self.model(x) + self.shortcut(x)
+
+
+class Up(nn.Module):
+    """Twice the height and width, beside a transposed convolution."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            *_normalise(inputs),
+            nn.Conv2d(inputs, hidden, 3, padding=1),
+            *_normalise(hidden),
+            nn.ConvTranspose2d(hidden, outputs, 3, stride=2, padding=1, output_padding=1),
+        )
+        self.shortcut = nn.Sequential(
+            nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs rows columns"]
+    ) -> Float[Tensor, "batch outputs height width"]:
+        """Return the features at twice the size."""
+        return self.model(x) + self.shortcut(x)
+
+
+class Jump(nn.Module):
+    """What a skip connection does to the encoder's features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.LeakyReLU(SLOPE), ReflectionPad(1), nn.Conv2d(channels, channels, 3)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the features to add."""
+        return self.model(x)
+
+
+class ToImage(nn.Module):
+    """From features to RGB in [-1, 1]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.LeakyReLU(SLOPE), ReflectionPad(1), nn.Conv2d(channels, 3, 3), nn.Tanh()
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the image."""
+        return self.model(x)

@@ -1,0 +1,59 @@
+"""The training log: one JSON line per report, cut back to the step that a resumed run starts at."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from manifests import io
+
+
+class TrainingLog:
+    """Means of the loss terms since the last line, images per second, time left.
+
+    Terms are added up on the device; only a report waits for them.
+    """
+
+    def __init__(self, path: Path, step: int, num_steps: int) -> None:
+        self._path = path
+        self._num_steps = num_steps
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._images = 0
+        self._began = time.monotonic()
+        kept = _lines_up_to(path, step)
+        if path.exists():
+            io.write_bytes("".join(kept).encode(), path)
+
+    def add(self, terms: Mapping[str, Tensor], num_images: int) -> None:
+        """Remember the loss terms of one step."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+        self._count += 1
+        self._images += num_images
+
+    def report(self, step: int) -> dict[str, float]:
+        """Write one line and return it; rates cover the steps since the last line."""
+        seconds = time.monotonic() - self._began
+        line = {
+            "step": step,
+            "images_per_second": round(self._images / seconds, 2),
+            "seconds_left": round((self._num_steps - step) * seconds / max(self._count, 1)),
+            **{name: float(value) / self._count for name, value in sorted(self._sums.items())},
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._sums, self._count, self._images = {}, 0, 0
+        self._began = time.monotonic()
+        return line
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    if not path.exists():
+        return []
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in whole if json.loads(line)["step"] <= step]

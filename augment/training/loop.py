@@ -1,0 +1,232 @@
+"""The one training loop: stages and phases are data, every system runs through it.
+
+All randomness of a step follows from (seed, step, rank), so a stopped run goes on bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from augment.training.ema import Average
+from augment.training.pairs import TrainingImages
+from augment.transfer import Adam, Pair, Phase, PoseTransfer, Stage
+from manifests.console import UserError
+from manifests.draws import draws
+from manifests.settings import Frozen
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class LoopSettings(Frozen):
+    """What the loop adds to a system's own recipe."""
+
+    seed: int = 0
+    precision: Precision = "bfloat16"
+    """Arithmetic of the networks; losses, weights and optimisers stay float32."""
+    channels_last: bool = True
+    compile: bool = False
+    """Compile the networks; repays itself in runs of an hour and more."""
+    average_half_life_images: float = 10_000.0
+    """The saved weights are an average over about as many images."""
+
+
+@dataclass(slots=True)
+class Trainer:
+    """A network in training: its optimisers, its average, how far it has come."""
+
+    network: PoseTransfer
+    images: TrainingImages
+    settings: LoopSettings
+    device: torch.device
+    step: int = 0
+    images_seen: int = 0
+    stage: Stage = field(init=False)
+    average: Average = field(init=False)
+    _parameters: dict[str, list[Tensor]] = field(init=False)
+    _optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.settings.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.average = Average(self.network, self.settings.average_half_life_images)
+        self._enter_stage(self.network.stages()[0])
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole plan."""
+        return sum(stage.steps for stage in self.network.stages())
+
+    def _enter_stage(self, stage: Stage) -> None:
+        self.stage = stage
+        self._parameters = {
+            phase.name: [value for _, value in trained(self.network, phase)]
+            for phase in stage.phases
+        }
+        self._optimizers = {
+            phase.name: _optimizer(phase, self._parameters[phase.name]) for phase in stage.phases
+        }
+
+    def steps(self) -> Iterator[dict[str, Tensor]]:
+        """Make the remaining steps; yield the loss terms of each, still on the device."""
+        begin = 0
+        for stage in self.network.stages():
+            end = begin + stage.steps
+            if self.step < end:
+                if stage != self.stage:
+                    self._enter_stage(stage)
+                while self.step < end:
+                    yield self._make_step(self.step - begin)
+            begin = end
+
+    def _make_step(self, stage_step: int) -> dict[str, Tensor]:
+        seed = self.settings.seed
+        torch.manual_seed(int(draws(seed, "step", counter=self.step)[0] >> 1))
+        self.network.train()
+        pair = self.images.draw(seed, self.step, self.stage.batch_size)
+        shared = self._run(pair)
+        terms: dict[str, Tensor] = {}
+        for phase in self.stage.phases:
+            for repetition in range(phase.repeat):
+                seen, outputs = (
+                    (pair, shared) if phase.batch == "shared" else self._fresh(1 + repetition)
+                )
+                last_use = phase is self.stage.phases[-1] and repetition == phase.repeat - 1
+                found = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)
+                terms |= {f"{phase.name}/{name}": value for name, value in found.items()}
+        self.step += 1
+        self.images_seen += self.stage.batch_size
+        self.average.update(self.network, self.images_seen, self.stage.batch_size)
+        return terms
+
+    def _fresh(self, stream: int) -> tuple[Pair, Mapping[str, Tensor]]:
+        pair = self.images.draw(self.settings.seed, self.step, self.stage.batch_size, stream)
+        return pair, self._run(pair)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _run(self, pair: Pair) -> Mapping[str, Tensor]:
+        with self._autocast():
+            return self.network.run(pair, self.stage.name)
+
+    def _update(
+        self,
+        phase: Phase,
+        pair: Pair,
+        outputs: Mapping[str, Tensor],
+        stage_step: int,
+        *,
+        keep_graph: bool,
+    ) -> dict[str, Tensor]:
+        with self._autocast():
+            terms = self.network.losses(phase.name, pair, outputs)
+        total = torch.stack([term.float() for term in terms.values()]).sum()
+        parameters = self._parameters[phase.name]
+        gradients = torch.autograd.grad(
+            total, parameters, retain_graph=keep_graph, allow_unused=True
+        )
+        if any(gradient is None for gradient in gradients):
+            raise RuntimeError(self._unreached(phase, gradients))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            # Fused Adam walks through memory: a gradient laid out otherwise than its parameter
+            # would go to the wrong weights, without an error.
+            if gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)  # noqa: PLW2901
+            parameter.grad = gradient
+        optimizer = self._optimizers[phase.name]
+        rate = phase.optimizer.learning_rate * phase.schedule.factor(stage_step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if phase.clamp is not None:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(parameters, -phase.clamp)
+                torch._foreach_clamp_max_(parameters, phase.clamp)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _unreached(self, phase: Phase, gradients: tuple[Tensor | None, ...]) -> str:
+        names = [
+            name
+            for (name, _), gradient in zip(trained(self.network, phase), gradients, strict=True)
+            if gradient is None
+        ]
+        return f"phase '{phase.name}' trains {', '.join(names[:5])}, but its losses do not reach it"
+
+    def state(self) -> dict[str, object]:
+        """Return everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "network": self.network.state_dict(),
+            "average": self.average.tensors,
+            "stage": self.stage.name,
+            "optimizers": {
+                name: optimizer.state_dict() for name, optimizer in self._optimizers.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from what ``state`` returned."""
+        (stage,) = (s for s in self.network.stages() if s.name == state["stage"])
+        self._enter_stage(stage)
+        self.step = state["step"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.images_seen = state["images_seen"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.network.load_state_dict(state["network"])  # pyright: ignore[reportArgumentType]
+        for name, value in state["average"].items():  # pyright: ignore[reportAttributeAccessIssue]
+            self.average.tensors[name].copy_(value)
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])  # pyright: ignore[reportIndexIssue]
+
+
+def trained(network: PoseTransfer, phase: Phase) -> list[tuple[str, Tensor]]:
+    """Return the named parameters that a phase trains.
+
+    Raises:
+        UserError: If a prefix names no parameter.
+    """
+
+    def under(name: str, prefix: str) -> bool:
+        return name == prefix or name.startswith(prefix + ".")
+
+    named = list(network.named_parameters())
+    for prefix in phase.trains:
+        if not any(under(name, prefix.removeprefix("-")) for name, _ in named):
+            raise UserError(f"phase '{phase.name}' trains '{prefix}', which the network lacks")
+    includes = [prefix for prefix in phase.trains if not prefix.startswith("-")]
+    excludes = [prefix[1:] for prefix in phase.trains if prefix.startswith("-")]
+    return [
+        (name, parameter)
+        for name, parameter in named
+        if any(under(name, prefix) for prefix in includes)
+        and not any(under(name, prefix) for prefix in excludes)
+    ]
+
+
+def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    settings = phase.optimizer
+    if isinstance(settings, Adam):
+        betas = (settings.beta1, settings.beta2)
+        return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas, fused=True)
+    return torch.optim.RMSprop(parameters, lr=settings.learning_rate, foreach=True)
+
+
+def refuse_divergence(terms: Mapping[str, float], step: int) -> None:
+    """Stop a run whose losses are no numbers any more.
+
+    Raises:
+        UserError: If a term is not finite.
+    """
+    broken = [name for name, value in terms.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(f"found a loss that is not finite at step {step:,}: {', '.join(broken)}")
+
+
+Report = Callable[[int, Mapping[str, float]], None]

@@ -1,0 +1,101 @@
+"""Training images in memory and the random pairs of one person in two poses.
+
+A pair is two different images of one person that both show shoulders and hips; all ordered pairs
+are equally likely (263,632 in Market-1501), as in the published lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+
+from augment.pose.pose import Pose
+from augment.transfer import Condition, Pair, as_floats
+from manifests import keypoints
+from manifests.console import UserError
+from manifests.draws import draws
+
+
+@dataclass(frozen=True, slots=True)
+class PairIndex:
+    """All ordered pairs as arithmetic over rows grouped by person.
+
+    ``rows`` lists the usable images, person after person; person ``i`` owns
+    ``rows[first[i] : first[i] + count[i]]`` and the pairs below ``end[i]``.
+    """
+
+    rows: Int64[np.ndarray, " usable"]
+    first: Int64[np.ndarray, " people"]
+    count: Int64[np.ndarray, " people"]
+    end: Int64[np.ndarray, " people"]
+
+    @property
+    def num_pairs(self) -> int:
+        """How many ordered pairs there are."""
+        return int(self.end[-1])
+
+    def draw(self, seed: int, step: int, count: int, rank: int = 0) -> Int64[np.ndarray, "count 2"]:
+        """Return (source row, target row) of ``count`` random pairs for one step of one rank."""
+        raw = draws(seed, "pairs", count, counter=step, stream=rank)
+        number = (raw.astype(object) * self.num_pairs >> 64).astype(np.int64)
+        person = np.searchsorted(self.end, number, side="right")
+        within = number - (self.end[person] - self.count[person] * (self.count[person] - 1))
+        source, target = np.divmod(within, self.count[person] - 1)
+        target += target >= source
+        return self.rows[self.first[person, None] + np.stack([source, target], axis=1)]
+
+
+def index_pairs(person_ids: list[str], joints: Float32[np.ndarray, "rows 18 2"]) -> PairIndex:
+    """Return the pairs among the rows whose poses have shoulders and hips.
+
+    Raises:
+        UserError: If nobody has two such rows.
+    """
+    usable = np.flatnonzero(keypoints.has_torso(joints))
+    people, person = np.unique(np.asarray(person_ids)[usable], return_inverse=True)
+    rows = usable[np.argsort(person, kind="stable")]
+    count = np.bincount(person, minlength=len(people)).astype(np.int64)
+    first = np.cumsum(count) - count
+    several = count > 1
+    if not several.any():
+        raise UserError(
+            f"found {len(usable)} train images with both shoulders and both hips, of "
+            f"{len(people)} people, none with two; expected pairs to train on"
+        )
+    first, count = first[several], count[several]
+    return PairIndex(rows, first, count, np.cumsum(count * (count - 1)))
+
+
+class TrainingImages:
+    """Decoded training images and poses on the device, and the pairs among them."""
+
+    def __init__(
+        self,
+        pixels: UInt8[np.ndarray, "rows height width 3"],
+        joints: Float32[np.ndarray, "rows 18 2"],
+        person_ids: list[str],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.index = index_pairs(person_ids, joints)
+        self._pixels = torch.from_numpy(pixels).to(device)
+        self._joints = torch.from_numpy(np.ascontiguousarray(joints)).to(device)
+        self._device = torch.device(device)
+
+    def draw(self, seed: int, step: int, count: int, rank: int = 0) -> Pair:
+        """Return random pairs; the same arguments give the same pairs."""
+        return self.pair(self.index.draw(seed, step, count, rank))
+
+    def pair(self, rows: Int64[np.ndarray, "batch 2"]) -> Pair:
+        """Return the pairs of (source row, target row)."""
+        source, target = torch.from_numpy(rows.T.copy()).to(self._device)
+        return Pair(
+            Condition(
+                as_floats(self._pixels[source]),
+                Pose(self._joints[source]),
+                Pose(self._joints[target]),
+            ),
+            as_floats(self._pixels[target]),
+        )

@@ -1,0 +1,293 @@
+"""A training run's folder: what was asked for, how far it came, what it made.
+
+``run.json`` is written once; ``state.pt`` holds all that the next step depends on;
+``weights.safetensors`` the averaged weights; ``log.jsonl`` and ``samples/`` are for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from pydantic import create_model
+
+from augment import generators, sheets
+from augment.checkpoints import store
+from augment.training.log import TrainingLog
+from augment.training.loop import LoopSettings, Trainer, refuse_divergence
+from augment.training.pairs import TrainingImages
+from augment.transfer import PoseTransfer, as_pixels
+from manifests import claims, io, keypoints, pixels, subset
+from manifests.console import Console, Exit, UserError
+from manifests.settings import Frozen
+
+
+class TrainSettings(LoopSettings):
+    """Train a pose-transfer network on the train rows of an images table."""
+
+    generator: str = "patn"
+    """System to train; its own settings follow as --config.NAME."""
+    images: Path
+    """Images table that 'augment index' made."""
+    out: Path
+    """Folder of this run; the same command goes on with it."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    init: str | None = None
+    """Weights to start from: a shipped name or a file of the same system and settings."""
+    real_fraction: float = 1.0
+    """Train on this part of the train rows, spread over all people."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    save_every: int = 250
+    """Steps between two checkpoints."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    samples_every: int = 1_000
+    """Steps between two contact sheets."""
+    half: bool = True
+    """Store the weights in half precision."""
+
+
+NOT_PART_OF_THE_RUN = (
+    "images",
+    "out",
+    "root",
+    "device",
+    "save_every",
+    "log_every",
+    "samples_every",
+)
+"""Settings that a resumed run may change; the images are compared by their digests."""
+
+NUM_SAMPLES = 8
+SAMPLES_STREAM = 1 << 20
+"""A stream of draws that no rank of a training run uses."""
+
+
+def settings_for(words: Sequence[str]) -> type[TrainSettings]:
+    """Return the settings of ``augment train``, with those of the system that the words name.
+
+    Raises:
+        UserError: If there is no such system.
+    """
+    name = TrainSettings.model_fields["generator"].default
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--generator":
+            name = following
+        elif word.startswith("--generator="):
+            name = word.partition("=")[2]
+    config = generators.system(name).Config
+    return create_model("TrainSettings", __base__=TrainSettings, config=(config, config()))
+
+
+def train(settings: TrainSettings, console: Console) -> Exit:
+    """Train, or go on, until the plan's end.
+
+    Args:
+        settings: Of the class that ``settings_for`` gives.
+        console: Where progress goes.
+
+    Raises:
+        UserError: If the folder belongs to a run with other settings, or the input is unusable.
+    """
+    generator, out = settings.generator, settings.out
+    config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
+    device = pick_device(settings.device)
+    facts, training = _load_images(settings, device, console)
+    asked = {
+        **settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)),
+        "train_sha256": facts["train_sha256"],
+    }
+    claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
+    if (out / "_SUCCESS").exists():
+        console.say(f"{out}: already complete")
+        return Exit.DONE
+    torch.manual_seed(settings.seed)
+    network = generators.system(generator)(config)
+    if settings.init is not None:
+        _start_from(network, store.find(settings.init))
+    network.to(device)
+    if settings.compile:
+        for child in network.children():
+            child.compile()
+    trainer = Trainer(network, training, settings, device)
+    state = out / "state.pt"
+    if state.exists():
+        trainer.restore(torch.load(state, map_location=device, weights_only=True))
+        console.say(f"{out}: goes on from step {trainer.step:,}")
+
+    def save() -> None:
+        with io.replacing(state) as file:
+            torch.save(trainer.state(), file)
+        header = store.Header(
+            generator=generator,
+            config=config.model_dump(mode="json"),
+            facts={
+                **facts,
+                "steps": trainer.step,
+                "images_seen": trainer.images_seen,
+            },
+        )
+        weights = out / "weights.safetensors"
+        store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
+
+    if _walk(trainer, settings, save, console):
+        io.write_bytes(b"", out / "_SUCCESS")
+        console.say(f"{out / 'weights.safetensors'}: trained {trainer.step:,} steps")
+        return Exit.DONE
+    console.say(f"{out}: stopped at step {trainer.step:,}; the same command goes on")
+    return Exit.STOPPED_EARLY
+
+
+def _walk(
+    trainer: Trainer, settings: TrainSettings, save: Callable[[], None], console: Console
+) -> bool:
+    """Make the remaining steps; return whether the plan's end was reached."""
+    out = settings.out
+    log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps)
+    stop = _StopAsked()
+    with stop, console.progress("train", trainer.num_steps, "step", trainer.step) as bar:
+        for terms in trainer.steps():
+            step = trainer.step
+            log.add(terms, trainer.stage.batch_size)
+            bar.advance()
+            last = step == trainer.num_steps
+            if last or step % settings.log_every == 0:
+                line = log.report(step)
+                refuse_divergence(line, step)
+                console.say(_sentence(line, trainer.num_steps), event="train", **line)
+            if last or stop.asked or step % settings.save_every == 0:
+                save()
+            if last or step % settings.samples_every == 0:
+                io.write_bytes(_samples(trainer), out / "samples" / f"step-{step:06d}.png")
+            if stop.asked and not last:
+                return False
+    return True
+
+
+class _StopAsked:
+    """Notes SIGTERM instead of dying of it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> None:
+        self._previous = signal.signal(signal.SIGTERM, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.asked = True
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a setting; ``auto`` prefers a GPU.
+
+    Raises:
+        UserError: If the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _load_images(
+    settings: TrainSettings, device: torch.device, console: Console
+) -> tuple[dict[str, str | int | float], TrainingImages]:
+    images = io.read_images(settings.images, settings.root)
+    if settings.real_fraction < 1.0:
+        images = subset.subset_train(images, settings.real_fraction, settings.seed)
+    images = images.only("train")
+    size = (64, 128)
+    decoded = pixels.read_all(images, size)
+    widths, heights = (
+        np.asarray(images.table[name].to_pylist(), np.float32) for name in ("width", "height")
+    )
+    scale = np.stack([size[0] / widths, size[1] / heights], axis=1)[:, None]
+    joints = ((images.keypoints() + 0.5) * scale - 0.5).astype(np.float32)
+    training = TrainingImages(decoded, joints, images.strings("person_id"), device)
+    num_people = len(set(images.strings("person_id")))
+    console.say(
+        f"{len(images):,} train images of {num_people:,} people, "
+        f"{int(keypoints.has_torso(joints).sum()):,} with shoulders and hips, "
+        f"{training.index.num_pairs:,} pairs"
+    )
+    digests = "\n".join(images.strings("sha256"))
+    return {
+        "train_images": len(images),
+        "train_people": num_people,
+        "train_pairs": training.index.num_pairs,
+        "train_sha256": hashlib.sha256(digests.encode()).hexdigest(),
+        "train_split": "train",
+        "real_fraction": settings.real_fraction,
+        "seed": settings.seed,
+    }, training
+
+
+def _start_from(network: PoseTransfer, path: Path) -> None:
+    tensors = store.read_tensors(path)
+    expected = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name.split(".", 1)[0] in network.sampling
+    }
+    store.refuse_difference(tensors, expected, str(path))
+    network.load_state_dict(tensors, strict=False)
+
+
+def _sentence(line: Mapping[str, float], num_steps: int) -> str:
+    terms = "  ".join(
+        f"{name.split('/')[-1]} {value:.3f}" for name, value in line.items() if "/" in name
+    )
+    minutes = line["seconds_left"] / 60
+    return (
+        f"step {int(line['step']):,}/{num_steps:,}  {line['images_per_second']:.1f} img/s  "
+        f"{minutes:.0f} min left  {terms}"
+    )
+
+
+def _samples(trainer: Trainer) -> bytes:
+    """Return a contact sheet of a few fixed pairs, made with the averaged weights, as PNG."""
+    rows = trainer.images.index.draw(0, 0, NUM_SAMPLES, rank=SAMPLES_STREAM)
+    pair = trainer.images.pair(rows)
+    condition = pair.condition
+    network = trainer.network
+    noise = torch.zeros(NUM_SAMPLES, network.noise_width(), device=trainer.device)
+    with trainer.average.in_place_of(network), torch.inference_mode():
+        network.eval()
+        made = network.generate(condition, noise if network.noise_width() else None)
+    columns = [
+        ("source", as_pixels(condition.image)),
+        ("target pose", None),
+        ("generated", as_pixels(made)),
+        ("real", as_pixels(pair.target)),
+    ]
+    height, width = network.image_size
+    poses = np.stack(
+        [
+            sheets.draw_pose(joints, (width, height))
+            for joints in condition.target_pose.joints.cpu().numpy()
+        ]
+    )
+    return sheets.as_png(
+        sheets.sheet(
+            [
+                (title, poses if images is None else images.cpu().numpy())
+                for title, images in columns
+            ]
+        )
+    )

@@ -1,0 +1,102 @@
+"""Whose a folder is: ``run.json`` says what was asked for, and nothing else may write there.
+
+It is created whole and once; the same request goes on with the folder, another one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from manifests.console import UserError
+
+CLAIM: Final = "run.json"
+
+
+def claim(folder: Path, asked: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
+    """Make a folder the home of one run, or check that it is.
+
+    Args:
+        folder: Made if it is missing.
+        asked: What decides the result: settings, and inputs by their digests.
+        facts: What else is worth keeping of the first start; never compared.
+
+    Raises:
+        UserError: If the folder belongs to another run (names what differs), or holds a
+            ``run.json`` that is none.
+    """
+    path = folder / CLAIM
+    text = json.dumps({"asked": dict(asked), **(facts or {})}, indent=1, sort_keys=True) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{CLAIM}.{uuid.uuid4().hex}.tmp"
+    with beside.open("xb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # A link fails where the name exists, and the name never shows half a file.
+        os.link(beside, path)
+    except FileExistsError:
+        refuse_other(path, asked)
+    finally:
+        beside.unlink()
+
+
+def refuse_other(path: Path, asked: Mapping[str, Any]) -> None:
+    """Check that a ``run.json`` was written for the same request.
+
+    Raises:
+        UserError: If not; names each entry that differs, with both values.
+    """
+    differing = differences(read(path)["asked"], json.loads(json.dumps(dict(asked))))
+    if differing:
+        raise UserError(
+            f"{path.parent}: belongs to another run ({'; '.join(differing)}); "
+            "expected the same settings or another --out"
+        )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a ``run.json`` holds.
+
+    Raises:
+        UserError: If it is missing, damaged, or none of ours.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: found no {CLAIM}; expected the folder of a run") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(found, dict) or "asked" not in found:
+        raise UserError(f"{path}: found no entry 'asked'; expected what our commands write")
+    return found
+
+
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the entries that differ, each as ``name was X, now Y``.
+
+    >>> differences({"steps": 10, "net": {"width": 8}}, {"steps": 20, "net": {"width": 8}})
+    ['steps was 10, now 20']
+    """
+    result: list[str] = []
+    for name in sorted(set(found) | set(asked)):
+        old, new = found.get(name), asked.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            result += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            result.append(f"{prefix}{name} was {json.dumps(old)}, now {json.dumps(new)}")
+    return result
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of some packages."""
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in sorted(packages)
+    }

@@ -1,0 +1,106 @@
+"""From a command line to a function: a table of subcommands, settings as flags, an exit code."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, make_dataclass
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
+
+from manifests.console import Console, Exit, LogFormat, UserError, exit_with
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a subcommand lives and what it does."""
+
+    module: str
+    """Imported only when the command runs, so that ``--help`` needs none of it."""
+    function: str
+    """Takes the settings and a ``Console``, returns an ``Exit``."""
+    settings: str
+    """A settings class, or a function from the words of the command line to one."""
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How the command speaks."""
+
+    quiet: bool = False
+    """Say nothing but errors."""
+    log_format: LogFormat = "text"
+    """json writes one object per line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A command with subcommands."""
+
+    name: str
+    summary: str
+    commands: Mapping[str, Command]
+
+    def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Run the command line and leave the process with its exit code."""
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        exit_with(lambda: self.run(words))
+
+    def run(self, words: Sequence[str]) -> Exit:
+        """Run one command line.
+
+        Raises:
+            UserError: If the subcommand is unknown or refuses its input.
+        """
+        if not words or words[0] in {"-h", "--help"}:
+            sys.stdout.write(self.help())
+            return Exit.DONE if words else Exit.REFUSED
+        name, *rest = words
+        if name not in self.commands:
+            raise UserError(f"found command '{name}', expected one of {', '.join(self.commands)}")
+        command = self.commands[name]
+        module = import_module(command.module)
+        settings = getattr(module, command.settings)
+        if not inspect.isclass(settings):
+            settings = settings(rest)
+        found, talk = parse(settings, f"{self.name} {name}", command.summary, rest)
+        console = Console(quiet=talk.quiet, log_format=talk.log_format)
+        return getattr(module, command.function)(found, console)
+
+    def help(self) -> str:
+        """Return the table of subcommands."""
+        width = max(map(len, self.commands))
+        lines = [f"  {name:{width}}  {command.summary}" for name, command in self.commands.items()]
+        return (
+            f"usage: {self.name} COMMAND ...\n\n{self.summary}\n\n"
+            + "\n".join(lines)
+            + f"\n\n'{self.name} COMMAND --help' explains the settings of a command.\n"
+        )
+
+
+def parse(settings: type, program: str, description: str, words: Sequence[str]) -> tuple[Any, Talk]:
+    """Return a command's settings, and how it should speak.
+
+    Raises:
+        UserError: If a value breaks a rule of the settings.
+    """
+    import tyro
+    from pydantic import ValidationError
+
+    from manifests.settings import first_problem
+
+    flat = tyro.conf.OmitArgPrefixes
+    both = make_dataclass(
+        "Invocation",
+        [
+            ("settings", Annotated[settings, tyro.conf.arg(name="")]),
+            ("talk", Annotated[Talk, flat], Talk()),
+        ],
+    )
+    try:
+        found = tyro.cli(both, prog=program, description=description, args=list(words))
+    except ValidationError as error:
+        raise UserError(first_problem(error)) from error
+    return found.settings, found.talk

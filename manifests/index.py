@@ -1,0 +1,48 @@
+"""The command ``augment index``: a folder of crops becomes an images table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from manifests import folder, io, market1501
+from manifests.console import Console, Exit, UserError
+from manifests.settings import Frozen
+
+
+class IndexSettings(Frozen):
+    """List images with their people, cameras, splits and keypoints."""
+
+    root: Positional[Path]
+    """Folder in Market-1501 layout; with --pattern any folder."""
+    out: Path
+    """Where the table goes (.parquet)."""
+    keypoints: tuple[Path, ...] = ()
+    """Keypoint files as published: name:keypoints_y:keypoints_x."""
+    table: bool = False
+    """ROOT is a CSV with columns path, person_id, camera_id, split."""
+    pattern: str | None = None
+    """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split."""
+
+
+def index(settings: IndexSettings, console: Console) -> Exit:
+    """Write the table and say what was found.
+
+    Raises:
+        UserError: If the folder, a file or a name is not as expected.
+    """
+    if settings.table and settings.pattern is not None:
+        raise UserError("found --table and --pattern, expected one of them")
+    if settings.keypoints and (settings.table or settings.pattern is not None):
+        raise UserError("found --keypoints with --table or --pattern; they go with Market-1501")
+    if settings.table:
+        images, report = folder.index_table(settings.root)
+    elif settings.pattern is not None:
+        images, report = folder.index_pattern(settings.root, settings.pattern)
+    else:
+        images, report = market1501.index(settings.root, settings.keypoints)
+    io.write_images(images, settings.out)
+    console.say(report.text())
+    console.say(f"{settings.out}: {len(images):,} rows")
+    return Exit.DONE
