@@ -63,7 +63,7 @@ def ssim(
         data_range = range_of(generated)
     num_images = CPU_CHUNK if generated.device.type == "cpu" else GPU_CHUNK
     chunks = zip(*(side.split(num_images) for side in (generated, target, data_range)), strict=True)
-    return torch.cat([_similarity(*chunk, dtype) for chunk in chunks])
+    return torch.cat([_similarity(one, other, span, dtype) for one, other, span in chunks])
 
 
 def range_of(images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
