@@ -1,4 +1,4 @@
-"""Networks, test pairs and measures of image quality make one table.
+"""``augment evaluate``: networks, test pairs and measures of image quality make one table.
 
 Streams: a batch of pairs is read, generated, taken through the JPEG detours of the published
 evaluators and measured; nothing but sums is kept.
@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+from tyro.conf import arg
 
+from augment.checkpoints import store
+from augment.devices import pick_device
 from augment.pose.detect import load_estimator
 from augment.pose.pose import Pose
 from augment.quality import frechet
@@ -54,8 +57,8 @@ from augment.quality.perceptual import as_network_input, load_lpips, load_reid
 from augment.quality.strip import through_jpeg, through_strip
 from augment.transfer import Condition, PoseTransfer
 from manifests import keypoints, pixels
-from manifests.console import Console, UserError
-from manifests.io import Images
+from manifests.console import Console, Exit, UserError
+from manifests.io import Images, read_images, write_bytes
 from manifests.settings import Frozen
 
 SIZE = (64, 128)
@@ -71,7 +74,7 @@ ByteImages = UInt8[np.ndarray, "batch height width 3"]
 Joints = Float[np.ndarray, "batch 18 2"]
 
 
-class EvaluationSettings(Frozen):
+class EvaluationProtocol(Frozen):
     """What is measured on which pairs."""
 
     pairs: Path | None = None
@@ -96,6 +99,25 @@ class EvaluationSettings(Frozen):
     """Inception weights for FID and IS: a file, or download."""
     alexnet: str | None = None
     """AlexNet weights for LPIPS: a file, or download."""
+
+
+class EvaluateSettings(Frozen):
+    """Measure image quality on the test pairs."""
+
+    images: Path
+    """Images table (made by 'augment index')."""
+    weights: str | None = None
+    """Name of shipped weights, or a file; without it only baselines are measured."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    device: str = "auto"
+    """Where networks and measures run: auto, cpu, cuda or cuda:N."""
+    out: Path | None = None
+    """JSON file that keeps the table."""
+    as_json: Annotated[bool, arg(name="json")] = False
+    """JSON instead of Markdown on standard output."""
+    protocol: Annotated[EvaluationProtocol, arg(name="")] = EvaluationProtocol()
+    """What is measured on which pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +200,30 @@ class Result:
         return lines
 
 
-def evaluate(
+def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
+    """Measure, show the table, and keep it.
+
+    Raises:
+        UserError: If there is nothing to measure; see ``measure`` for the rest.
+    """
+    if settings.weights is None and not settings.protocol.baseline:
+        raise UserError("found neither --weights nor --baseline, expected something to measure")
+    images = read_images(settings.images, settings.root)
+    device = pick_device(settings.device)
+    networks: dict[str, PoseTransfer] = {}
+    if settings.weights is not None:
+        networks[Path(settings.weights).stem] = store.load(settings.weights, device)
+    result = measure(images, networks, settings.protocol, device, console)
+    if settings.out is not None:
+        write_bytes(result.to_json().encode(), settings.out)
+    console.show(result.to_json() if settings.as_json else result.to_markdown())
+    return Exit.DONE
+
+
+def measure(
     images: Images,
     networks: Mapping[str, PoseTransfer],
-    settings: EvaluationSettings,
+    protocol: EvaluationProtocol,
     device: torch.device | str = "cpu",
     console: Console | None = None,
 ) -> Result:
@@ -193,35 +235,35 @@ def evaluate(
     Args:
         images: The table; its ``train`` rows are the real images of the Frechet distances.
         networks: By the name of their column; in evaluation mode, on ``device``.
-        settings: What is measured on which pairs.
+        protocol: What is measured on which pairs.
         device: Where networks and measures run.
         console: Where progress goes.
 
     Raises:
         UserError: If the table gives no pairs, an image cannot be read, or a network that the
-            settings ask for cannot be had. Measures nobody asked for are named in the result.
+            protocol asks for cannot be had. Measures nobody asked for are named in the result.
     """
     console = console or Console(quiet=True)
-    chosen = images.only(settings.split)
-    pairs, origin = _pairs(chosen, settings)
-    bench = _Bench(settings, images.only("train"), len(pairs), device, console)
+    chosen = images.only(protocol.split)
+    pairs, origin = _pairs(chosen, protocol)
+    bench = _Bench(protocol, images.only("train"), len(pairs), device, console)
     factories, not_measured = bench.measures()
     subjects: dict[str, PoseTransfer | Baseline] = {
         **networks,
-        **{BASELINE_NAMES[baseline]: baseline for baseline in settings.baseline},
+        **{BASELINE_NAMES[baseline]: baseline for baseline in protocol.baseline},
     }
     scores: list[Score] = []
     with ThreadPoolExecutor(NUM_JPEG_THREADS) as pool:
         for subject, generator in subjects.items():
             measures = [factory() for factory in factories]
             with console.progress(f"evaluate {subject}", len(pairs), "pair") as bar:
-                for start in range(0, len(pairs), settings.batch_size):
-                    rows = pairs[start : start + settings.batch_size]
+                for start in range(0, len(pairs), protocol.batch_size):
+                    rows = pairs[start : start + protocol.batch_size]
                     views = _views(chosen, rows, generator, device, pool)
-                    for measure in measures:
-                        measure.update(views)
+                    for one in measures:
+                        one.update(views)
                     bar.advance(len(rows))
-            scores += [Score(subject, row) for measure in measures for row in measure.rows()]
+            scores += [Score(subject, row) for one in measures for row in one.rows()]
     return Result(tuple(scores), tuple(not_measured), len(pairs), origin)
 
 
@@ -237,18 +279,18 @@ def as_bytes(
 
 
 def _pairs(
-    images: Images, settings: EvaluationSettings
+    images: Images, protocol: EvaluationProtocol
 ) -> tuple[Int64[np.ndarray, "pairs 2"], str]:
     """Return the rows of the pairs, and where they come from in words."""
     ids = images.strings("image_id")
-    if settings.pairs is not None:
-        pairs = read_pairs(settings.pairs, ids, settings.count)
-        return pairs, f"the first {len(pairs):,} of {settings.pairs.name}"
+    if protocol.pairs is not None:
+        pairs = read_pairs(protocol.pairs, ids, protocol.count)
+        return pairs, f"the first {len(pairs):,} of {protocol.pairs.name}"
     order, words = np.arange(len(images)), "the table"
-    if settings.annotation is not None:
-        order, words = annotation_order(settings.annotation, ids), settings.annotation.name
+    if protocol.annotation is not None:
+        order, words = annotation_order(protocol.annotation, ids), protocol.annotation.name
     ordered = images.take(order)
-    pairs = sample_pairs(ordered.strings("person_id"), ordered.keypoints(), settings.count)
+    pairs = sample_pairs(ordered.strings("person_id"), ordered.keypoints(), protocol.count)
     return order[pairs], f"drawn by the published rule from the rows in the order of {words}"
 
 
@@ -324,9 +366,9 @@ def _cell(row: Row | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """Gathers the measures that the settings ask for and this machine can give."""
+    """Gathers the measures that the protocol asks for and this machine can give."""
 
-    settings: EvaluationSettings
+    protocol: EvaluationProtocol
     train: Images
     total: int
     device: torch.device | str
@@ -334,7 +376,7 @@ class _Bench:
 
     def measures(self) -> tuple[list[MeasureFactory], list[NotMeasured]]:
         """Return a factory for every measure at hand, and what is not at hand."""
-        asked = self.settings
+        asked = self.protocol
         plans: list[tuple[str, bool, Callable[[], list[MeasureFactory]]]] = [
             ("IS, mask-IS", asked.inception is not None, self._inception_scores),
             ("FID", asked.inception is not None, self._fid),
@@ -358,20 +400,20 @@ class _Bench:
 
     def _inception_scores(self) -> list[MeasureFactory]:
         self._require(10)
-        network = load_inception(self.settings.inception, self.device)
+        network = load_inception(self.protocol.inception, self.device)
         return [lambda: InceptionScores(network, self.total)]
 
     def _fid(self) -> list[MeasureFactory]:
         self._require(PUBLISHED_BATCH)
-        network = load_inception(self.settings.inception, self.device)
+        network = load_inception(self.protocol.inception, self.device)
         return [fid_measure(network, self._real("FID", pool3_of(network)), self.total)]
 
     def _lpips(self) -> list[MeasureFactory]:
         self._require(PUBLISHED_BATCH)
-        return lpips_measures(load_lpips(self.settings.alexnet, self.device), self.total)
+        return lpips_measures(load_lpips(self.protocol.alexnet, self.device), self.total)
 
     def _joints(self) -> list[MeasureFactory]:
-        asked = self.settings
+        asked = self.protocol
         if asked.estimator is None:
             raise UserError("no pose estimator; give --estimator FILE.tflite or keypointrcnn")
         estimator = load_estimator(asked.estimator, self.device, asked.estimator_weights)
@@ -389,9 +431,9 @@ class _Bench:
         return [reid_perceptual_measure(load_reid(path, self.device), path.name, self.total)]
 
     def _reid_file(self) -> Path:
-        if self.settings.reid is None:
+        if self.protocol.reid is None:
             raise UserError("no re-ID network; give --reid FILE, written by 'reid export'")
-        return self.settings.reid
+        return self.protocol.reid
 
     def _require(self, count: int) -> None:
         if self.total < count:

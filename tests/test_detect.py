@@ -11,20 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from augment.cli import PROGRAM
 from augment.pose.detect import (
     COCO_NAMES,
     Estimator,
     Letterbox,
     MoveNet,
-    detect,
+    add_joints,
     from_coco,
     load_estimator,
     surest_person,
 )
 from augment.quality.pckh import count_joints
 from manifests import pixels
-from manifests.console import UserError
-from manifests.io import Images
+from manifests.console import Exit, UserError
+from manifests.io import Images, read_images
 from manifests.keypoints import JOINT_NAMES, visible
 from manifests.market1501 import read_keypoints
 
@@ -126,7 +127,7 @@ class Corner:
 
 def test_only_rows_without_annotation_get_joints(tiny_images: Images):
     estimator = Corner()
-    found = detect(tiny_images, estimator)
+    found = add_joints(tiny_images, estimator)
     before, after = tiny_images.keypoints(), found.keypoints()
     empty = tiny_images.table["keypoints"].is_null().to_numpy()
     assert estimator.seen == int(empty.sum()) == 2
@@ -140,7 +141,7 @@ def test_only_rows_without_annotation_get_joints(tiny_images: Images):
 
 def test_annotation_is_replaced_where_asked(tiny_images: Images):
     estimator = Corner()
-    found = detect(tiny_images, estimator, replaces=True)
+    found = add_joints(tiny_images, estimator, replaces=True)
     assert estimator.seen == len(tiny_images) == 12
     assert (found.keypoints() == (63, 127)).all()
 
@@ -200,3 +201,25 @@ def test_movenet_agrees_with_the_annotation_of_1000_real_images(
     # Left and right are not exchanged: the mirrored names would be farther.
     swapped = np.linalg.norm(found[:, 2] - truth[:, 5], axis=-1)
     assert np.nanmedian(swapped) > 2 * np.nanmedian(distance[:, 2])
+
+
+def test_the_command_refuses_to_write_over_its_input(tmp_path: Path):
+    table = str(tmp_path / "images.parquet")
+    with pytest.raises(UserError, match="is the input, expected another file"):
+        PROGRAM.run(["detect", "--images", table, "--out", table, "--estimator", "x.tflite"])
+
+
+def test_the_command_writes_a_table_in_which_every_row_has_joints(
+    movenet, market1501_keypoints, tiny_images: Images, tiny_root: Path, tmp_path: Path
+):
+    out = tmp_path / "joints.parquet"
+    path = os.environ.get("AUGMENT_MOVENET", market1501_keypoints / MOVENET)
+    code = PROGRAM.run(
+        ["detect", "--images", str(tiny_root / "images.parquet"), "--out", str(out),
+         "--estimator", str(path), "--quiet"]
+    )  # fmt: skip
+    assert code == Exit.DONE
+    found = read_images(out)
+    assert found.table["keypoints"].null_count == 0
+    assert found.provenance["keypoints_estimator"] == movenet.name
+    assert found.strings("image_id") == tiny_images.strings("image_id")

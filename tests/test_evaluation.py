@@ -16,15 +16,16 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from augment.evaluation import EvaluationSettings, Result, evaluate
+from augment.cli import PROGRAM
+from augment.evaluation import EvaluationProtocol, Result, measure
 from augment.quality.frechet import frechet_distance, moments
 from augment.quality.measures import JointAccuracy, Sides, Views
 from augment.quality.strip import draw_pose
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from manifests import market1501 as market
 from manifests import pixels
-from manifests.console import UserError
-from manifests.io import Images
+from manifests.console import Exit, UserError
+from manifests.io import Images, write_images
 from manifests.settings import Frozen
 
 TOLERANCE = 1e-9  # means of float64 scores
@@ -127,7 +128,7 @@ def similarity(generated: np.ndarray, target: np.ndarray) -> float:
 
 def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
     path, names = three_pairs
-    result = evaluate(images, {}, EvaluationSettings(pairs=path, baseline=("copy",)))
+    result = measure(images, {}, EvaluationProtocol(pairs=path, baseline=("copy",)))
     files = {name: images.file(row) for row, name in enumerate(images.strings("image_id"))}
     joints = dict(zip(images.strings("image_id"), images.keypoints(), strict=True))
     patn, gfla, raw = [], [], []
@@ -147,8 +148,8 @@ def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
 
 
 def test_the_target_itself_is_perfect_without_the_detour_only(images, three_pairs):
-    settings = EvaluationSettings(pairs=three_pairs[0], baseline=("target",))
-    result = evaluate(images, {}, settings)
+    protocol = EvaluationProtocol(pairs=three_pairs[0], baseline=("target",))
+    result = measure(images, {}, protocol)
     assert result.value("the target itself", "SSIM", "raw") == pytest.approx(1, abs=TOLERANCE)
     assert result.value("the target itself", "L1", "raw") == 0
     assert np.isnan(result.value("the target itself", "PSNR", "raw"))
@@ -156,8 +157,8 @@ def test_the_target_itself_is_perfect_without_the_detour_only(images, three_pair
 
 
 def test_no_value_depends_on_the_batch_size(images):
-    whole = evaluate(images, {"toy": Brightener()}, EvaluationSettings(count=10, batch_size=10))
-    split = evaluate(images, {"toy": Brightener()}, EvaluationSettings(count=10, batch_size=3))
+    whole = measure(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=10))
+    split = measure(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=3))
     assert len(whole.scores) == len(split.scores) == 9
     for one, other in zip(whole.scores, split.scores, strict=True):
         assert one.row.name == other.row.name
@@ -168,7 +169,7 @@ def test_no_value_depends_on_the_batch_size(images):
 def test_a_network_gets_the_source_and_both_poses_and_its_image_is_truncated(images, three_pairs):
     path, names = three_pairs
     toy = Brightener()
-    result = evaluate(images, {"toy": toy}, EvaluationSettings(pairs=path))
+    result = measure(images, {"toy": toy}, EvaluationProtocol(pairs=path))
     row = {name: row for row, name in enumerate(images.strings("image_id"))}
     source = [pixels.read(images.file(row[name])) for name, _ in names]
     target = [pixels.read(images.file(row[name])) for _, name in names]
@@ -203,9 +204,9 @@ def test_images_of_another_size_are_stretched_with_their_joints(images, three_pa
         market.keypoint_text(list(joints), np.stack(list(joints.values())))
     )
     large, _ = market.index(root, [root / "keypoints.csv"])
-    settings = EvaluationSettings(pairs=path, baseline=("copy",))
+    protocol = EvaluationProtocol(pairs=path, baseline=("copy",))
     for one, other in zip(
-        evaluate(images, {}, settings).scores, evaluate(large, {}, settings).scores, strict=True
+        measure(images, {}, protocol).scores, measure(large, {}, protocol).scores, strict=True
     ):
         assert one.row.value == pytest.approx(other.row.value, abs=TOLERANCE)
 
@@ -229,8 +230,8 @@ def reid_network(tmp_path: Path) -> Path:
 def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_images(
     images, reid_network
 ):
-    settings = EvaluationSettings(reid=reid_network, baseline=("copy",), batch_size=40)
-    result = evaluate(images, {}, settings)
+    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), batch_size=40)
+    result = measure(images, {}, protocol)
     assert result.num_pairs == NUM_PAIRS == 90
     train = images.only("train")
     network = Colours()
@@ -254,8 +255,8 @@ def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_imag
 def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_measured(
     images, reid_network
 ):
-    settings = EvaluationSettings(reid=reid_network, baseline=("copy",), count=63)
-    result = evaluate(images, {}, settings)
+    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), count=63)
+    result = measure(images, {}, protocol)
     missing = {row.name: row.reason for row in result.not_measured}
     assert missing["re-ID Frechet distance"] == "found 63 pairs, expected 64 at least"
     assert 0 < result.value("copy the source", "re-ID perceptual distance", "gfla") < 2
@@ -263,7 +264,7 @@ def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_measured
 
 def test_measures_nobody_asked_for_are_named_with_the_reason(images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    result = evaluate(images, {}, EvaluationSettings(baseline=("copy",), count=64))
+    result = measure(images, {}, EvaluationProtocol(baseline=("copy",), count=64))
     missing = {row.name: row.reason for row in result.not_measured}
     assert list(missing) == [
         "IS, mask-IS", "FID", "LPIPS, mask-LPIPS", "PCKh", "re-ID Frechet distance",
@@ -275,9 +276,9 @@ def test_measures_nobody_asked_for_are_named_with_the_reason(images, tmp_path, m
 
 def test_a_network_that_is_asked_for_and_not_there_is_refused(images, tmp_path):
     with pytest.raises(UserError, match=r"found no file at .*no\.pt2"):
-        evaluate(images, {}, EvaluationSettings(reid=tmp_path / "no.pt2"))
+        measure(images, {}, EvaluationProtocol(reid=tmp_path / "no.pt2"))
     with pytest.raises(UserError, match=r"found no file at .*no\.tflite"):
-        evaluate(images, {}, EvaluationSettings(estimator=str(tmp_path / "no.tflite")))
+        measure(images, {}, EvaluationProtocol(estimator=str(tmp_path / "no.tflite")))
 
 
 class Fixed:
@@ -300,17 +301,17 @@ def test_pckh_pools_joints_over_batches_and_names_the_estimator():
     no_head[[0, 1, 14, 15, 16, 17]] = np.nan
     black = torch.zeros(1, 3, 128, 64, dtype=torch.uint8)
     side = Sides(black, black)
-    measure = JointAccuracy(Fixed(pose))
+    accuracy = JointAccuracy(Fixed(pose))
     for target in (pose, far, no_head):
         mask = torch.zeros(1, 128, 64, dtype=torch.bool)
-        measure.update(Views(side, side, side, mask, target[None]))
-    (row,) = measure.rows()
+        accuracy.update(Views(side, side, side, mask, target[None]))
+    (row,) = accuracy.rows()
     assert (row.name, row.family, row.num_images) == ("PCKh (fixed)", "patn", 2)
     assert row.value == (18 + 10) / 36
 
 
 def copied(images: Images) -> Result:
-    return evaluate(images, {}, EvaluationSettings(count=5, baseline=("copy", "target")))
+    return measure(images, {}, EvaluationProtocol(count=5, baseline=("copy", "target")))
 
 
 def test_the_json_holds_every_score_and_null_for_what_is_no_number(images):
@@ -353,10 +354,30 @@ def test_copying_the_source_on_real_pairs_gives_the_stored_scores(
         shutil.copy(market1501 / "bounding_box_test" / name, tmp_path / "bounding_box_test" / name)
     keypoints = market1501_keypoints / "market-annotation-test.csv"
     images, _ = market.index(tmp_path, [keypoints])
-    settings = EvaluationSettings(
+    protocol = EvaluationProtocol(
         pairs=write_pairs(tmp_path / "pairs.csv", names), baseline=("copy",), batch_size=7
     )
-    result = evaluate(images, {}, settings)
+    result = measure(images, {}, protocol)
     for ours, theirs in (("SSIM", "ssim"), ("mask-SSIM", "mask_ssim"), ("L1", "l1")):
         expected = np.mean([row[theirs] for row in stored])
         assert result.value("copy the source", ours, "raw") == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_command_shows_the_table_and_keeps_it(images, three_pairs, tmp_path, capsys):
+    table, out = tmp_path / "images.parquet", tmp_path / "scores.json"
+    write_images(images, table)
+    code = PROGRAM.run(
+        ["evaluate", "--images", str(table), "--pairs", str(three_pairs[0]), "--out", str(out),
+         "--baseline", "copy", "target", "--device", "cpu", "--quiet"]
+    )  # fmt: skip
+    assert code == Exit.DONE
+    shown = capsys.readouterr().out
+    assert shown.startswith("3 pairs: the first 3 of pairs.csv.\n")
+    assert "| patn | copy the source | the target itself | protocol |" in shown
+    assert json.loads(out.read_text())["num_pairs"] == 3
+
+
+def test_the_command_refuses_to_measure_nothing(images, tmp_path):
+    write_images(images, tmp_path / "images.parquet")
+    with pytest.raises(UserError, match="neither --weights nor --baseline"):
+        PROGRAM.run(["evaluate", "--images", str(tmp_path / "images.parquet")])

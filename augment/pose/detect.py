@@ -1,4 +1,4 @@
-"""Poses from pixels: pose estimators behind one interface, and joints for tables without any.
+"""``augment detect``: poses from pixels; estimators behind one interface, joints for tables.
 
 Two estimators, both of the 17 COCO joints: Google's MoveNet as a ``.tflite`` file (runs offline on
 one CPU core; the extra ``litert``), and torchvision's Keypoint R-CNN (a file or a download). The
@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
+from augment.devices import pick_device
 from augment.quality.weights import optional_module, read_weights, weights_file
 from manifests import keypoints, pixels
-from manifests.console import Console, UserError
-from manifests.io import Images, keypoint_column, sha256_file
-from manifests.keypoints import JOINT_NAMES, NUM_JOINTS
+from manifests.console import Console, Exit, UserError
+from manifests.io import Images, keypoint_column, read_images, sha256_file, write_images
+from manifests.keypoints import JOINT_NAMES, NUM_JOINTS, visible
+from manifests.settings import Frozen
 
 COCO_NAMES: Final = (
     "nose",
@@ -63,6 +65,25 @@ _EXTRA = 'pip install "reid-augment[litert]"'
 _DETECT_BATCH = 32
 
 
+class DetectSettings(Frozen):
+    """Add the joints of a pose estimator to an images table."""
+
+    images: Path
+    """Images table (made by 'augment index')."""
+    out: Path
+    """Where the table with joints goes (.parquet)."""
+    estimator: str
+    """Pose estimator: FILE.tflite of MoveNet, or keypointrcnn."""
+    estimator_weights: str | None = None
+    """Weights of Keypoint R-CNN: a file, or download."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    device: str = "auto"
+    """Where Keypoint R-CNN runs: auto, cpu, cuda or cuda:N."""
+    replace: bool = False
+    """Also replace the joints of rows that have some."""
+
+
 class Estimator(Protocol):
     """Finds one person's joints in each image."""
 
@@ -77,6 +98,29 @@ class Estimator(Protocol):
         Convention: (x, y) pixels of the image, pixel centres at integers, origin top-left.
         """
         ...
+
+
+def detect(settings: DetectSettings, console: Console) -> Exit:
+    """Write the table with joints.
+
+    Raises:
+        UserError: If the table, an image or the estimator cannot be had, or ``out`` is the input.
+    """
+    if settings.out.resolve() == settings.images.resolve():
+        raise UserError(f"--out {settings.out}: is the input, expected another file")
+    images = read_images(settings.images, settings.root)
+    estimator = load_estimator(
+        settings.estimator, pick_device(settings.device), settings.estimator_weights
+    )
+    found = add_joints(images, estimator, replaces=settings.replace, console=console)
+    write_images(found, settings.out)
+    numbers = visible(found.keypoints()).sum(axis=1)
+    console.say(
+        f"{settings.out}: {len(found):,} rows by {estimator.name}, "
+        f"{int((numbers == 0).sum()):,} without any joint, "
+        f"{float(numbers.mean()) if len(numbers) else 0:.1f} joints on average"
+    )
+    return Exit.DONE
 
 
 def load_estimator(
@@ -119,7 +163,7 @@ def from_coco(joints: CocoJoints) -> Joints:
     return ours
 
 
-def detect(
+def add_joints(
     images: Images, estimator: Estimator, *, replaces: bool = False, console: Console | None = None
 ) -> Images:
     """Return the table with joints in every row that has no annotation.
