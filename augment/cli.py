@@ -12,7 +12,10 @@ PROGRAM: Final = Program(
     summary="More images of the same people, in other poses, for person re-identification.",
     commands={
         "sample": Command(
-            "manifests.sample", "sample", "SampleSettings", "draw a data set of made-up people"
+            "manifests.sample",
+            "sample",
+            "SampleCommandSettings",
+            "draw a data set of made-up people",
         ),
         "index": Command(
             "manifests.index", "index", "IndexSettings", "list a folder of crops in a table"

@@ -89,9 +89,9 @@ def index_table(csv: Path) -> tuple[Images, Report]:
     frame = read_csv(csv, ",")
     _check_columns(csv, list(frame.columns))
     crops: list[Crop] = []
-    for row in frame.itertuples():
-        where = f"{csv}:{row.Index}"
-        path, person, camera, split = (str(getattr(row, name)) for name in COLUMNS)
+    cells = (frame[name] for name in COLUMNS)
+    for line, path, person, camera, split in zip(frame.index, *cells, strict=True):
+        where = f"{csv}:{line}"
         if not path or not person:
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
@@ -197,7 +197,7 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as a CSV ({error})") from error
     frame = frame.fillna("")
     frame.index += 2
-    return frame[(frame != "").any(axis=1)]
+    return frame.loc[(frame != "").any(axis=1), :]
 
 
 def require_folder(folder: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
@@ -47,7 +47,8 @@ class Images:
 
     def only(self, split: str) -> Images:
         """Return the rows of one split."""
-        return replace(self, table=self.table.filter(pc.equal(self.table["split"], split)))
+        # Filtering by an expression crashed the process on keypoints (pyarrow 26.0.1).
+        return self.take(np.flatnonzero(np.asarray(self.strings("split"), str) == split))
 
     def take(self, rows: Int[np.ndarray, " count"]) -> Images:
         """Return the rows at these positions, in this order."""
@@ -100,7 +101,7 @@ class Synthetic:
 
     def without_errors(self) -> Synthetic:
         """Return the rows that have an image."""
-        return replace(self, table=self.table.filter(pc.is_null(self.table["error"])))
+        return self.take(np.flatnonzero(np.asarray(self.table["error"].is_null())))
 
     def shard_file(self, shard: str) -> Path:
         """Return where a shard lies; ``shard`` as the manifest names it."""
@@ -144,7 +145,7 @@ def keypoint_array(column: pa.ChunkedArray) -> Float[np.ndarray, "rows 18 2"]:
     joints = np.full((len(column), NUM_JOINTS, 2), np.nan, np.float32)
     annotated = np.asarray(column.is_valid())
     # ``flatten`` leaves null rows out and respects slices; ``values`` does neither.
-    flat = pc.list_flatten(pc.list_flatten(column)).to_numpy()
+    flat = column.combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
     joints[annotated] = flat.reshape(-1, NUM_JOINTS, 2)
     return joints
 
@@ -176,7 +177,7 @@ def read_images(path: Path, root: Path | None = None) -> Images:
     """
     table = _read_table(path, IMAGES, "an images table (made by 'augment index')")
     ids = table["image_id"]
-    if pc.count_distinct(ids).as_py() != table.num_rows:
+    if len(ids.unique()) != table.num_rows:
         raise UserError(f"{path}: image_id '{_first_twice(ids)}' stands in more than one row")
     provenance = _footer(table)
     if root is None:
@@ -214,16 +215,15 @@ def write_table(table: pa.Table, path: Path, provenance: Mapping[str, str]) -> N
     footer = {**(table.schema.metadata or {}), **_encoded(provenance)}
     names = [field.name for field in table.schema if field.name != "image"]
     leaves = [_KEYPOINTS_LEAF if name == "keypoints" else name for name in names]
+    # Dictionaries, statistics and compression of encoded images cost time and bytes.
+    options: dict[str, Any] = {
+        "use_dictionary": leaves,
+        "write_statistics": leaves,
+        "compression": dict.fromkeys(leaves, "zstd"),
+    }
     with replacing(path) as file:
-        pq.write_table(
-            table.replace_schema_metadata(footer),
-            file,
-            row_group_size=ROW_GROUP_ROWS,
-            # Dictionaries, statistics and compression of encoded images cost time and bytes.
-            use_dictionary=leaves,
-            write_statistics=leaves,
-            compression=dict.fromkeys(leaves, "zstd"),
-        )
+        footed = table.replace_schema_metadata(footer)
+        pq.write_table(footed, file, row_group_size=ROW_GROUP_ROWS, **options)
 
 
 def write_bytes(data: bytes, path: Path) -> None:
@@ -331,7 +331,7 @@ def _shard_bytes(path: Path, shard_rows: Int[np.ndarray, " count"]) -> list[byte
                 column = file.read_row_group(int(group), columns=["image.bytes"])["image"]
                 wanted = np.flatnonzero(groups == group)
                 inside = shard_rows[wanted] - (ends[group] - sizes[group])
-                picked = pc.struct_field(column, "bytes").take(pa.array(inside, pa.int64()))
+                picked = column.flatten()[0].take(pa.array(inside, pa.int64()))
                 for place, image in zip(wanted, picked.to_pylist(), strict=True):
                     images[place] = image
     except (pa.ArrowException, OSError) as error:
@@ -348,10 +348,8 @@ def _encoded(provenance: Mapping[str, str]) -> dict[bytes, bytes]:
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    return table.take(pc.sort_indices(table["image_id"]))
+    return table.sort_by("image_id")
 
 
 def _first_twice(ids: pa.ChunkedArray) -> str:
-    counts = pc.value_counts(ids)
-    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    return min(twice.to_pylist())
+    return min(name for name, count in Counter(ids.to_pylist()).items() if count > 1)

@@ -157,3 +157,10 @@ def synthetic_rows(tiny_images: Images) -> Callable[..., list[dict[str, object]]
         return rows
 
     return make
+
+
+@pytest.fixture(scope="session")
+def market1501_images(market1501: Path, market1501_keypoints: Path) -> Images:
+    """Return the images table of the real data; reading its 36,036 files takes seconds."""
+    files = [market1501_keypoints / f"market-annotation-{part}.csv" for part in ("train", "test")]
+    return market.index(market1501, files)[0]

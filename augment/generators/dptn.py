@@ -11,7 +11,7 @@ width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from augment.losses.adversarial import least_squares
 from augment.losses.features import FeatureNetwork, load_features
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
-from augment.nets.official import accounted, renamed, without_twins
+from augment.nets.official import renamed, without_twins
 from augment.nets.preactivation import Down, FirstDown, Residual, ToImage, Up, initialise
 from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
 from augment.nets.tokens import PoseTransformer
@@ -31,7 +31,7 @@ from augment.transfer import Adam, Condition, LinearTail, Pair, Phase, PoseTrans
 from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
-NUM_PAIRS = 263_632
+NUM_PAIRS: Final = 263_632
 """Training pairs of the published Market-1501 list; one pass over them is an epoch."""
 
 
@@ -199,15 +199,11 @@ class Dptn(PoseTransfer):
         files say ``transformer`` where newer ones say ``PTM``.
         """
         if is_discriminator(weights):
-            ours = {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
-            children = ("discriminator",)
-        else:
-            ours = renamed(without_twins(weights, TWINS, "dptn"), RENAMED)
-            children = cls.sampling
-        return accounted(ours, cls, children)
+            return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
+        return renamed(without_twins(weights, TWINS), RENAMED)
 
 
-TWINS = {
+TWINS: Final = {
     r"^(mblock\d+)\.conv1\.": r"\1.model.2.",
     r"^(mblock\d+)\.conv2\.": r"\1.model.5.",
     r"^(mblock\d+)\.bypass\.": r"\1.shortcut.0.",
@@ -215,7 +211,7 @@ TWINS = {
 }
 """Names under which the authors' files store a tensor again -> the name that counts."""
 
-RENAMED = {
+RENAMED: Final = {
     r"^block0\.": "pose_encoder.0.",
     r"^encoder0\.": "pose_encoder.1.",
     r"^encoder1\.": "pose_encoder.2.",

@@ -26,7 +26,7 @@ from augment.losses.features import FeatureNetwork, Features, load_features
 from augment.losses.flow import bending, correctness
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.attention import LocalAttention
-from augment.nets.official import accounted, renamed, without_twins
+from augment.nets.official import renamed, without_twins
 from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, initialise
 from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
 from augment.pose.jitter import Jitter
@@ -291,12 +291,8 @@ class Gfla(PoseTransfer):
         """
         _refuse_fashion(weights)
         if is_discriminator(weights):
-            ours = {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
-            children = ("discriminator",)
-        else:
-            ours = renamed(without_twins(weights, TWINS, "gfla"), RENAMED)
-            children = cls.sampling
-        return accounted(ours, cls, children)
+            return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
+        return renamed(without_twins(weights, TWINS), RENAMED)
 
 
 TWINS: Final = {
@@ -314,7 +310,8 @@ RENAMED: Final = {
     r"^target\.encoder1\.": "target.down.2.",
     r"^target\.decoder(\d)\.0\.model\.0\.": r"target.residual.\1.",
     r"^target\.decoder(\d)\.1\.": r"target.up.\1.",
-    r"^target\.attn1\.fully_connect_layer\.": "target.attention.weigh.",
+    r"^target\.attn1\.fully_connect_layer\.0\.": "target.attention.compare.",
+    r"^target\.attn1\.fully_connect_layer\.2\.": "target.attention.weigh.1.",
     r"^target\.outconv\.": "target.to_image.",
     r"^flow_net\.block0\.": "flow_net.down.0.",
     r"^flow_net\.encoder0\.": "flow_net.down.1.",

@@ -25,8 +25,8 @@ from augment.transfer import Adam, Condition, LinearTail, Pair, Phase, PoseTrans
 from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
-EPOCH_PAIRS = 4_000
-"""The authors call 4,000 random pairs an epoch."""
+NUM_EPOCHS = 700
+"""Steps of the schedule: the authors count 700 epochs of 4,000 random pairs."""
 
 
 class AttentionBlock(nn.Module):
@@ -116,13 +116,11 @@ class Patn(PoseTransfer):
         a step with discriminators teaches at first.
         """
         c = self.config
-        epoch_steps = max(1, EPOCH_PAIRS // c.batch_size)
-        epochs = max(1, c.steps // epoch_steps)
-        constant_epochs = round(c.constant_part * epochs)
+        constant_epochs = round(c.constant_part * NUM_EPOCHS)
         schedule = LinearTail(
-            epoch_steps=epoch_steps,
+            epoch_steps=-(-c.steps // NUM_EPOCHS),
             constant_epochs=constant_epochs,
-            tail_epochs=epochs - constant_epochs,
+            tail_epochs=NUM_EPOCHS - constant_epochs,
         )
         adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
 

@@ -104,7 +104,7 @@ class Features:
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
         if device not in self._by_device:
-            weights = _weights(self.setting)
+            weights = _weights(self.setting, len(self._plan))
             self._by_device[device] = {
                 name: weights[name].detach().to(device, torch.float32)
                 for place, _, _ in self._plan.values()
@@ -122,19 +122,22 @@ def load_features(
     return Features(setting, layers, imagenet_normalised=imagenet_normalised)
 
 
-def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
+def _weights(setting: FeatureNetwork, depth: int) -> dict[str, Tensor]:
     if setting == "vgg19":
         return _checked(_imagenet_weights(), setting)
     if setting == "vgg19-random":
-        return random_weights()
+        return random_weights(depth)
     return _checked(_read(Path(setting)), setting)
 
 
-def random_weights() -> dict[str, Tensor]:
-    """Return seeded He-normal weights (He et al. 2015, equation 10) with biases 0."""
+def random_weights(depth: int = len(CONVOLUTIONS)) -> dict[str, Tensor]:
+    """Return seeded He-normal weights (He et al. 2015, equation 10) with biases 0.
+
+    The first convolutions are the same at every ``depth``.
+    """
     source = torch.Generator().manual_seed(_RANDOM_SEED)
     weights: dict[str, Tensor] = {}
-    for place, inputs, outputs in CONVOLUTIONS.values():
+    for place, inputs, outputs in list(CONVOLUTIONS.values())[:depth]:
         deviation = math.sqrt(2 / (9 * inputs))
         weights[f"{place}.weight"] = deviation * torch.randn(
             outputs, inputs, 3, 3, generator=source

@@ -19,8 +19,9 @@ def correctness(
     target: Float[Tensor, "batch channels height width"],
     flow: Float[Tensor, "batch 2 rows columns"],
 ) -> Float[Tensor, ""]:
-    """Return how much worse the flow's matches are than the best ones, 0 or more.
+    """Return how much worse the flow's matches are than the best single ones.
 
+    0 where they are as good; a mean over several pixels may do better and fall below.
     ``mean(exp(-mu)) - exp(-1)``, where ``mu`` is the cosine similarity of the target's features
     and those fetched along the flow, relative to the most similar features anywhere in the source
     (Ren et al. 2020, equation 4).

@@ -17,11 +17,8 @@ class LocalAttention(nn.Module):
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.weigh = nn.Sequential(
-            nn.Conv2d(2 * channels, channels, size, stride=size),
-            nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels, size * size, 1),
-        )
+        self.compare = nn.Conv2d(2 * channels, channels, size, stride=size)
+        self.weigh = nn.Sequential(nn.LeakyReLU(SLOPE), nn.Conv2d(channels, size * size, 1))
 
     def forward(
         self,
@@ -35,15 +32,12 @@ class LocalAttention(nn.Module):
         block of the target with its neighbours at rest is what an ordinary convolution sees, so
         its half of the weights runs without nine copies of the target.
         """
-        first, *rest = self.weigh
-        at_target, at_source = first.weight.split(target.shape[1], dim=1)
+        at_target, at_source = self.compare.weight.split(target.shape[1], dim=1)
         before = self.size // 2
         after = self.size - 1 - before
         padded = F.pad(target, (before, after, before, after), mode="replicate")
         blocks = extract_blocks(source, flow, self.size)
-        logits = F.conv2d(padded, at_target, first.bias)
-        logits = logits + F.conv2d(blocks, at_source, stride=self.size)
-        for layer in rest:
-            logits = layer(logits)
-        weights = torch.softmax(logits.float(), dim=1)
+        likeness = F.conv2d(padded, at_target, self.compare.bias)
+        likeness = likeness + F.conv2d(blocks, at_source, stride=self.size)
+        weights = torch.softmax(self.weigh(likeness).float(), dim=1)
         return F.avg_pool2d(unfold_weights(weights, self.size) * blocks, self.size)

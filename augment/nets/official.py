@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifests.console import UserError
-
-_NUM_NAMED = 4
-"""How many tensors an error names."""
 
 
 def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
@@ -42,16 +39,13 @@ def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
     return result
 
 
-def without_twins(
-    weights: Mapping[str, Tensor], twins: Mapping[str, str], system: str
-) -> dict[str, Tensor]:
+def without_twins(weights: Mapping[str, Tensor], twins: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the tensors without those that are stored again under another name.
 
     Args:
         weights: The authors' tensors.
         twins: Regular expression of a name -> the name under which the same tensor counts
             (``re.sub``). A file without a twin passes.
-        system: Named in errors.
 
     Raises:
         UserError: If twins differ, which the authors' code cannot have written.
@@ -64,51 +58,7 @@ def without_twins(
             kept[counts] = tensor
         elif not torch.equal(weights[counts], tensor):
             raise UserError(
-                f"{system} weights: found different values under '{name}' and '{counts}', "
-                "expected one tensor saved twice"
+                f"found different values in '{name}' and '{counts}', expected one tensor that the "
+                "authors' network saves twice"
             )
     return kept
-
-
-def accounted(
-    weights: Mapping[str, Tensor], build: Callable[[], nn.Module], children: Iterable[str]
-) -> dict[str, Tensor]:
-    """Return the tensors if names and shapes are exactly those of a network's children.
-
-    Args:
-        weights: Tensors under our names.
-        build: Makes the network at its published size; no memory is spent on its weights.
-        children: Which of its children the tensors are for.
-
-    Raises:
-        UserError: If a tensor is missing, left over, or of another shape.
-    """
-    with torch.device("meta"):
-        network = build()
-    system = type(network).__name__
-    expected = {
-        f"{child}.{name}": tuple(value.shape)
-        for child in children
-        for name, value in network.get_submodule(child).state_dict().items()
-    }
-    missing = sorted(expected.keys() - weights.keys())
-    extra = sorted(weights.keys() - expected.keys())
-    if missing or extra:
-        raise UserError(
-            f"these are not {system} weights: missing {_some(missing)}; left over {_some(extra)} "
-            f"(expected {len(expected)} tensors, found {len(weights)})"
-        )
-    for name, shape in expected.items():
-        found = tuple(weights[name].shape)
-        if found != shape:
-            raise UserError(
-                f"these are not {system} weights: '{name}' has shape {found}, expected {shape}"
-            )
-    return dict(weights)
-
-
-def _some(names: list[str]) -> str:
-    if not names:
-        return "none"
-    shown = ", ".join(f"'{name}'" for name in names[:_NUM_NAMED])
-    return shown if len(names) <= _NUM_NAMED else f"{shown} and {len(names) - _NUM_NAMED} more"

@@ -15,7 +15,9 @@ import pandas as pd
 from jaxtyping import Float, Int64
 
 from manifests.console import UserError
+from manifests.folder import read_csv
 from manifests.keypoints import has_torso
+from manifests.market1501 import read_keypoints
 from manifests.schema import DISTRACTOR, JUNK
 
 NUM_PUBLISHED_PAIRS = 12_000
@@ -71,9 +73,9 @@ def annotation_order(annotation: Path, image_ids: list[str]) -> Int64[np.ndarray
     Images that the file does not name are left out, as the published script knows only the file.
 
     Raises:
-        UserError: If the file cannot be read, or names none of the images.
+        UserError: If the file is no annotation file, or names none of the images.
     """
-    names = _column(annotation, ":", "name")
+    names = read_keypoints(annotation)
     places = {name: row for row, name in enumerate(image_ids)}
     rows = [places[name] for name in names if name in places]
     if not rows:
@@ -95,21 +97,14 @@ def read_pairs(
         UserError: If the file cannot be read, or names an image that the table lacks.
     """
     places = {name: row for row, name in enumerate(image_ids)}
+    table = read_csv(path, ",")
     columns: list[list[int]] = []
     for column in ("from", "to"):
-        names = _column(path, ",", column)[:count]
+        if column not in table:
+            raise UserError(f"{path}: found columns {list(table.columns)}, expected from, to")
+        names = [str(name) for name in table[column][:count]]
         missing = next((name for name in names if name not in places), None)
         if missing is not None:
             raise UserError(f"{path}: image '{missing}' is not in the images table")
         columns.append([places[name] for name in names])
     return np.asarray(columns, dtype=np.int64).T
-
-
-def _column(path: Path, separator: str, column: str) -> list[str]:
-    try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    if column not in table:
-        raise UserError(f"{path}: found columns {list(table.columns)}, expected '{column}'")
-    return [str(name) for name in table[column]]

@@ -135,6 +135,10 @@ class Trainer:
         if any(gradient is None for gradient in gradients):
             raise RuntimeError(self._unreached(phase, gradients))
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            # Fused Adam walks through memory: a gradient laid out otherwise than its parameter
+            # would go to the wrong weights, without an error.
+            if gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)  # noqa: PLW2901
             parameter.grad = gradient
         optimizer = self._optimizers[phase.name]
         rate = phase.optimizer.learning_rate * phase.schedule.factor(stage_step)

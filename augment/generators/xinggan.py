@@ -1,0 +1,302 @@
+"""XingGAN: appearance and shape cross-attend, twenty images are blended.
+
+Paper: Tang et al., "XingGAN for Person Image Generation", ECCV 2020. Authors' code:
+Ha0Tang/XingGAN (CC BY-NC-SA 4.0); this file is written from a description and shares no line with
+it. The authors' weights keep their non-commercial terms after conversion. Differences:
+discriminators return logits and the loss contains their sigmoid; reflection padding by indexing;
+any width. Like the released code, and unlike the paper, both directions of a block share one set
+of attention weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from augment.losses.adversarial import ImagePool, cross_entropy
+from augment.losses.features import FeatureNetwork, load_features
+from augment.nets import resnet
+from augment.nets.official import renamed
+from augment.pose.maps import gaussians
+from augment.pose.pose import Pose
+from augment.transfer import Adam, Condition, LinearTail, Pair, Phase, PoseTransfer, Stage
+from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Frozen
+
+NUM_EPOCHS: Final = 700
+"""Steps of the schedule: the authors count 700 epochs of 4,000 random pairs."""
+
+NUM_CANDIDATES: Final = 10
+"""Images made from the appearance, and as many from the shape."""
+
+
+class XingBlock(nn.Module):
+    """Each of appearance and shape attends to where the other resembles it."""
+
+    def __init__(self, channels: int, norm: resnet.Norm, dropout: float, *, first: bool) -> None:
+        super().__init__()
+        self.image_path = resnet.residual_path(channels, channels, norm, dropout)
+        self.pose_path = resnet.residual_path(
+            channels if first else 2 * channels, channels, norm, dropout, last_norm=False
+        )
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.strength = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        pose: Float[Tensor, "batch pose_channels height width"],
+    ) -> tuple[
+        Float[Tensor, "batch channels height width"],
+        Float[Tensor, "batch twice_channels height width"],
+    ]:
+        """Return the next appearance, and the next shape with that appearance before it."""
+        appearance, shape = self.image_path(image), self.pose_path(pose)
+        new_appearance = self._attend(appearance, shape)
+        new_shape = self._attend(shape, appearance)
+        return new_appearance, torch.cat([new_appearance, new_shape], dim=1)
+
+    def _attend(self, features: Tensor, others: Tensor) -> Tensor:
+        """Return ``features`` plus their own values, mixed by likeness to ``others``."""
+        query, key, value = (
+            tokens.flatten(2).transpose(1, 2)
+            for tokens in (self.query(features), self.key(others), self.value(features))
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return features + self.strength * mixed.transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+class Fusion(nn.Module):
+    """Candidate images from appearance and shape, blended with the source pixel by pixel."""
+
+    def __init__(self, base_width: int, norm: resnet.Norm) -> None:
+        super().__init__()
+        channels = 4 * base_width
+        self.image_decoder = resnet.decoder(base_width, norm, 3 * NUM_CANDIDATES)
+        self.squeeze = nn.Sequential(
+            _transposed(2 * channels, channels, norm, kernel=1),
+            resnet.norm_layer(norm, channels),
+            nn.ReLU(inplace=True),
+        )
+        self.pose_decoder = resnet.decoder(base_width, norm, 3 * NUM_CANDIDATES)
+        self.attention = nn.Sequential(
+            _transposed(3 * channels, channels, norm),
+            resnet.norm_layer(norm, channels),
+            nn.ReLU(inplace=True),
+            _transposed(channels, channels // 2, norm),
+            resnet.norm_layer(norm, channels // 2),
+            nn.ReLU(inplace=True),
+            _transposed(channels // 2, 2 * NUM_CANDIDATES + 1, norm, kernel=1),
+        )
+
+    def forward(
+        self,
+        source: Float[Tensor, "batch 3 height width"],
+        appearance: Float[Tensor, "batch channels rows columns"],
+        shape: Float[Tensor, "batch twice_channels rows columns"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the blend; its weights are positive and sum to 1 at each pixel."""
+        logits = self.attention(torch.cat([appearance, shape], dim=1))
+        weights = torch.softmax(logits.float(), dim=1)
+        candidates = torch.cat(
+            [
+                self.image_decoder(appearance),
+                self.pose_decoder(self.squeeze(shape)),
+                source,
+            ],
+            dim=1,
+        )
+        return torch.einsum("bkhw,bkchw->bchw", weights, candidates.float().unflatten(1, (-1, 3)))
+
+
+class Xinggan(PoseTransfer):
+    """XingGAN with its two discriminators, which are PATN's."""
+
+    class Config(Frozen):
+        """Published values are the defaults, for Market-1501."""
+
+        base_width: int = 64
+        """Channels of the first layer; the blocks have four times as many."""
+        discriminator_width: int = 64
+        """Channels of a discriminator's first layer."""
+        num_blocks: int = 9
+        norm: Literal["batch", "instance"] = "batch"
+        """batch for Market-1501, instance for DeepFashion."""
+        dropout: float = 0.5
+        image_height: int = 128
+        image_width: int = 64
+        pool_size: int = 50
+        """Past fakes that each discriminator remembers."""
+        weight_l1: float = 50.0
+        weight_perceptual: float = 50.0
+        weight_adversarial: float = 5.0
+        features: FeatureNetwork = "vgg19"
+        """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
+        batch_size: int = 32
+        steps: int = 87_500
+        constant_part: float = 5 / 7
+        """Part of the steps before the learning rate falls linearly to zero."""
+        learning_rate: float = 2e-4
+
+    sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        self.image_encoder = resnet.encoder(3, c.base_width, c.norm)
+        self.pose_encoder = resnet.encoder(2 * NUM_JOINTS, c.base_width, c.norm)
+        self.blocks = nn.ModuleList(
+            XingBlock(4 * c.base_width, c.norm, c.dropout, first=index == 0)
+            for index in range(c.num_blocks)
+        )
+        self.fusion = Fusion(c.base_width, c.norm)
+        for child in self.sampling:
+            self.get_submodule(child).apply(_initialise)
+        self.shape_discriminator = resnet.PairDiscriminator(
+            3 + NUM_JOINTS, c.discriminator_width, c.norm, c.dropout
+        )
+        self.appearance_discriminator = resnet.PairDiscriminator(
+            6, c.discriminator_width, c.norm, c.dropout
+        )
+        size = (c.image_height, c.image_width)
+        self.shape_pool = ImagePool(c.pool_size, 3 + NUM_JOINTS, *size)
+        self.appearance_pool = ImagePool(c.pool_size, 6, *size)
+        self.features = load_features(c.features, ("relu1_2",), imagenet_normalised=True)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the network was made for."""
+        return self.config.image_height, self.config.image_width
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return one stage: generator, then appearance, then shape discriminator."""
+        c = self.config
+        constant_epochs = round(c.constant_part * NUM_EPOCHS)
+        schedule = LinearTail(
+            epoch_steps=-(-c.steps // NUM_EPOCHS),
+            constant_epochs=constant_epochs,
+            tail_epochs=NUM_EPOCHS - constant_epochs,
+        )
+        adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
+
+        def phase(name: str, *trains: str) -> Phase:
+            return Phase(name=name, trains=trains, optimizer=adam, schedule=schedule)
+
+        return (
+            Stage(
+                name="transfer",
+                steps=c.steps,
+                batch_size=c.batch_size,
+                phases=(
+                    phase("generator", *self.sampling),
+                    phase("appearance", "appearance_discriminator"),
+                    phase("shape", "shape_discriminator"),
+                ),
+            ),
+        )
+
+    def generate(
+        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
+        del noise
+        return self._transfer(condition, _maps(condition.target_pose, condition.image))
+
+    def _transfer(self, condition: Condition, target_maps: Tensor) -> Tensor:
+        image = condition.image
+        maps = torch.cat([_maps(condition.pose, image), target_maps], dim=1)
+        appearance, shape = self.image_encoder(image), self.pose_encoder(maps)
+        for block in self.blocks:
+            appearance, shape = block(appearance, shape)
+        return self.fusion(image, appearance, shape)
+
+    def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
+        """Return the ``fake`` and the ``target_maps`` that all phases look at."""
+        del stage
+        target_maps = _maps(pair.condition.target_pose, pair.target)
+        fake = self._transfer(pair.condition, target_maps)
+        return {"fake": fake.float(), "target_maps": target_maps}
+
+    def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the published terms, weighted: PATN's with the Market flags of XingGAN."""
+        c = self.config
+        fake, target_maps = outputs["fake"], outputs["target_maps"]
+        source = pair.condition.image
+        half_gan = 0.5 * c.weight_adversarial
+        if phase == "generator":
+            shape = self.shape_discriminator(torch.cat([fake, target_maps], dim=1))
+            appearance = self.appearance_discriminator(torch.cat([fake, source], dim=1))
+            return {
+                "l1": c.weight_l1 * F.l1_loss(fake, pair.target),
+                **self._perceptual(fake, pair.target),
+                "fool_shape": half_gan * cross_entropy(shape, real=True),
+                "fool_appearance": half_gan * cross_entropy(appearance, real=True),
+            }
+        if phase == "shape":
+            critic, pool, beside = self.shape_discriminator, self.shape_pool, target_maps
+        else:
+            critic, pool, beside = self.appearance_discriminator, self.appearance_pool, source
+        old = pool(torch.cat([fake.detach(), beside], dim=1))
+        real = cross_entropy(critic(torch.cat([pair.target, beside], dim=1)), real=True)
+        return {phase: half_gan * (real + cross_entropy(critic(old), real=False))}
+
+    def _perceptual(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if self.features is None:
+            return {}
+        with torch.no_grad():
+            wanted = self.features(target)["relu1_2"]
+        distance = F.l1_loss(self.features(fake)["relu1_2"], wanted)
+        return {"perceptual": self.config.weight_perceptual * distance}
+
+    @classmethod
+    def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the generator's tensors under our names."""
+        return renamed(weights, RENAMED)
+
+
+RENAMED: Final = {
+    r"^stream1_down\.": "image_encoder.",
+    r"^stream2_down\.": "pose_encoder.",
+    r"^att\.(\d+)\.conv_block_stream1\.": r"blocks.\1.image_path.",
+    r"^att\.(\d+)\.conv_block_stream2\.": r"blocks.\1.pose_path.",
+    r"^att\.(\d+)\.(query|key|value)_conv\.": r"blocks.\1.\2.",
+    r"^att\.(\d+)\.gamma$": r"blocks.\1.strength",
+    r"^stream1_up\.": "fusion.image_decoder.",
+    r"^stream2_up\.": "fusion.pose_decoder.",
+    r"^x2_con\.": "fusion.squeeze.0.",
+    r"^x2_norm\.": "fusion.squeeze.1.",
+    r"^atte_con\.": "fusion.attention.0.",
+    r"^atte_norm\.": "fusion.attention.1.",
+    r"^atte_con1\.": "fusion.attention.3.",
+    r"^atte_norm1\.": "fusion.attention.4.",
+    r"^atte_con2\.": "fusion.attention.6.",
+}
+
+
+def _maps(pose: Pose, image: Tensor) -> Tensor:
+    return gaussians(pose, *image.shape[-2:])
+
+
+def _transposed(
+    inputs: int, outputs: int, norm: resnet.Norm, kernel: int = 3
+) -> nn.ConvTranspose2d:
+    """Return a transposed convolution: 3 x 3 doubles the size, 1 x 1 keeps it."""
+    bias = norm == "instance"
+    if kernel == 1:
+        return nn.ConvTranspose2d(inputs, outputs, 1, bias=bias)
+    return nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=bias)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Set weights as the authors do: N(0, 0.02), norm scales N(1, 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

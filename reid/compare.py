@@ -1,0 +1,250 @@
+"""Say what synthetic images were worth, with honest intervals: ``reid compare``."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float
+from tyro.conf import Positional
+
+from manifests.console import Console, Exit, UserError
+from manifests.io import write_bytes
+from manifests.settings import Frozen
+from reid.report import Scored, read_scored
+from reid.runs import REPORT, differences
+from reid.statistics import Difference, holm, paired_difference
+
+COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
+
+
+class CompareSettings(Frozen):
+    """Compare scored runs: the first arm is the baseline, every other one is held against it.
+
+    An arm is a run, a folder of runs (its seeds), or a pattern; NAME= before it names it:
+    reid compare none='runs/none-*' patn='runs/patn-*'
+    """
+
+    arms: Positional[tuple[str, ...]]
+    """The baseline, then the others."""
+    markdown: Path | None = None
+    """Also write the table to this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Runs that differ in their seed only."""
+
+    name: str
+    runs: tuple[Scored, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seeds of the runs, in their order."""
+        return [run.recipe["seed"] for run in self.runs]
+
+    @property
+    def average_precision(self) -> Float[np.ndarray, "seeds queries"]:
+        """Return every query's average precision for every seed."""
+        return np.stack([run.average_precision for run in self.runs])
+
+    @property
+    def is_first(self) -> Float[np.ndarray, "seeds queries"]:
+        """Return 1 where the first image is a match, else 0."""
+        return np.stack([(run.first_rank == 1).astype(np.float64) for run in self.runs])
+
+    def scores(self, name: str) -> Float[np.ndarray, " seeds"]:
+        """Return one summary number for every seed."""
+        return np.array([run.report["scores"][name] for run in self.runs])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One arm held against the baseline."""
+
+    arm: Arm
+    mean_average_precision: Difference
+    rank_1: Difference
+    p_value: float
+    """Of the difference in mAP, corrected for the number of arms (Holm)."""
+
+
+def compare(settings: CompareSettings, console: Console) -> Exit:
+    """Print the table on standard output, and write it where asked.
+
+    Raises:
+        UserError: If there are fewer than two arms, one has no scored run, its runs differ in more
+            than the seed, or two were scored under different protocols.
+    """
+    if len(settings.arms) < 2:
+        raise UserError(
+            f"found {len(settings.arms)} arm; expected the baseline and at least one other"
+        )
+    arms = [read_arm(text) for text in settings.arms]
+    check_alike(arms)
+    baseline, *others = arms
+    text = markdown(baseline, compare_arms(baseline, others))
+    if settings.markdown is not None:
+        write_bytes(text.encode(), settings.markdown)
+    console.say(text.rstrip(), event="comparison")
+    return Exit.DONE
+
+
+def read_arm(text: str) -> Arm:
+    """Return the arm that an argument names: ``[NAME=]RUN``, a folder of runs, or a pattern.
+
+    Raises:
+        UserError: If no scored run is found, or the runs differ in more than their seeds.
+    """
+    name, _, pattern = text.rpartition("=")
+    found = [Path(path) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - may be absolute
+    folders: list[Path] = []
+    for folder in found:
+        inner = sorted(path.parent for path in folder.glob(f"*/{REPORT}"))
+        folders += [folder] if (folder / REPORT).exists() else inner
+    if not folders:
+        raise UserError(
+            f"'{pattern}' holds no scored run; expected a folder of reid train with a {REPORT}, a "
+            "folder of such folders, or a pattern"
+        )
+    runs = sorted((read_scored(folder) for folder in folders), key=lambda run: run.recipe["seed"])
+    arm = Arm(name or Path(pattern).name.rstrip("-_*"), tuple(runs))
+    _check_seeds(arm)
+    return arm
+
+
+def _check_seeds(arm: Arm) -> None:
+    first, *rest = arm.runs
+    for run in rest:
+        differing = differences(
+            first.recipe | {"seed": None, "weights": first.report["weights"]},
+            run.recipe | {"seed": None, "weights": run.report["weights"]},
+        )
+        if differing:
+            raise UserError(
+                f"arm '{arm.name}': {run.folder} differs from {first.folder} in more than the seed "
+                f"({'; '.join(differing)}); expected one recipe per arm"
+            )
+    if len(set(arm.seeds)) < len(arm.seeds):
+        raise UserError(f"arm '{arm.name}' has the seeds {arm.seeds}; expected each once")
+
+
+def check_alike(arms: Sequence[Arm]) -> None:
+    """Check that all runs were scored under one protocol and on the same queries.
+
+    Raises:
+        UserError: If not; the message names the entries that differ.
+    """
+    first = arms[0].runs[0]
+    for arm in arms:
+        for run in arm.runs:
+            differing = differences(first.report["protocol"], run.report["protocol"])
+            if differing:
+                raise UserError(
+                    f"{run.folder} was scored under another protocol than {first.folder} "
+                    f"({'; '.join(differing)}); expected the same, so score it again"
+                )
+            if not np.array_equal(first.queries, run.queries):
+                raise UserError(
+                    f"{run.folder} was scored on other queries than {first.folder}; expected the "
+                    "same ones"
+                )
+
+
+def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:
+    """Return every arm's difference from the baseline, p values corrected for their number."""
+    people = baseline.runs[0].people
+    found: list[tuple[Arm, Difference, Difference]] = []
+    for arm in others:
+        same = arm.seeds == baseline.seeds
+        pairs = (
+            (baseline.average_precision, arm.average_precision),
+            (baseline.is_first, arm.is_first),
+        )
+        precision, first = (
+            paired_difference(left, right, people, same_seeds=same) for left, right in pairs
+        )
+        found.append((arm, precision, first))
+    corrected = holm([precision.p_value for _, precision, _ in found])
+    return [Comparison(*row, p) for row, p in zip(found, corrected, strict=True)]
+
+
+def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
+    """Return the table and what it means, as Markdown that reads well on a terminal too."""
+    header = ["arm", "seeds", *(name.replace("_", "-") for name in COLUMNS), "mAP gain", "p"]
+    rows = [[*_cells(baseline), "baseline", ""]]
+    for comparison in comparisons:
+        gain = _interval(comparison.mean_average_precision)
+        rows.append([*_cells(comparison.arm), gain, f"{comparison.p_value:.3g}"])
+    lines = [*_table([header, *rows]), ""]
+    for comparison in comparisons:
+        lines += [_verdict(comparison, baseline), ""]
+    report = baseline.runs[0].report
+    protocol = report["protocol"]
+    lines.append(
+        f"Percent, mean +- standard deviation over seeds. {protocol['query']['num_images']:,} "
+        f"queries of {protocol['query']['num_people']:,} people against "
+        f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
+        f"{protocol['average_precision']} AP, {protocol['distance']} distance"
+        f"{', flip test' if protocol['flip_test'] else ''}. Gains are paired; 95 % intervals "
+        "resample people and seeds; p by Holm."
+    )
+    smallest = min(len(arm.runs) for arm in [baseline, *(c.arm for c in comparisons)])
+    if smallest == 1:
+        lines += [
+            "",
+            "**ONE SEED: the noise of training is not in these intervals; a second seed may turn "
+            "them.**",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(arm: Arm) -> list[str]:
+    cells = [arm.name, str(len(arm.runs))]
+    for name in COLUMNS:
+        values = arm.scores(name) * 100
+        spread = f" +- {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        cells.append(f"{values.mean():.2f}{spread}")
+    return cells
+
+
+def _interval(difference: Difference) -> str:
+    mean, low, high = (100 * v for v in (difference.mean, difference.low, difference.high))
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _verdict(comparison: Comparison, baseline: Arm) -> str:
+    gain = comparison.mean_average_precision
+    name = comparison.arm.name
+    if gain.is_null:
+        meaning = "compatible with no effect"
+    else:
+        meaning = f"{'better' if gain.mean > 0 else 'worse'} than '{baseline.name}'"
+    changed = differences(
+        baseline.runs[0].recipe | {"seed": None}, comparison.arm.runs[0].recipe | {"seed": None}
+    )
+    return (
+        f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: {meaning}. "
+        f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
+    )
+
+
+def _short(change: str) -> str:
+    name = change.split(":")[0]
+    return name.removesuffix("_sha256") if name.endswith("_sha256") else change
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+__all__: list[Any] = ["CompareSettings", "compare"]

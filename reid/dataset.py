@@ -1,0 +1,190 @@
+"""Real and synthetic images of people in one table of labels, decoded once into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from manifests import pixels
+from manifests.console import UserError
+from manifests.draws import draws
+from manifests.io import Images, Synthetic
+from manifests.schema import DISTRACTOR, JUNK
+from manifests.subset import subset_train
+from reid.losses import NO_IDENTITY
+from reid.ranking import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Everything that training draws from; real rows first."""
+
+    pixels: UInt8[np.ndarray, "rows height width 3"]
+    labels: Int[np.ndarray, " rows"]
+    """Index into ``people``, or ``NO_IDENTITY``."""
+    synthetic: Bool[np.ndarray, " rows"]
+    weight: Float[np.ndarray, " rows"]
+    people: tuple[str, ...]
+    """Person of every label, sorted."""
+
+    @property
+    def num_synthetic(self) -> int:
+        """Return how many rows are synthetic."""
+        return int(self.synthetic.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The rows of a run before any image is read."""
+
+    train: Images
+    validation: Images
+    """Train images of people set aside; empty without a validation split."""
+    synthetic_rows: Int[np.ndarray, " synthetic"]
+    """Rows of the synthetic manifest that are used."""
+
+
+def select(
+    images: Images,
+    synthetic: Synthetic | None,
+    *,
+    real_fraction: float,
+    num_validation_people: int,
+    data_seed: int,
+) -> Selection:
+    """Return the rows of a run: validation people set aside, then the fraction of the rest.
+
+    Raises:
+        UserError: If there is nothing to train on, a person stands in train and in a test split,
+            a synthetic row belongs to another split or to a person without train images, or more
+            validation people are asked for than there are.
+    """
+    train = images.only("train")
+    people = np.array(train.strings("person_id"))
+    names = np.unique(people)
+    if len(names) < 2:
+        raise UserError(
+            f"{images.root}: the train split has {len(names)} people; training needs at least 2"
+        )
+    _check_disjoint(images, set(names.tolist()))
+    if num_validation_people > len(names) - 2:
+        raise UserError(
+            f"--val-people {num_validation_people} leaves fewer than 2 of {len(names)} people "
+            "to train on"
+        )
+    keys = draws(data_seed, "validation people", len(names))
+    aside = np.sort(names[np.argsort(keys, kind="stable")[:num_validation_people]])
+    is_aside = np.isin(people, aside)
+    kept = train.take(np.flatnonzero(~is_aside))
+    if real_fraction < 1:
+        kept = subset_train(kept, real_fraction, data_seed)
+    rows = np.empty(0, np.int64)
+    if synthetic is not None:
+        rows = _synthetic_rows(synthetic, set(names.tolist()), set(aside.tolist()))
+    return Selection(kept, train.take(np.flatnonzero(is_aside)), rows)
+
+
+def _check_disjoint(images: Images, train_people: set[str]) -> None:
+    for split in ("query", "gallery"):
+        others = set(images.only(split).strings("person_id")) - {JUNK, DISTRACTOR}
+        shared = sorted(train_people & others)
+        if shared:
+            raise UserError(
+                f"{len(shared)} people stand in train and in {split} (first: {shared[0]}); "
+                "expected none, or the scores would mean nothing"
+            )
+
+
+def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> np.ndarray:
+    """Return the finished rows of the people that are trained on."""
+    table = synthetic.table
+    columns = {
+        name: table.column(name).to_pylist() for name in ("split", "person_id", "error", "image_id")
+    }
+    for split, person, name in zip(
+        columns["split"], columns["person_id"], columns["image_id"], strict=True
+    ):
+        if split != "train":
+            raise UserError(
+                f"{synthetic.root}: synthetic image {name} is in the split '{split}'; expected "
+                "train only"
+            )
+        if person != JUNK and person not in train:
+            raise UserError(
+                f"{synthetic.root}: synthetic image {name} shows person {person}, who has no "
+                "train image in the images table; was it made from another data set?"
+            )
+    usable = [
+        error is None and person not in aside
+        for error, person in zip(columns["error"], columns["person_id"], strict=True)
+    ]
+    return np.flatnonzero(usable)
+
+
+def load_training_set(
+    selection: Selection, synthetic: Synthetic | None, size: tuple[int, int]
+) -> TrainingSet:
+    """Return the rows of a selection with their pixels at ``size`` (width, height).
+
+    A person's label is the same whether his image is real or synthetic. A synthetic row of
+    person "-1" has no identity.
+
+    Raises:
+        PixelError: If an image cannot be read; it names the file or row.
+    """
+    real = selection.train
+    names = real.strings("person_id")
+    weights = np.ones(len(real))
+    stack = pixels.read_all(real, size)
+    rows = selection.synthetic_rows
+    if synthetic is not None and len(rows):
+        table = synthetic.table.take(rows)
+        names = names + table.column("person_id").to_pylist()
+        weight = table.column("weight").to_numpy(zero_copy_only=False).astype(np.float64)
+        weights = np.concatenate([weights, np.where(np.isnan(weight), 1.0, weight)])
+        where = [f"{synthetic.root}: image {name}" for name in table["image_id"].to_pylist()]
+        drawn = _decode_all(synthetic.read_bytes(rows), where, size)
+        stack = np.concatenate([stack, drawn])
+    people = tuple(sorted(set(names) - {JUNK}))
+    index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
+    return TrainingSet(
+        pixels=stack,
+        labels=np.array([index[name] for name in names], np.int64),
+        synthetic=np.arange(len(names)) >= len(real),
+        weight=weights.astype(np.float32),
+        people=people,
+    )
+
+
+def _decode_all(encoded: Iterable[bytes], where: list[str], size: tuple[int, int]) -> np.ndarray:
+    width, height = size
+    out = np.empty((len(where), height, width, 3), np.uint8)
+
+    def put(row: int, data: bytes) -> None:
+        out[row] = pixels.resize(pixels.decode(data, where[row]), size)
+
+    # Chunks bound what waits between the reader and the decoders.
+    with ThreadPoolExecutor(2) as pool:
+        waiting = []
+        for row, data in enumerate(encoded):
+            waiting.append(pool.submit(put, row, data))
+            if len(waiting) == 512:
+                for job in waiting:
+                    job.result()
+                waiting = []
+        for job in waiting:
+            job.result()
+    return out
+
+
+def labels_of(images: Images) -> Labels:
+    """Return who is on which camera, for ranking."""
+    return Labels(
+        people=np.array(images.strings("person_id"), dtype=np.str_),
+        cameras=images.table.column("camera_id").to_numpy().astype(np.int64),
+        images=np.array(images.strings("image_id"), dtype=np.str_),
+    )

@@ -1,0 +1,99 @@
+"""Features of images by a trained network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from manifests.console import Console, UserError
+from reid.augmentation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from reid.runs import Run, Which
+from reid.torchreid_adapter import build_model
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Embedder(nn.Module):
+    """A network with its normalisation inside: images in [-1, 1] to features."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch width"]:
+        """Return the features of RGB images in [-1, 1]."""
+        return self.network(((images + 1) / 2 - self.mean) / self.std)
+
+
+@torch.inference_mode()
+def embed(
+    network: nn.Module,
+    images: UInt8[np.ndarray, "rows height width 3"],
+    *,
+    flip_test: bool,
+    batch_size: int,
+    console: Console,
+    label: str,
+) -> Float[np.ndarray, "rows width"]:
+    """Return the features of every image in float32; the network is left in evaluation mode.
+
+    With ``flip_test`` a feature is the mean of the image's and its mirror image's.
+
+    Raises:
+        UserError: If a feature is not finite: the network has diverged.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    parts: list[Tensor] = []
+    with console.progress(label, len(images)) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(images[start : start + batch_size]).to(device)
+            inputs = normalise(batch)
+            features = network(inputs)
+            if flip_test:
+                features = (features + network(inputs.flip(3))) / 2
+            parts.append(features.float().cpu())
+            bar.advance(len(batch))
+    features = torch.cat(parts).numpy()
+    bad = int((~np.isfinite(features).all(axis=1)).sum())
+    if bad:
+        raise UserError(
+            f"{label}: {bad} of {len(features)} features are not finite; the training diverged, "
+            "expected finite numbers (try a lower --learning-rate)"
+        )
+    return features
+
+
+def choose_device(name: Device) -> torch.device:
+    """Return the device of a setting; ``auto`` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_network(run: Run, which: Which) -> nn.Module:
+    """Return a run's network with its trained weights, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: If the run has no such weights yet.
+    """
+    path = run.weights(which)
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist; expected a finished run, so run its reid train again"
+        )
+    network = build_model(run.recipe["model"], len(run.facts["people"]))
+    network.load_state_dict(load_file(path))
+    return network.eval().to(memory_format=torch.channels_last)

@@ -1,0 +1,251 @@
+"""Exact ranking of a gallery for every query: average precision, mINP and CMC, safe under ties.
+
+The rank of a match is one plus the number of kept gallery images that are closer, so one sort of
+the distances per query and a binary search of its few matches give everything. Queries go by in
+chunks: no query-by-gallery matrix is held.
+
+Ties: images at equal distance have no order. Average precision counts all of a tied block, as
+scikit-learn's ``average_precision_score`` does; CMC, mINP and the trapezoidal average precision
+take the matches of a block as its last. No number depends on the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from manifests.schema import JUNK
+
+Protocol = Literal["market1501", "all-cameras"]
+"""``market1501``: a query's own person on its own camera is ignored. ``all-cameras``: only the
+query's own image is, for data of a single camera."""
+
+Distance = Literal["cosine", "euclidean"]
+
+NUM_RANKS: Final = 50
+_CHUNK: Final = 256
+_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Who is on which camera, one entry per image."""
+
+    people: Shaped[np.ndarray, " rows"]
+    cameras: Int[np.ndarray, " rows"]
+    images: Shaped[np.ndarray, " rows"] | None = None
+    """Image names; needed where queries can be in the gallery themselves."""
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def take(self, rows: Int[np.ndarray, " some"]) -> Labels:
+        """Return the labels of these rows, in this order."""
+        images = None if self.images is None else self.images[rows]
+        return Labels(self.people[rows], self.cameras[rows], images)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How every query fared; arrays have one entry per query that has a match."""
+
+    queries: Int[np.ndarray, " matched"]
+    """Row of the query in the table it came from."""
+    average_precision: Float[np.ndarray, " matched"]
+    """Non-interpolated: the mean over matches of the precision at each."""
+    trapezoidal_precision: Float[np.ndarray, " matched"]
+    """By trapezoids, as the Matlab code of Market-1501 does."""
+    inverse_penalty: Float[np.ndarray, " matched"]
+    """Matches over the rank of the last one (mINP, Ye et al. 2021, equation 1)."""
+    first_rank: Int[np.ndarray, " matched"]
+    """Rank of the first match, counted from 1."""
+    num_matches: Int[np.ndarray, " matched"]
+    num_tied: Int[np.ndarray, " matched"]
+    """Matches at exactly the distance of another person's image."""
+    unmatched: Int[np.ndarray, " unmatched"]
+    """Queries without any match, left out of every mean."""
+
+    @property
+    def mean_average_precision(self) -> float:
+        """The mean of ``average_precision``: the headline."""
+        return float(self.average_precision.mean())
+
+    def cmc(self, num_ranks: int = NUM_RANKS) -> Float[np.ndarray, " ranks"]:
+        """Return the share of queries whose first match stands at rank 1, 2, ... or before."""
+        counts = np.bincount(np.minimum(self.first_rank, num_ranks + 1), minlength=num_ranks + 2)
+        return counts.cumsum()[1 : num_ranks + 1] / len(self.queries)
+
+
+def rank(
+    distances: Float[np.ndarray, "query gallery"],
+    query: Labels,
+    gallery: Labels,
+    protocol: Protocol = "market1501",
+) -> Ranking:
+    """Rank the gallery for every query under the Market-1501 protocol.
+
+    Gallery images of the query's own person *and* camera are ignored; a query with no other match
+    is left out of the means and listed in ``Ranking.unmatched`` (Zheng et al. 2015, section 5).
+    Junk is never ranked; distractors are, and never match.
+
+    >>> query = Labels(np.array(["a"]), np.array([1]))
+    >>> gallery = Labels(np.array(["b", "a", "a"]), np.array([2, 2, 1]))
+    >>> rank(np.array([[0.1, 0.2, 0.0]]), query, gallery).average_precision
+    array([0.5])
+
+    Raises:
+        ValueError: If no query has a match, or a distance is not finite.
+    """
+    if distances.shape != (len(query), len(gallery)):
+        raise ValueError(
+            f"distances are {distances.shape}, expected {(len(query), len(gallery))}"
+        )
+    return _rank(lambda rows: distances[rows], query, gallery, protocol)
+
+
+def rank_features(
+    query_features: Float[np.ndarray, "query width"],
+    gallery_features: Float[np.ndarray, "gallery width"],
+    query: Labels,
+    gallery: Labels,
+    protocol: Protocol = "market1501",
+    distance: Distance = "cosine",
+) -> Ranking:
+    """Rank by the distance of features; see ``rank``.
+
+    ``cosine`` is one minus the cosine of the angle, ``euclidean`` the squared Euclidean distance
+    (same order as the plain one).
+
+    Raises:
+        ValueError: If no query has a match, or a feature is not finite.
+    """
+    measure = distance_of(query_features, gallery_features, distance)
+    return _rank(measure, query, gallery, protocol)
+
+
+def distance_of(
+    query_features: Float[np.ndarray, "query width"],
+    gallery_features: Float[np.ndarray, "gallery width"],
+    distance: Distance,
+) -> Callable[[slice], Float[np.ndarray, "chunk gallery"]]:
+    """Return the function that gives the distances of a slice of queries.
+
+    Raises:
+        ValueError: If a feature is not finite.
+    """
+    for name, features in (("query", query_features), ("gallery", gallery_features)):
+        if not np.isfinite(features).all():
+            raise ValueError(f"{name} features are not finite")
+    if distance == "cosine":
+        left, right = _unit(query_features), _unit(gallery_features).T
+        return lambda rows: 1 - left[rows] @ right
+    squares = (gallery_features**2).sum(axis=1)
+    own = (query_features**2).sum(axis=1)[:, None]
+    return lambda rows: own[rows] + squares - 2 * (query_features[rows] @ gallery_features.T)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(norm, np.finfo(features.dtype).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """Gallery rows of every query's person, as flat arrays cut at ``starts``."""
+
+    starts: Int[np.ndarray, " queries_plus_1"]
+    gallery: Int[np.ndarray, " pairs"]
+    ignored: Bool[np.ndarray, " pairs"]
+
+    @classmethod
+    def of(cls, query: Labels, gallery: Labels, protocol: Protocol) -> _Matches:
+        names, codes = np.unique(gallery.people, return_inverse=True)
+        order = np.argsort(codes, kind="stable")
+        first = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        place = np.searchsorted(names, query.people)
+        place = np.where(place < len(names), place, 0)
+        known = names[place] == query.people
+        counts = np.where(known, first[place + 1] - first[place], 0)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        rows = order[np.repeat(first[place], counts) + within]
+        owner = np.repeat(np.arange(len(query)), counts)
+        if protocol == "market1501":
+            ignored = gallery.cameras[rows] == query.cameras[owner]
+        elif query.images is None or gallery.images is None:
+            ignored = np.zeros(len(rows), bool)
+        else:
+            ignored = gallery.images[rows] == query.images[owner]
+        return cls(starts, rows, ignored)
+
+
+def _rank(
+    measure: Callable[[slice], np.ndarray], query: Labels, gallery: Labels, protocol: Protocol
+) -> Ranking:
+    is_junk = np.asarray(gallery.people == JUNK)
+    is_person = np.asarray(query.people != JUNK)
+    matches = _Matches.of(query, gallery, protocol)
+
+    def chunk(start: int) -> list[tuple[float, ...]]:
+        stop = min(start + _CHUNK, len(query))
+        distances = measure(slice(start, stop))
+        if not np.isfinite(distances).all():
+            raise ValueError(f"distances of queries {start} to {stop - 1} are not finite")
+        return _rank_chunk(distances, start, matches, is_junk, is_person)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        rows = [row for part in pool.map(chunk, range(0, len(query), _CHUNK)) for row in part]
+    if not rows:
+        raise ValueError(
+            f"none of {len(query)} queries has a match among {len(gallery)} gallery images "
+            f"under the protocol '{protocol}'"
+        )
+    columns = np.array(rows).T
+    queries = columns[0].astype(np.int64)
+    unmatched = np.setdiff1d(np.arange(len(query)), queries)
+    whole = [columns[i].astype(np.int64) for i in (4, 5, 6)]
+    return Ranking(queries, columns[1], columns[2], columns[3], *whole, unmatched=unmatched)
+
+
+def _rank_chunk(
+    distances: np.ndarray, start: int, matches: _Matches, is_junk: np.ndarray, is_person: np.ndarray
+) -> list[tuple[float, ...]]:
+    """Return (query, AP, trapezoidal AP, INP, first rank, matches, ties) of matched queries."""
+    found: list[np.ndarray] = []
+    hidden = np.array(distances)
+    hidden[:, is_junk] = np.inf
+    for row in range(len(distances)):
+        pairs = slice(matches.starts[start + row], matches.starts[start + row + 1])
+        gallery, ignored = matches.gallery[pairs], matches.ignored[pairs]
+        hidden[row, gallery[ignored]] = np.inf
+        found.append(np.sort(distances[row, gallery[~ignored]]))
+    hidden.sort(axis=1)
+    rows: list[tuple[float, ...]] = []
+    for row, own in enumerate(found):
+        if len(own) and is_person[start + row]:
+            rows.append((start + row, *_measures(own, hidden[row])))
+    return rows
+
+
+def _measures(own: np.ndarray, kept: np.ndarray) -> tuple[float, ...]:
+    """Return the measures of one query from its matches' and all kept distances, both sorted."""
+    count = len(own)
+    end = np.searchsorted(kept, own, side="right")
+    hits = np.searchsorted(own, own, side="right")
+    average = (hits / end).mean()
+    # The matches of a tied block take its last places.
+    number = np.arange(1, count + 1)
+    place = end - (hits - number)
+    before = np.where(place > 1, (number - 1) / np.maximum(place - 1, 1), 1.0)
+    trapezoid = (before + number / place).mean() / 2
+    block = end - np.searchsorted(kept, own, side="left")
+    block_hits = hits - np.searchsorted(own, own, side="left")
+    ties = int((block > block_hits).sum())
+    return float(average), float(trapezoid), count / int(end[-1]), int(place[0]), count, ties
+
+

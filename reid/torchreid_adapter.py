@@ -1,0 +1,136 @@
+"""torchreid behind one door: its networks and its engine; nothing else imports it.
+
+Two layouts exist: the package on PyPI (0.2.5, everything under ``torchreid.reid``) and the
+authors' repository (1.4.0, directly under ``torchreid``). The code of both is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import cache
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, Literal
+
+from torch import nn
+
+from manifests.console import UserError
+
+PACKAGE_VERSION: Final = "0.2.5"
+INNER_VERSION: Final = "1.4.0"
+
+Loss = Literal["softmax", "triplet"]
+"""torchreid's word for what a network returns in training: logits, or (logits, features)."""
+
+
+@cache
+def _torchreid() -> ModuleType:
+    """Return the module that holds ``models`` and ``engine``, whichever the layout.
+
+    Raises:
+        UserError: If torchreid is missing, incomplete, or of another version.
+    """
+    try:
+        with _muted():
+            package = import_module("torchreid")
+            inner = getattr(package, "reid", package)
+    except ImportError as error:
+        raise UserError(
+            f"torchreid cannot be imported ({error}); expected torchreid {PACKAGE_VERSION}: "
+            f"pip install torchreid=={PACKAGE_VERSION} scipy opencv-python-headless gdown "
+            "tensorboard"
+        ) from error
+    found = (getattr(package, "__version__", "?"), getattr(inner, "__version__", "?"))
+    if found not in {(PACKAGE_VERSION, INNER_VERSION), (INNER_VERSION, INNER_VERSION)}:
+        raise UserError(
+            f"torchreid {found[0]} (inside {found[1]}) is installed; expected "
+            f"{PACKAGE_VERSION} (inside {INNER_VERSION}): pip install "
+            f"torchreid=={PACKAGE_VERSION}"
+        )
+    return inner
+
+
+def version() -> str:
+    """Return torchreid's version as reports print it."""
+    return str(_torchreid().__version__)
+
+
+def model_names() -> list[str]:
+    """Return the names that ``build_model`` knows, sorted."""
+    return sorted(import_module(_torchreid().__name__ + ".models").__model_factory)
+
+
+def build_model(
+    name: str, num_classes: int, loss: Loss = "softmax", *, pretrained: bool = False
+) -> nn.Module:
+    """Return a torchreid network with fresh weights, drawn from torch's global generator.
+
+    ``pretrained`` is off unless asked for: torchreid's own default downloads from Google Drive,
+    and some of its networks silently ignore it.
+
+    Raises:
+        UserError: If torchreid has no network of that name.
+    """
+    models = import_module(_torchreid().__name__ + ".models")
+    names = model_names()
+    if name not in names:
+        raise UserError(f"torchreid has no network '{name}'; it has {', '.join(names)}")
+    with _muted():
+        network = models.build_model(
+            name, num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=False
+        )
+    return network
+
+
+def train(network: nn.Module, batches: Sized, step: Callable[[Any], None]) -> None:
+    """Run ``step`` on every batch with torchreid's engine, the network in training mode.
+
+    Only the engine's loop is used. Its evaluation, checkpoints and learning-rate hook are left
+    out: the first depends on array order, the second cannot be read back by current torch.
+    """
+    engine_class: Any = import_module(_torchreid().__name__ + ".engine").Engine
+
+    class StepEngine(engine_class):
+        def forward_backward(self, data: object) -> dict[str, float]:
+            step(data)
+            return {}
+
+        def update_lr(self, names: object = None) -> None:
+            del names
+
+    engine = StepEngine(SimpleNamespace(train_loader=batches, test_loader={}), use_gpu=False)
+    engine.model, engine.max_epoch = network, 1
+    engine.register_model("model", network, None, None)
+    with contextlib.redirect_stdout(io.StringIO()):
+        engine.train(print_freq=len(batches) + 1)
+
+
+def evaluate_rank(
+    distances: Any, query: tuple[Any, Any], gallery: tuple[Any, Any], max_rank: int = 50
+) -> tuple[Any, float]:
+    """Return torchreid's own (CMC, mAP) for (person, camera) labels: an oracle for tests."""
+    metrics = import_module(_torchreid().__name__ + ".metrics")
+    with _muted():
+        return metrics.evaluate_rank(
+            distances,
+            query[0],
+            gallery[0],
+            query[1],
+            gallery[1],
+            max_rank=max_rank,
+            use_cython=False,
+        )
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Keep torchreid's prints and its advice about Cython away from the user."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+__all__: Sequence[str] = ["build_model", "evaluate_rank", "model_names", "train", "version"]

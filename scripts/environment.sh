@@ -1,0 +1,38 @@
+# Sourced by demo and test: makes .venv with pinned versions, says what it is doing.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.13; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "found no Python 3.11 or newer; name one with PYTHON=/path/to/python" >&2
+    return 1
+}
+
+# make_environment EXTRAS: installs the package, editable, with its extras. A stamp of what was
+# asked for makes a second call free.
+make_environment() {
+    local python wanted
+    python=$(find_python) || exit 1
+    wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$1
+    if [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    echo "Making .venv with $("$python" --version) ..."
+    [ -x .venv/bin/python ] || "$python" -m venv .venv || {
+        echo "could not make .venv (on Debian: apt-get install python3-venv)" >&2
+        exit 1
+    }
+    echo "Installing the package and what it needs (about 3 GB with torch, a few minutes) ..."
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        --constraint constraints.txt --editable ".$1" || {
+        echo "the installation failed; the same command tries again" >&2
+        exit 1
+    }
+    echo "$wanted" >.venv/installed
+}

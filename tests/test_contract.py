@@ -1,0 +1,217 @@
+"""What the interface promises of every system: a new file needs no change here."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from augment.checkpoints import store
+from augment.generators import names, system
+from augment.pose.pose import Pose
+from augment.training.ema import sampling_state
+from augment.training.loop import LoopSettings, Trainer, trained
+from augment.training.pairs import TrainingImages
+from augment.transfer import Condition, PoseTransfer
+from manifests.console import UserError
+
+HEIGHT, WIDTH = 64, 32
+
+NARROW = {
+    "base_width": 8,
+    "flow_width": 4,
+    "discriminator_width": 4,
+    "num_blocks": 2,
+    "pool_size": 2,
+    "image_height": HEIGHT,
+    "image_width": WIDTH,
+    "batch_size": 1,
+    "warmup_steps": 1,
+    "flow_steps": 1,
+    "steps": 2,
+}
+"""Settings that make a system small, where it has them."""
+
+BATCH_NOISE = 1e-4
+"""The same image alone and among others: convolutions may sum in another order."""
+
+PUBLISHED_PARAMETERS = {
+    "dptn": {"sampling": 9_794_371, "discriminator": 238_209},
+    "gfla": {
+        "sampling": 12_926_471,
+        "source": 1_434_758,
+        "target": 4_886_960,
+        "flow_net": 6_604_753,
+        "discriminator": 238_209,
+    },
+    "patn": {
+        "sampling": 41_365_763,
+        "shape_discriminator": 3_977_408,
+        "appearance_discriminator": 3_930_368,
+    },
+    "xinggan": {
+        "sampling": 44_853_189,
+        "shape_discriminator": 3_977_408,
+        "appearance_discriminator": 3_930_368,
+    },
+}
+
+
+def _narrow(name: str, features: str = "none") -> PoseTransfer:
+    cls = system(name)
+    fields = cls.Config.model_fields
+    chosen = {key: value for key, value in NARROW.items() if key in fields}
+    if "features" in fields:
+        chosen["features"] = features
+    torch.manual_seed(0)
+    network = cls(cls.Config(**chosen))
+    try:
+        network.stages()
+    except UserError:
+        return _narrow(name, "vgg19-random")
+    return network
+
+
+def _condition(count: int) -> Condition:
+    numbers = torch.Generator().manual_seed(1)
+    poses = [
+        Pose(torch.rand(count, 18, 2, generator=numbers) * torch.tensor([WIDTH, HEIGHT]) - 0.5)
+        for _ in range(2)
+    ]
+    poses[0].joints[:, 3] = torch.nan
+    return Condition(2 * torch.rand(count, 3, HEIGHT, WIDTH, generator=numbers) - 1, *poses)
+
+
+def _images() -> TrainingImages:
+    numbers = np.random.default_rng(2)
+    pixels = numbers.integers(0, 256, (4, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    joints = (numbers.random((4, 18, 2)) * (WIDTH, HEIGHT)).astype(np.float32)
+    return TrainingImages(pixels, joints, ["a", "a", "b", "b"])
+
+
+def _trainer(network: PoseTransfer) -> Trainer:
+    settings = LoopSettings(precision="float32", channels_last=False)
+    return Trainer(network, _images(), settings, torch.device("cpu"))
+
+
+def _copy(state: dict[str, object]) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def _assert_equal(left: Any, right: Any, where: str = "") -> None:
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            _assert_equal(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list):
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            _assert_equal(*pair, f"{where}/{index}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_child_is_trained_by_some_phase(name) -> None:
+    network = _narrow(name)
+    reached = {
+        key.split(".")[0]
+        for stage in network.stages()
+        for phase in stage.phases
+        for key, _ in trained(network, phase)
+    }
+    assert reached == {key.split(".")[0] for key, _ in network.named_parameters()}
+    assert set(network.sampling) <= reached
+
+
+@pytest.mark.parametrize("name", names())
+def test_losses_reach_what_a_phase_trains_and_move_nothing_else(name) -> None:
+    network = _narrow(name, "vgg19-random")
+    trainer = _trainer(network)
+    plan = [stage for stage in network.stages() for _ in range(stage.steps)]
+    before = {key: value.detach().clone() for key, value in network.named_parameters()}
+    for stage, terms in zip(plan, trainer.steps(), strict=True):
+        assert all(math.isfinite(float(value)) for value in terms.values())
+        after = {key: value.detach().clone() for key, value in network.named_parameters()}
+        moved = {key for key in after if not torch.equal(before[key], after[key])}
+        claimed = {phase.name: {k for k, _ in trained(network, phase)} for phase in stage.phases}
+        assert moved <= set().union(*claimed.values())
+        assert all(keys & moved for keys in claimed.values())
+        before = after
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_training_stopped_after_any_step_goes_on_bit_for_bit(name) -> None:
+    straight = _trainer(_narrow(name))
+    states = [_copy(straight.state()) for _ in straight.steps()]
+    assert len(states) == straight.num_steps
+    resumed = _trainer(_narrow(name))
+    resumed.restore(states[0])
+    for _ in resumed.steps():
+        pass
+    _assert_equal(_copy(resumed.state()), states[-1])
+
+
+@pytest.mark.parametrize("name", names())
+def test_weights_saved_and_loaded_make_the_same_image(name, tmp_path) -> None:
+    network = _narrow(name).eval()
+    header = store.Header(generator=name, config=network.config.model_dump(), facts={})
+    store.save_weights(sampling_state(network), tmp_path / "w.safetensors", header)
+    loaded = store.load(tmp_path / "w.safetensors")
+    with torch.no_grad():
+        assert torch.equal(loaded.generate(_condition(1)), network.generate(_condition(1)))
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_image_does_not_depend_on_its_batch(name) -> None:
+    network = _narrow(name).eval()
+    many = _condition(3)
+    with torch.no_grad():
+        together = network.generate(many)
+        for row in range(3):
+            one = slice(row, row + 1)
+            poses = Pose(many.pose.joints[one]), Pose(many.target_pose.joints[one])
+            alone = network.generate(Condition(many.image[one], *poses))
+            assert (alone - together[one]).abs().max() < BATCH_NOISE
+
+
+@pytest.mark.parametrize("name", names())
+def test_images_have_the_sources_size_and_lie_in_minus_one_to_one(name) -> None:
+    network = _narrow(name).eval()
+    with torch.no_grad():
+        image = network.generate(_condition(2))
+    assert image.shape == (2, 3, HEIGHT, WIDTH)
+    assert image.dtype == torch.float32
+    assert image.abs().max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_target_pose_changes_the_image(name) -> None:
+    network = _narrow(name).eval()
+    condition = _condition(1)
+    with torch.no_grad():
+        there = network.generate(condition)
+        here = network.generate(Condition(condition.image, condition.pose, condition.pose))
+    assert not torch.equal(there, here)
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) & set(PUBLISHED_PARAMETERS)))
+def test_the_published_numbers_of_parameters(name) -> None:
+    with torch.device("meta"):
+        network = system(name)()
+    for child, expected in PUBLISHED_PARAMETERS[name].items():
+        children = network.sampling if child == "sampling" else (child,)
+        found = sum(
+            parameter.numel()
+            for part in children
+            for parameter in network.get_submodule(part).parameters()
+        )
+        assert found == expected, child

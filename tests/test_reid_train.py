@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reid_people import write_people, write_synthetic
+from safetensors.torch import load_file
+
+from manifests.console import Console, Exit, UserError
+from manifests.io import read_images, read_synthetic
+from reid.dataset import load_training_set, select
+from reid.runs import read_run
+from reid.train import Batches, TrainSettings, learning_rate, start_from, train
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("synthetic"))
+
+
+def settings(images: Path, out: Path, **changes: object) -> TrainSettings:
+    plain = TrainSettings(
+        images=images,
+        out=out,
+        steps=6,
+        batch_size=8,
+        height=64,
+        width=32,
+        device="cpu",
+        checkpoint_every=2,
+        log_every=2,
+        score=False,
+    )
+    return plain.model_copy(update=changes)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "last.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_run_killed_in_the_middle_and_continued_equals_a_straight_run(
+    people, synthetic, tmp_path
+):
+    plan = {"synthetic": synthetic, "synthetic_share": 0.5, "steps": 8}
+    straight, killed = (settings(people, tmp_path / name, **plan) for name in ("a", "b"))
+    train(straight, QUIET)
+    program = (
+        "import sys; from manifests.console import Console; from reid.train import *;"
+        "train(TrainSettings.from_json(sys.argv[1]), Console(quiet=True))"
+    )
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, killed.to_json()],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    while not (killed.out / "last.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / "last.safetensors").exists()
+    train(killed, QUIET)
+    assert_same_weights(straight.out, killed.out)
+    lines = [json.loads(line) for line in (killed.out / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 8
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(people, tmp_path):
+    plans = [settings(people, tmp_path / name, steps=2) for name in ("a", "b")]
+    plans.append(settings(people, tmp_path / "c", steps=2, seed=1))
+    for plan in plans:
+        train(plan, QUIET)
+    assert_same_weights(plans[0].out, plans[1].out)
+    name = "classifier.weight"
+    assert not torch.equal(weights(plans[0].out)[name], weights(plans[2].out)[name])
+
+
+def test_a_batch_is_the_same_whichever_step_the_run_starts_from(people, synthetic, tmp_path):
+    images, made = read_images(people), read_synthetic(synthetic)
+    chosen = select(images, made, real_fraction=1.0, num_validation_people=0, data_seed=0)
+    data = load_training_set(chosen, made, (32, 64))
+    plan = settings(people, tmp_path, synthetic_share=0.25)
+    early, late = (Batches(data, plan, torch.device("cpu"), start) for start in (0, 4))
+    for one, other in zip(list(early)[4:], late, strict=True):
+        assert one.step == other.step
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    assert early.num_synthetic_seen == 6 * 2
+
+
+def test_a_finished_run_is_left_alone(people, tmp_path):
+    plan = settings(people, tmp_path / "run", steps=2)
+    train(plan, QUIET)
+    before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
+    assert train(plan, QUIET) is Exit.DONE
+    assert before == {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
+
+
+def test_other_settings_on_the_same_folder_are_refused_with_the_fields_that_differ(
+    people, tmp_path
+):
+    train(settings(people, tmp_path / "run", steps=2), QUIET)
+    with pytest.raises(UserError, match=r"batch_size: 8, now 4; learning_rate: 0\.\d+, now 0\.5"):
+        train(
+            settings(people, tmp_path / "run", steps=2, batch_size=4, learning_rate=0.5), QUIET
+        )
+
+
+def test_real_and_synthetic_images_of_a_person_share_his_label(people, synthetic):
+    images, made = read_images(people), read_synthetic(synthetic)
+    chosen = select(images, made, real_fraction=1.0, num_validation_people=0, data_seed=0)
+    data = load_training_set(chosen, made, (32, 64))
+    assert data.people == tuple(f"{person:04d}" for person in range(1, 7))
+    real = [data.people[label] for label in data.labels[~data.synthetic]]
+    drawn = [data.people[label] for label in data.labels[data.synthetic]]
+    assert real == chosen.train.strings("person_id")
+    assert drawn == [person for person in data.people for _ in range(2)]
+    assert data.pixels.shape == (24 + 12, 64, 32, 3)
+
+
+def test_a_fraction_keeps_every_person_and_validation_people_leave_nothing_behind(
+    people, synthetic
+):
+    images, made = read_images(people), read_synthetic(synthetic)
+    chosen = select(images, made, real_fraction=0.25, num_validation_people=2, data_seed=0)
+    kept = chosen.train.strings("person_id")
+    aside = set(chosen.validation.strings("person_id"))
+    assert len(kept) == len(set(kept)) == 4
+    assert len(aside) == 2
+    assert not aside & set(kept)
+    drawn = {made.strings("person_id")[row] for row in chosen.synthetic_rows}
+    assert drawn == set(kept)
+    assert len(chosen.validation) == 2 * 4
+
+
+def test_a_person_in_train_and_gallery_is_refused(people):
+    images = read_images(people)
+    column = images.table.schema.get_field_index("person_id")
+    names = images.strings("person_id")
+    row = images.strings("split").index("gallery")
+    names[row] = "0001"
+    field = images.table.schema.field(column)
+    import dataclasses
+
+    import pyarrow as pa
+
+    mixed = images.table.set_column(column, field, pa.array(names))
+    with pytest.raises(UserError, match="1 people stand in train and in gallery"):
+        select(
+            dataclasses.replace(images, table=mixed),
+            None,
+            real_fraction=1.0,
+            num_validation_people=0,
+            data_seed=0,
+        )
+
+
+def test_synthetic_images_of_strangers_are_refused(people, tmp_path):
+    strangers = read_synthetic(write_synthetic(tmp_path, num_train=8))
+    with pytest.raises(UserError, match="shows person 0007, who has no train image"):
+        select(
+            read_images(people),
+            strangers,
+            real_fraction=1.0,
+            num_validation_people=0,
+            data_seed=0,
+        )
+
+
+def test_a_truncated_image_fails_at_once_and_is_named(tmp_path):
+    images = write_people(tmp_path)
+    file = tmp_path / "images" / "0003_c1_train_1.jpg"
+    file.write_bytes(file.read_bytes()[:-100])
+    began = time.monotonic()
+    with pytest.raises(UserError, match=file.name):
+        train(settings(images, tmp_path / "run"), QUIET)
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_people_choose_the_best_weights(people, tmp_path):
+    plan = settings(people, tmp_path / "run", val_people=2, steps=4)
+    train(plan, QUIET)
+    assert (plan.out / "best.safetensors").exists()
+    assert read_run(plan.out).default_weights == "best"
+
+
+def test_a_diverged_run_stops_with_a_sentence(people, tmp_path):
+    with pytest.raises(UserError, match="the loss became (nan|inf)"):
+        train(
+            settings(people, tmp_path / "run", learning_rate=1e30, warmup=0.0, steps=4), QUIET
+        )
+
+
+def test_the_rate_rises_to_the_peak_and_falls():
+    rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    assert np.argmax(rates) == 10
+    assert max(rates) == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_training_starts_from_weights_of_another_number_of_people(people, tmp_path):
+    from reid.torchreid_adapter import build_model
+
+    given = build_model("osnet_x0_25", 20)
+    path = tmp_path / "given.pth"
+    state = {f"module.{name}": tensor for name, tensor in given.state_dict().items()}
+    torch.save({"state_dict": state, "rank1": np.float32(0.5), "epoch": 1}, path)
+    network = build_model("osnet_x0_25", 6)
+    assert start_from(network, path) == ["classifier.bias", "classifier.weight"]
+    assert torch.equal(network.state_dict()["conv1.conv.weight"], given.conv1.conv.weight)
+    with pytest.raises(UserError, match="tensors fit the network"):
+        start_from(build_model("resnet50", 6), path)

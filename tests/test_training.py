@@ -1,0 +1,195 @@
+"""The training loop and the folder of a run, on a few coloured images."""
+
+import copy
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from augment.generators.patn import Patn
+from augment.training.loop import LoopSettings, Trainer
+from augment.training.pairs import TrainingImages, index_pairs
+from augment.transfer import LinearTail, Pair
+from manifests.console import UserError
+
+TINY = Patn.Config(
+    base_width=4,
+    discriminator_width=4,
+    num_blocks=2,
+    pool_size=4,
+    features="none",
+    batch_size=2,
+    warmup_steps=2,
+    steps=4,
+)
+
+
+def made_up_images(num_people=3, images_each=4, seed=0):
+    rng = np.random.default_rng(seed)
+    count = num_people * images_each
+    pixels = rng.integers(0, 256, (count, 128, 64, 3), dtype=np.uint8)
+    joints = rng.uniform([0, 0], [63, 127], (count, 18, 2)).astype(np.float32)
+    people = [f"{row // images_each:04d}" for row in range(count)]
+    return TrainingImages(pixels, joints, people)
+
+
+def trainer(config=TINY, **settings):
+    torch.manual_seed(0)
+    loop = LoopSettings(precision="float32", **settings)
+    return Trainer(Patn(config), made_up_images(), loop, torch.device("cpu"))
+
+
+def equal_states(first, second):
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(
+            equal_states(first[key], second[key]) for key in first
+        )
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal_states, first, second))
+    return first == second
+
+
+def test_every_ordered_pair_of_a_person_is_drawn_about_equally_often():
+    joints = np.zeros((5, 18, 2), np.float32)
+    joints[4, 2] = np.nan
+    index = index_pairs(["a", "b", "a", "a", "a"], joints)
+    assert index.num_pairs == 6
+    drawn = index.draw(0, 0, 6_000)
+    found, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert found.tolist() == [[0, 2], [0, 3], [2, 0], [2, 3], [3, 0], [3, 2]]
+    assert counts.min() > 850  # five standard deviations below 1,000
+
+
+def test_pairs_of_a_step_follow_from_seed_step_and_rank_alone():
+    index = made_up_images().index
+    assert np.array_equal(index.draw(1, 7, 8, 0), index.draw(1, 7, 8, 0))
+    for other in (index.draw(2, 7, 8, 0), index.draw(1, 8, 8, 0), index.draw(1, 7, 8, 1)):
+        assert not np.array_equal(index.draw(1, 7, 8, 0), other)
+
+
+def test_people_without_two_poses_cannot_be_trained_on():
+    with pytest.raises(UserError, match="none with two"):
+        index_pairs(["a", "b"], np.zeros((2, 18, 2), np.float32))
+
+
+def test_a_run_stopped_anywhere_and_resumed_equals_a_straight_run():
+    straight = trainer()
+    states = [copy.deepcopy(straight.state()) for _ in straight.steps()]
+    assert straight.step == 6
+    for stop in (1, 2, 3, 5):  # before, at and after the change of stage
+        resumed = trainer()
+        resumed.restore(states[stop - 1])
+        for _ in resumed.steps():
+            pass
+        assert equal_states(resumed.state(), states[-1]), f"stopped after {stop} steps"
+
+
+def test_only_the_parameters_of_a_phase_move():
+    run = trainer(TINY.model_copy(update={"warmup_steps": 1, "steps": 1}))
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    next(run.steps())
+    moved = {
+        name.split(".")[0]
+        for name, value in run.network.named_parameters()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {"image_encoder", "pose_encoder", "blocks", "decoder"}
+
+
+def test_one_update_equals_a_written_out_adam_step():
+    config = TINY.model_copy(update={"warmup_steps": 1, "dropout": 0.0})
+    run = trainer(config, channels_last=False)
+    torch.manual_seed(0)
+    plain = Patn(config).train()
+    pair: Pair = run.images.draw(0, 0, config.batch_size)
+    outputs = plain.run(pair, "reconstruction")
+    loss = 10.0 * (outputs["fake"] - pair.target).abs().mean()
+    loss.backward()
+    terms = next(run.steps())
+    torch.testing.assert_close(terms["reconstruction/l1"], loss.detach())
+    after = dict(run.network.named_parameters())
+    for name, value in plain.named_parameters():
+        if name.split(".")[0] not in plain.sampling:
+            continue
+        # Adam's first step: m/(1-b1) = g, sqrt(v/(1-b2)) = |g|.
+        step = 2e-4 * value.grad / (value.grad.abs() + 1e-8)
+        # Gradients near 1e-8 are divided by an equally small number: rounding shows.
+        torch.testing.assert_close(after[name], value - step, rtol=0, atol=2e-6)
+
+
+def test_a_phase_that_does_not_reach_its_parameters_is_an_error():
+    run = trainer()
+    run.network.losses = lambda phase, pair, outputs: {
+        "l1": run.network.decoder(outputs["features"]).mean()
+    }
+    run.network.run = lambda pair, stage: {"features": torch.zeros(2, 16, 32, 16)}
+    with pytest.raises(RuntimeError, match=r"'reconstruction' trains image_encoder\.1\.weight"):
+        next(run.steps())
+
+
+def test_the_learning_rate_falls_to_zero_in_the_last_epoch():
+    schedule = LinearTail(epoch_steps=125, constant_epochs=500, tail_epochs=200)
+    assert schedule.factor(0) == schedule.factor(498 * 125) == 1.0
+    assert schedule.factor(499 * 125) == pytest.approx(200 / 201)
+    assert schedule.factor(87_499) == 0.0
+
+
+def test_published_stages_are_the_defaults():
+    (stage,) = Patn(Patn.Config(base_width=2, discriminator_width=2, features="none")).stages()
+    assert (stage.steps, stage.batch_size) == (87_500, 32)
+    assert [phase.name for phase in stage.phases] == ["generator", "appearance", "shape"]
+    schedule = stage.phases[0].schedule
+    assert schedule == LinearTail(epoch_steps=125, constant_epochs=500, tail_epochs=200)
+
+
+TRAIN = [
+    sys.executable, "-m", "augment.cli", "train", "--config.base-width", "4",
+    "--config.discriminator-width", "4", "--config.num-blocks", "1", "--config.pool-size", "2",
+    "--config.features", "none", "--config.batch-size", "2", "--config.steps", "12",
+    "--save-every", "3", "--log-every", "2", "--samples-every", "12",
+]  # fmt: skip
+
+
+def test_a_run_killed_and_started_again_ends_in_the_same_bytes(tiny_images, tiny_root, tmp_path):
+    images = str(tiny_root / "images.parquet")
+
+    def command(out):
+        return [*TRAIN, "--images", images, "--out", str(tmp_path / out)]
+
+    subprocess.run(command("straight"), check=True, capture_output=True)
+    killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL)
+    state = tmp_path / "killed" / "state.pt"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "_SUCCESS").exists()
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    for name in ("weights.safetensors", "samples/step-000012.png"):
+        assert (tmp_path / "killed" / name).read_bytes() == (
+            tmp_path / "straight" / name
+        ).read_bytes()
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    ]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
+    out = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
+    short = [*TRAIN, "--config.steps", "3"]
+    subprocess.run([*short, *out], check=True, capture_output=True)
+    other = subprocess.run([*short, *out, "--seed", "1"], check=False, capture_output=True)
+    assert other.returncode == 2
+    assert "seed was 0, now 1" in other.stderr.decode()
+    again = subprocess.run([*short, *out], check=False, capture_output=True)
+    assert (again.returncode, b"already complete" in again.stderr) == (0, True)
