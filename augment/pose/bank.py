@@ -75,7 +75,9 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
             raise UserError(f"row '{name}' of the images: found no {column}, expected pixels")
         sizes[:, 0, place] = values.to_numpy()
     # In double precision, so that poses of images that fit stay exactly as they are.
-    return ((images.keypoints().astype(np.float64) + 0.5) * (np.asarray(size) / sizes) - 0.5).astype(np.float32)
+    return (
+        (images.keypoints().astype(np.float64) + 0.5) * (np.asarray(size) / sizes) - 0.5
+    ).astype(np.float32)
 
 
 def _digest(
