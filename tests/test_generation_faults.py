@@ -78,7 +78,7 @@ def forked(function: Callable[[], int]) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         code = Exit.REFUSED
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a child must never return into the parent's tests
         traceback.print_exc()
         code = Exit.BUG
     os._exit(code)
@@ -304,7 +304,7 @@ def test_a_shard_of_another_run_is_refused_and_left_alone(people, tmp_path, stra
     (out / "_SUCCESS").unlink()
     foreign = stranger.read_bytes()
 
-    with pytest.raises(UserError, match="part-000002.parquet: a shard of another run"):
+    with pytest.raises(UserError, match=r"part-000002\.parquet: a shard of another run"):
         run(people, out)
 
     assert stranger.read_bytes() == foreign

@@ -136,7 +136,7 @@ def test_another_run_is_refused_with_the_fields_that_differ(tmp_path):
 def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
 
-    with pytest.raises(UserError, match="found 'thesis.tex' and no run.json"):
+    with pytest.raises(UserError, match=r"found 'thesis\.tex' and no run\.json"):
         begin(tmp_path, RUN, {})
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -250,7 +250,7 @@ def test_rows_that_stand_twice_are_refused(out):
     table = pq.read_table(shards.shard_file(out, 1))
     shards.publish(out, run, 2, table.replace_schema_metadata(None), "cpu")
 
-    with pytest.raises(UserError, match="part-000002.parquet: rows stand twice or out of order"):
+    with pytest.raises(UserError, match=r"part-000002\.parquet: rows stand twice or out of order"):
         shards.finalise(out, run, "")
 
 
@@ -259,7 +259,7 @@ def test_rows_that_stand_twice_in_one_shard_are_refused(out):
     table = pq.read_table(shards.shard_file(out, 1)).replace_schema_metadata(None)
     shards.publish(out, run, 1, table.take([0, 1, 1, 2]), "cpu")
 
-    with pytest.raises(UserError, match="part-000001.parquet: rows stand twice or out of order"):
+    with pytest.raises(UserError, match=r"part-000001\.parquet: rows stand twice or out of order"):
         shards.finalise(out, run, "")
 
 

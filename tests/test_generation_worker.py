@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -215,7 +216,7 @@ def test_a_source_that_changed_since_it_was_indexed_is_an_error(people, tmp_path
 def test_on_error_fail_ends_the_job_without_a_mark_of_success(people, tmp_path):
     truncate(people, "0003_c1s1_000000_01.jpg")
 
-    with pytest.raises(UserError, match="--on-error fail: 0003_c1s1_000000_01.jpg: the JPEG"):
+    with pytest.raises(UserError, match=r"--on-error fail: 0003_c1s1_000000_01\.jpg: the JPEG"):
         run(people, tmp_path / "out", on_error="fail")
 
     assert not (tmp_path / "out/_SUCCESS").exists()
@@ -234,7 +235,7 @@ def test_a_source_is_decoded_once_for_all_poses_of_its_person(people, tmp_path, 
 
 
 class Counting(trivial.Trivial):
-    sizes = []
+    sizes: ClassVar[list[int]] = []
 
     def generate(self, condition, noise=None):
         Counting.sizes.append(len(condition.image))

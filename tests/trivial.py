@@ -59,7 +59,7 @@ def table_of(rows, joints, root):
     return Images(table.set_column(place, IMAGES.field("keypoints"), column), Path(root), {})
 
 
-def made_up(num_people=4, images_per_person=3, split="train", first=2, seed=0, root="."):
+def made_up(num_people=4, images_per_person=3, *, split="train", first=2, seed=0, root="."):
     """Return an images table without files: names of Market-1501, random complete poses."""
     generator = np.random.default_rng(seed)
     rows = [
