@@ -14,6 +14,7 @@ from augment.checkpoints import store
 from augment.devices import device_class, has_bf16, pick_device
 from augment.generation import shards
 from augment.generation.card import card
+from augment.generation.people import made_up_people
 from augment.generation.run import (
     Content,
     Encoding,
@@ -40,6 +41,7 @@ from manifests.settings import Frozen
 Auto = Literal["auto"]
 
 DEFAULT_WEIGHTS: Final = "patn-market1501"
+SAMPLE_WEIGHTS: Final = "patn-sample"
 CPU_BATCH_SIZE: Final = 16
 GPU_BATCH_SIZE: Final = 256
 
@@ -48,11 +50,13 @@ class GenerateSettings(Frozen):
     """Make images of the same people in other poses."""
 
     images: Path | None = None
-    """Images table whose train rows give the people (made by 'augment index')."""
+    """Images table whose train rows give the people (made by 'augment index'); default: made-up
+    people, drawn beside OUT."""
     out: Path = Path("synthetic")
     """Folder of the run; the same command again goes on where it stopped."""
     weights: str | None = None
-    """Name of shipped weights, or a file; default: patn-market1501."""
+    """Name of shipped weights, or a file; default: patn-market1501, for made-up people
+    patn-sample."""
     per_id: int = 10
     """Images per person."""
     poses: Path | None = None
@@ -154,8 +158,7 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
     Raises:
         UserError: If a table is bad or the bank too small.
     """
-    if settings.images is None:
-        raise UserError("--images: found nothing, expected a table that 'augment index' made")
+    assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
     # The poses' own images are never opened, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
@@ -199,6 +202,10 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
 
 def _generate(settings: GenerateSettings, console: Console, weights: Weights | None) -> Exit:
     worker = jobs.who_am_i(settings.worker, os.environ, settings.num_workers)
+    if settings.images is None:
+        images = made_up_people(settings.out, console)
+        name = settings.weights or SAMPLE_WEIGHTS
+        settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
     height, width = weights.image_size
     plan = plan_of(settings, (width, height))
@@ -346,8 +353,8 @@ def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
         rows=rows,
         people=len(plan.people),
         shards=run.num_shards,
-        megabytes=round(rows * bytes_per_row / 1e6, 1),
-        seconds=round(rows * seconds, 1),
+        megabytes=round(rows * bytes_per_row / 1e6, 3),
+        seconds=round(rows * seconds, 3),
     )
     return Exit.DONE
 

@@ -38,12 +38,9 @@ class Status(Frozen):
 
     def text(self) -> str:
         """Return the same for people."""
-        lines = [
-            (
-                f"{'finished' if self.finished else 'not finished'}: {self.shards_complete:,} of "
-                f"{self.shards:,} shards, {self.rows_complete:,} of {self.rows:,} rows"
-            ),
-        ]
+        how_far = "finished" if self.finished else "not finished"
+        parts = f"{self.shards_complete:,} of {self.shards:,} shards"
+        lines = [f"{how_far}: {parts}, {self.rows_complete:,} of {self.rows:,} rows"]
         if self.rows_failed:
             lines.append(f"{self.rows_failed:,} rows failed; --retry-failed makes them again")
         if self.shards_damaged:

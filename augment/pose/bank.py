@@ -66,7 +66,7 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
     Raises:
         UserError: If a row has no width or height.
     """
-    sizes = np.empty((len(images), 1, 2), np.float32)
+    sizes = np.empty((len(images), 1, 2))
     for place, column in enumerate(("width", "height")):
         values = images.table[column]
         if values.null_count:
@@ -74,8 +74,10 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
             name = images.strings("image_id")[row]
             raise UserError(f"row '{name}' of the images: found no {column}, expected pixels")
         sizes[:, 0, place] = values.to_numpy()
-    scale = np.asarray(size, np.float32) / sizes
-    return (images.keypoints() + np.float32(0.5)) * scale - np.float32(0.5)
+    # In double precision, so that poses of images that fit stay exactly as they are.
+    return (
+        (images.keypoints().astype(np.float64) + 0.5) * (np.asarray(size) / sizes) - 0.5
+    ).astype(np.float32)
 
 
 def _digest(

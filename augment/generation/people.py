@@ -1,0 +1,27 @@
+"""Made-up people for whoever has no data at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manifests import io, market1501
+from manifests.console import Console
+from manifests.sample import KEYPOINT_FILES, SampleSettings, draw_data_set
+
+
+def made_up_people(out: Path, console: Console) -> Path:
+    """Return the images table of made-up people beside a run's folder, drawn if not yet there.
+
+    Raises:
+        UserError: If the place holds something else or cannot be written.
+    """
+    folder = out.with_name(f"{out.name}-people")
+    table = folder / "images.parquet"
+    if not table.exists():
+        console.say(
+            f"no --images: drawing made-up people into {folder}", event="sample", folder=str(folder)
+        )
+        draw_data_set(folder, SampleSettings())
+        files = [folder / name for name in KEYPOINT_FILES.values()]
+        io.write_images(market1501.index(folder, files)[0], table)
+    return table

@@ -1,0 +1,124 @@
+"""Networks made ready for sampling."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from augment.generation.sampler import fold_batch_norms, noise_of, prepare_for_sampling
+from augment.generators.patn import Patn
+from augment.pose.pose import Pose
+from augment.transfer import Condition
+from manifests.draws import draws
+
+FOLDING_TOLERANCE = 1e-5
+"""Folding only reorders a multiplication; images span [-1, 1]."""
+
+
+def trained_norms(network):
+    """Give batch norms statistics as if they had been trained."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.2, 0.2),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+    return network
+
+
+@pytest.fixture
+def patn():
+    torch.manual_seed(0)
+    config = Patn.Config(base_width=8, num_blocks=2, discriminator_width=4, features="none")
+    return trained_norms(Patn(config)).eval()
+
+
+@pytest.fixture
+def condition():
+    generator = torch.Generator().manual_seed(1)
+    joints = 64 * torch.rand(4, 18, 2, generator=generator)
+    image = 2 * torch.rand(2, 3, 128, 64, generator=generator) - 1
+    return Condition(image, Pose(joints[:2]), Pose(joints[2:]))
+
+
+def test_a_prepared_network_makes_the_same_images(patn, condition):
+    with torch.inference_mode():
+        before = patn.generate(condition)
+        after = prepare_for_sampling(patn, "float32").generate(condition)
+
+    assert before.std() > 0.01
+    assert (after - before).abs().max() <= FOLDING_TOLERANCE
+
+
+def test_every_batch_norm_behind_a_convolution_is_folded(patn):
+    expected = sum(isinstance(module, nn.BatchNorm2d) for module in patn.modules())
+
+    assert fold_batch_norms(patn) == expected
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in patn.modules())
+
+
+def test_names_and_places_of_layers_stay(patn):
+    names = [name for name, _ in patn.named_modules()]
+
+    fold_batch_norms(patn)
+
+    assert [name for name, _ in patn.named_modules()] == names
+
+
+def test_batch_norms_behind_something_else_stay():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+
+    assert fold_batch_norms(network) == 0
+    assert isinstance(network[2], nn.BatchNorm2d)
+
+
+def test_batch_norms_that_use_the_batch_stay():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+
+    assert fold_batch_norms(network.eval()) == 0
+
+
+def test_bf16_rounds_convolutions_and_leaves_the_rest(patn):
+    prepared = prepare_for_sampling(patn, "bf16")
+
+    kinds = {
+        type(module).__name__: parameter.dtype
+        for module in prepared.modules()
+        for parameter in module.parameters(recurse=False)
+    }
+    assert set(kinds.values()) == {torch.bfloat16}
+    assert set(kinds) >= {"Conv2d", "ConvTranspose2d"}
+
+
+def test_noise_follows_from_the_seed_of_the_row_alone():
+    seeds = draws(0, "rows", 6)
+
+    together = noise_of(seeds, 5)
+
+    assert together.shape == (6, 5)
+    assert torch.equal(noise_of(seeds[3:4], 5), together[3:4])
+
+
+def test_golden_noise():
+    np.testing.assert_allclose(
+        noise_of(np.array([0, 2**64 - 1], np.uint64), 2).numpy(),
+        [[1.5195527, 0.55061656], [-1.7481266, -0.6791829]],
+        rtol=1e-6,  # the last bit of the logarithm and cosine is the C library's
+    )
+
+
+def test_noise_is_standard_normal():
+    noise = noise_of(draws(0, "rows", 2_000), 10)
+
+    # Five standard errors of 20,000 numbers.
+    assert abs(noise.mean()) < 5 / 20_000**0.5
+    assert abs(noise.std() - 1) < 5 / (2 * 20_000) ** 0.5
+    assert abs((noise.abs() < 1).float().mean() - 0.6827) < 0.017
+
+
+def test_systems_without_noise_get_none():
+    assert noise_of(draws(0, "rows", 3), 0) is None
