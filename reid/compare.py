@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,9 @@ from reid.report import Scored, read_scored
 from reid.runs import REPORT, differences
 from reid.statistics import Difference, holm, paired_difference
 
+_ONE_SEED: Final = (
+    "**ONE SEED: the noise of training is not in these intervals; a second seed may turn them.**"
+)
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
@@ -30,7 +34,8 @@ class CompareSettings(Frozen):
     """
 
     arms: Positional[tuple[str, ...]]
-    """The baseline, then the others."""
+    """The baseline, then the others: each a run, a folder of runs (its seeds) or a quoted pattern,
+    if need be with NAME= before it."""
     markdown: Path | None = None
     """Also write the table to this file."""
 
@@ -87,10 +92,23 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     arms = [read_arm(text) for text in settings.arms]
     check_alike(arms)
     baseline, *others = arms
-    text = markdown(baseline, compare_arms(baseline, others))
+    comparisons = compare_arms(baseline, others)
+    text = markdown(baseline, comparisons)
     if settings.markdown is not None:
         write_bytes(text.encode(), settings.markdown)
-    console.say(text.rstrip(), event="comparison")
+    sys.stdout.write(text)
+    for comparison in comparisons:
+        gain = comparison.mean_average_precision
+        console.say(
+            f"{comparison.arm.name} against {baseline.name}: {_meaning(gain, baseline)}",
+            event="comparison",
+            baseline=baseline.name,
+            arm=comparison.arm.name,
+            mean=gain.mean,
+            low=gain.low,
+            high=gain.high,
+            p=comparison.p_value,
+        )
     return Exit.DONE
 
 
@@ -195,11 +213,7 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     )
     smallest = min(len(arm.runs) for arm in [baseline, *(c.arm for c in comparisons)])
     if smallest == 1:
-        lines += [
-            "",
-            "**ONE SEED: the noise of training is not in these intervals; a second seed may turn "
-            "them.**",
-        ]
+        lines += ["", _ONE_SEED]
     return "\n".join(lines) + "\n"
 
 
@@ -220,21 +234,25 @@ def _interval(difference: Difference) -> str:
 def _verdict(comparison: Comparison, baseline: Arm) -> str:
     gain = comparison.mean_average_precision
     name = comparison.arm.name
-    if gain.is_null:
-        meaning = "compatible with no effect"
-    else:
-        meaning = f"{'better' if gain.mean > 0 else 'worse'} than '{baseline.name}'"
     changed = differences(
         baseline.runs[0].recipe | {"seed": None}, comparison.arm.runs[0].recipe | {"seed": None}
     )
     return (
-        f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: {meaning}. "
+        f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: "
+        f"{_meaning(gain, baseline)}. "
         f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
     )
 
 
+def _meaning(gain: Difference, baseline: Arm) -> str:
+    if gain.is_null:
+        return "compatible with no effect"
+    seeds = " for this one seed" if gain.num_seeds == 1 else ""
+    return f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}{seeds}"
+
+
 def _short(change: str) -> str:
-    name = change.split(":")[0]
+    name = change.partition(":")[0]
     return name.removesuffix("_sha256") if name.endswith("_sha256") else change
 
 
@@ -245,6 +263,3 @@ def _table(rows: list[list[str]]) -> list[str]:
         for row in rows
     ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-__all__: list[Any] = ["CompareSettings", "compare"]

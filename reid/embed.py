@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from reid.runs import Run, Which
 from reid.torchreid_adapter import build_model
 
 Device = Literal["auto", "cpu", "cuda"]
+
+_BATCH_SIZE: Final = 128
 
 
 class Embedder(nn.Module):
@@ -41,11 +43,10 @@ class Embedder(nn.Module):
 def embed(
     network: nn.Module,
     images: UInt8[np.ndarray, "rows height width 3"],
-    *,
-    flip_test: bool,
-    batch_size: int,
-    console: Console,
     label: str,
+    console: Console,
+    *,
+    flip_test: bool = False,
 ) -> Float[np.ndarray, "rows width"]:
     """Return the features of every image in float32; the network is left in evaluation mode.
 
@@ -58,8 +59,8 @@ def embed(
     device = next(network.parameters()).device
     parts: list[Tensor] = []
     with console.progress(label, len(images)) as bar:
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size]).to(device)
+        for start in range(0, len(images), _BATCH_SIZE):
+            batch = torch.from_numpy(images[start : start + _BATCH_SIZE]).to(device)
             inputs = normalise(batch)
             features = network(inputs)
             if flip_test:
@@ -96,4 +97,6 @@ def load_network(run: Run, which: Which) -> nn.Module:
         )
     network = build_model(run.recipe["model"], len(run.facts["people"]))
     network.load_state_dict(load_file(path))
-    return network.eval().to(memory_format=torch.channels_last)
+    network.eval()
+    # torch's own annotations leave this form of ``to`` out.
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -27,6 +27,9 @@ query's own image is, for data of a single camera."""
 
 Distance = Literal["cosine", "euclidean"]
 
+Measure = Callable[[slice], Float[np.ndarray, "chunk gallery"]]
+"""From a slice of queries to their distances."""
+
 NUM_RANKS: Final = 50
 _CHUNK: Final = 256
 _THREADS: Final = 2
@@ -82,7 +85,7 @@ class Ranking:
 
 
 def rank(
-    distances: Float[np.ndarray, "query gallery"],
+    distances: Float[np.ndarray, "query gallery"] | Measure,
     query: Labels,
     gallery: Labels,
     protocol: Protocol = "market1501",
@@ -98,42 +101,31 @@ def rank(
     >>> rank(np.array([[0.1, 0.2, 0.0]]), query, gallery).average_precision
     array([0.5])
 
+    Args:
+        distances: The matrix, or what gives the rows of a slice (see ``distance_of``).
+        query: One entry per row.
+        gallery: One entry per column.
+        protocol: Which gallery images a query ignores.
+
     Raises:
         ValueError: If no query has a match, or a distance is not finite.
     """
+    if not isinstance(distances, np.ndarray):
+        return _rank(distances, query, gallery, protocol)
     if distances.shape != (len(query), len(gallery)):
-        raise ValueError(
-            f"distances are {distances.shape}, expected {(len(query), len(gallery))}"
-        )
-    return _rank(lambda rows: distances[rows], query, gallery, protocol)
-
-
-def rank_features(
-    query_features: Float[np.ndarray, "query width"],
-    gallery_features: Float[np.ndarray, "gallery width"],
-    query: Labels,
-    gallery: Labels,
-    protocol: Protocol = "market1501",
-    distance: Distance = "cosine",
-) -> Ranking:
-    """Rank by the distance of features; see ``rank``.
-
-    ``cosine`` is one minus the cosine of the angle, ``euclidean`` the squared Euclidean distance
-    (same order as the plain one).
-
-    Raises:
-        ValueError: If no query has a match, or a feature is not finite.
-    """
-    measure = distance_of(query_features, gallery_features, distance)
-    return _rank(measure, query, gallery, protocol)
+        raise ValueError(f"distances are {distances.shape}, expected {(len(query), len(gallery))}")
+    return _rank(distances.__getitem__, query, gallery, protocol)
 
 
 def distance_of(
     query_features: Float[np.ndarray, "query width"],
     gallery_features: Float[np.ndarray, "gallery width"],
     distance: Distance,
-) -> Callable[[slice], Float[np.ndarray, "chunk gallery"]]:
+) -> Measure:
     """Return the function that gives the distances of a slice of queries.
+
+    ``cosine`` is one minus the cosine of the angle, ``euclidean`` the squared Euclidean distance,
+    which has the order of the plain one.
 
     Raises:
         ValueError: If a feature is not finite.
@@ -184,9 +176,7 @@ class _Matches:
         return cls(starts, rows, ignored)
 
 
-def _rank(
-    measure: Callable[[slice], np.ndarray], query: Labels, gallery: Labels, protocol: Protocol
-) -> Ranking:
+def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) -> Ranking:
     is_junk = np.asarray(gallery.people == JUNK)
     is_person = np.asarray(query.people != JUNK)
     matches = _Matches.of(query, gallery, protocol)
@@ -247,5 +237,3 @@ def _measures(own: np.ndarray, kept: np.ndarray) -> tuple[float, ...]:
     block_hits = hits - np.searchsorted(own, own, side="left")
     ties = int((block > block_hits).sum())
     return float(average), float(trapezoid), count / int(end[-1]), int(place[0]), count, ties
-
-

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 from manifests.console import UserError
 from manifests.io import write_table
 from manifests.schema import DISTRACTOR, JUNK
-from reid.ranking import Distance, Labels, Protocol, Ranking
+from reid.ranking import Labels, Ranking
 from reid.runs import QUERIES, REPORT, write_json
 
 RANKS: Final = (1, 5, 10, 20)
@@ -38,24 +38,18 @@ QUERY_TABLE: Final = pa.schema(
 """One row per query that has a match."""
 
 
-def protocol_block(
-    query: Labels,
-    gallery: Labels,
-    *,
-    protocol: Protocol,
-    distance: Distance,
-    flip_test: bool,
-    size: tuple[int, int],
-) -> dict[str, Any]:
-    """Return what two reports must share to be compared."""
+def protocol_block(query: Labels, gallery: Labels, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two reports must share to be compared.
+
+    Args:
+        query: Who was searched for.
+        gallery: Where, junk included.
+        choices: The rule, the distance, the flip test, width and height.
+    """
     return {
-        "rule": protocol,
-        "distance": distance,
+        **choices,
         "average_precision": "non-interpolated",
         "feature": "the network's output in evaluation mode",
-        "flip_test": flip_test,
-        "width": size[0],
-        "height": size[1],
         "query": _split_block(query),
         "gallery": _split_block(gallery),
     }
@@ -89,9 +83,7 @@ def scores(ranking: Ranking) -> dict[str, float]:
     }
 
 
-def write_report(
-    folder: Path, facts: Mapping[str, Any], ranking: Ranking, query: Labels
-) -> None:
+def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query: Labels) -> None:
     """Write both files; ``report.json`` comes last and says that the other is whole."""
     names = np.asarray(query.images)
     rows = ranking.queries

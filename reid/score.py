@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field
 from tyro.conf import Positional
 
 from manifests.console import Console, Exit, UserError
@@ -18,7 +17,7 @@ from manifests.schema import JUNK
 from manifests.settings import Frozen
 from reid.dataset import labels_of
 from reid.embed import Device, choose_device, embed, load_network
-from reid.ranking import Distance, Protocol, rank_features
+from reid.ranking import Distance, Protocol, distance_of, rank
 from reid.report import protocol_block, scores, write_report
 from reid.runs import read_run
 
@@ -40,8 +39,6 @@ class ScoreSettings(Frozen):
     """Average the features of an image and its mirror image."""
     which: Literal["auto", "last", "best"] = "auto"
     """Weights to score: auto is best where the run set validation people aside, else last."""
-    batch_size: Annotated[int, Field(gt=0)] = 128
-    """Images per forward pass."""
     device: Device = "auto"
     """auto is cuda where there is one."""
 
@@ -69,10 +66,9 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
         return embed(
             network,
             read_all(part, size),
+            label,
+            console,
             flip_test=settings.flip_test,
-            batch_size=settings.batch_size,
-            console=console,
-            label=label,
         )
 
     query_labels, every_label = labels_of(query), labels_of(gallery)
@@ -83,14 +79,8 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
     gallery_features = features(gallery.take(ranked), "gallery")
     began = time.perf_counter()
     try:
-        ranking = rank_features(
-            query_features,
-            gallery_features,
-            query_labels,
-            gallery_labels,
-            settings.protocol,
-            settings.distance,
-        )
+        measure = distance_of(query_features, gallery_features, settings.distance)
+        ranking = rank(measure, query_labels, gallery_labels, settings.protocol)
     except ValueError as error:
         raise UserError(
             f"{settings.images}: {error}; with a single camera use --protocol all-cameras"
@@ -102,10 +92,13 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
         "protocol": protocol_block(
             query_labels,
             every_label,
-            protocol=settings.protocol,
-            distance=settings.distance,
-            flip_test=settings.flip_test,
-            size=size,
+            {
+                "rule": settings.protocol,
+                "distance": settings.distance,
+                "flip_test": settings.flip_test,
+                "width": size[0],
+                "height": size[1],
+            },
         ),
         "ranking_seconds": round(seconds, 3),
     }

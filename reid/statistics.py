@@ -55,7 +55,6 @@ def paired_difference(
     *,
     same_seeds: bool = False,
     num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> Difference:
     """Return the mean of ``other`` minus ``baseline`` over seeds and queries, with its interval.
 
@@ -73,15 +72,12 @@ def paired_difference(
     """
     left, counts = per_person(baseline, people)
     right, _ = per_person(other, people)
-    generator = np.random.Generator(np.random.Philox(seed))
+    generator = np.random.Generator(np.random.Philox(0))
     num_people = len(counts)
     weights = generator.multinomial(
         num_people, np.full(num_people, 1 / num_people), size=num_resamples
     ).astype(np.float64)
-    if same_seeds:
-        arms = [right - left]
-    else:
-        arms = [right, -left]
+    arms = [right - left] if same_seeds else [right, -left]
     total = np.zeros(num_resamples)
     for arm in arms:
         middle = arm.mean(axis=0)

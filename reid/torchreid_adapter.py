@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Sized
 from functools import cache
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
@@ -60,7 +60,8 @@ def version() -> str:
 
 def model_names() -> list[str]:
     """Return the names that ``build_model`` knows, sorted."""
-    return sorted(import_module(_torchreid().__name__ + ".models").__model_factory)
+    models = import_module(_torchreid().__name__ + ".models")
+    return sorted(vars(models)["__model_factory"])
 
 
 def build_model(
@@ -79,10 +80,9 @@ def build_model(
     if name not in names:
         raise UserError(f"torchreid has no network '{name}'; it has {', '.join(names)}")
     with _muted():
-        network = models.build_model(
+        return models.build_model(
             name, num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=False
         )
-    return network
 
 
 def train(network: nn.Module, batches: Sized, step: Callable[[Any], None]) -> None:
@@ -126,11 +126,8 @@ def evaluate_rank(
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[None]:
+def _muted() -> Generator[None]:
     """Keep torchreid's prints and its advice about Cython away from the user."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-__all__: Sequence[str] = ["build_model", "evaluate_rank", "model_names", "train", "version"]

@@ -37,7 +37,7 @@ from reid.dataset import Selection, TrainingSet, labels_of, load_training_set, s
 from reid.embed import Device, choose_device, embed
 from reid.losses import smoothed_cross_entropy
 from reid.mixing import Mixture, mixture
-from reid.ranking import rank_features
+from reid.ranking import distance_of, rank
 from reid.runs import FACTS, LOG, STATE, Run, differences, read_run, versions, write_json
 from reid.score import ScoreSettings, score
 
@@ -140,9 +140,7 @@ class Batches:
         self._pixels = torch.from_numpy(data.pixels).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
         synthetic = torch.from_numpy(data.synthetic)
-        smoothing = torch.where(
-            synthetic, settings.synthetic_smoothing, settings.label_smoothing
-        )
+        smoothing = torch.where(synthetic, settings.synthetic_smoothing, settings.label_smoothing)
         weight = torch.from_numpy(data.weight)
         self._smoothing = smoothing.to(device)
         self._weight = torch.where(synthetic, weight * settings.synthetic_weight, weight).to(device)
@@ -168,9 +166,7 @@ class Batches:
             self._settings.augmentation,
             torch.Generator().manual_seed(seed),
         )
-        return Batch(
-            step, images, self._labels[index], self._smoothing[index], self._weight[index]
-        )
+        return Batch(step, images, self._labels[index], self._smoothing[index], self._weight[index])
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -197,22 +193,29 @@ def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.A
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
+def compiled(network: nn.Module) -> Callable[[Tensor], Any]:
+    """Return the network compiled, or as it is where compilation fails (no C++ compiler)."""
+    dynamo: Any = import_module("torch._dynamo")
+    dynamo.config.suppress_errors = True
+    return torch.compile(network)
+
+
 class Trainer:
     """The state of a run in memory: network, optimiser, steps done."""
 
     def __init__(
         self, network: nn.Module, settings: TrainSettings, folder: Path, device: torch.device
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)
+        # torch's own annotations leave this form of ``to`` out.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network.to(device)
         self.optimizer = make_optimizer(network, settings)
         self.done = 0
         self.best = -math.inf
         self._settings = settings
         self._folder = folder
         self._device = device
-        self._forward: Callable[[Tensor], Any] = (
-            torch.compile(network) if settings.compile else network
-        )
+        self._forward: Callable[[Tensor], Any] = compiled(network) if settings.compile else network
 
     def update(self, batch: Batch) -> Float[Tensor, ""]:
         """Take one optimiser step and return its loss."""
@@ -438,16 +441,11 @@ def _validator(
     labels = labels_of(selection.validation)
 
     def validate() -> None:
-        features = embed(
-            trainer.network,
-            images,
-            flip_test=False,
-            batch_size=settings.batch_size,
-            console=console,
-            label="validation",
-        )
+        features = embed(trainer.network, images, "validation", console)
         trainer.network.train()
-        value = rank_features(features, features, labels, labels).mean_average_precision
+        value = rank(
+            distance_of(features, features, "cosine"), labels, labels
+        ).mean_average_precision
         console.say(
             f"step {trainer.done:,}: validation mAP {value:.1%}",
             event="validation",

@@ -43,5 +43,5 @@ def test_a_batch_may_be_larger_than_all_rows():
 
 
 def test_a_share_of_rows_that_are_not_there_is_refused():
-    with pytest.raises(UserError, match="needs 8 synthetic rows .* found no synthetic row"):
+    with pytest.raises(UserError, match=r"needs 8 synthetic rows .* found no synthetic row"):
         mixture(np.zeros(30, bool), 16, 0.5, seed=0)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from manifests.schema import DISTRACTOR, JUNK
-from reid.ranking import Labels, Ranking, rank, rank_features
+from reid.ranking import Labels, Ranking, distance_of, rank
 from reid.torchreid_adapter import evaluate_rank
 
 # Sums of the same float64 terms in another order.
@@ -169,12 +169,12 @@ def test_distances_and_features_that_are_not_finite_are_refused(bad):
     features = generator.random((20, 4))
     features[3, 3] = bad
     with pytest.raises(ValueError, match="gallery features are not finite"):
-        rank_features(features[:3], features, query, gallery)
+        distance_of(features[:3], features, "cosine")
 
 
 def test_constant_features_score_as_one_block_of_ties():
     query, gallery, _ = made_up(30, 100, 5)
-    ranking = rank_features(np.ones((30, 8)), np.ones((100, 8)), query, gallery)
+    ranking = rank(distance_of(np.ones((30, 8)), np.ones((100, 8)), "cosine"), query, gallery)
     kept = [
         (~((gallery.people == person) & (gallery.cameras == camera))).sum()
         for person, camera in zip(query.people, query.cameras, strict=True)
@@ -194,7 +194,7 @@ def test_euclidean_and_cosine_agree_on_features_of_unit_length():
     features = generator.normal(size=(120, 6))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     one, other = (
-        rank_features(features[:20], features[20:], query, gallery, distance=distance)
+        rank(distance_of(features[:20], features[20:], distance), query, gallery)
         for distance in ("cosine", "euclidean")
     )
     np.testing.assert_array_equal(one.first_rank, other.first_rank)

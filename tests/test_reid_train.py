@@ -122,9 +122,7 @@ def test_other_settings_on_the_same_folder_are_refused_with_the_fields_that_diff
 ):
     train(settings(people, tmp_path / "run", steps=2), QUIET)
     with pytest.raises(UserError, match=r"batch_size: 8, now 4; learning_rate: 0\.\d+, now 0\.5"):
-        train(
-            settings(people, tmp_path / "run", steps=2, batch_size=4, learning_rate=0.5), QUIET
-        )
+        train(settings(people, tmp_path / "run", steps=2, batch_size=4, learning_rate=0.5), QUIET)
 
 
 def test_real_and_synthetic_images_of_a_person_share_his_label(people, synthetic):
@@ -207,10 +205,8 @@ def test_validation_people_choose_the_best_weights(people, tmp_path):
 
 
 def test_a_diverged_run_stops_with_a_sentence(people, tmp_path):
-    with pytest.raises(UserError, match="the loss became (nan|inf)"):
-        train(
-            settings(people, tmp_path / "run", learning_rate=1e30, warmup=0.0, steps=4), QUIET
-        )
+    with pytest.raises(UserError, match=r"the loss became (nan|inf)"):
+        train(settings(people, tmp_path / "run", learning_rate=1e30, warmup=0.0, steps=4), QUIET)
 
 
 def test_the_rate_rises_to_the_peak_and_falls():

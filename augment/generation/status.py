@@ -39,8 +39,10 @@ class Status(Frozen):
     def text(self) -> str:
         """Return the same for people."""
         lines = [
-            f"{'finished' if self.finished else 'not finished'}: {self.shards_complete:,} of "
-            f"{self.shards:,} shards, {self.rows_complete:,} of {self.rows:,} rows"
+            (
+                f"{'finished' if self.finished else 'not finished'}: {self.shards_complete:,} of "
+                f"{self.shards:,} shards, {self.rows_complete:,} of {self.rows:,} rows"
+            ),
         ]
         if self.rows_failed:
             lines.append(f"{self.rows_failed:,} rows failed; --retry-failed makes them again")

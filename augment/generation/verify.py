@@ -114,6 +114,7 @@ def _row_problems(rows: pa.Table, path: Path) -> Iterator[str]:
         *(rows[field].to_pylist() for field in fields), strict=True
     ):
         if (image is None) != (error is not None):
-            yield f"{path}: row '{name}' has {'no image and no' if image is None else 'both image and'} error"
+            found = "neither image nor" if image is None else "both image and"
+            yield f"{path}: row '{name}' has {found} error"
         elif image is not None and hashlib.sha256(image["bytes"]).hexdigest() != sha256:
             yield f"{path}: the image of row '{name}' does not have its SHA-256"

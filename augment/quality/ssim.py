@@ -17,6 +17,12 @@ SIGMA_PX = 1.5
 RADIUS_PX = 5
 """scikit-image cuts the window at ``int(3.5 * SIGMA_PX + 0.5)``: 11 x 11 taps."""
 
+CPU_CHUNK = 2
+"""Images at once on a CPU: what stays in its cache is twice as fast as a batch of 32."""
+
+GPU_CHUNK = 512
+"""Images at once elsewhere: bounds the memory, below 2 GiB in double precision."""
+
 MIDDLE_GRAY = 127.5
 """Subtracted before squaring; variances do not change, single precision loses fewer digits."""
 
@@ -55,18 +61,9 @@ def ssim(
         raise UserError(f"SSIM: found images of {width} x {height}, expected at least 11 x 11")
     if data_range is None:
         data_range = range_of(generated)
-    scale = data_range.to(dtype)[:, None, None, None]
-    c1, c2 = (0.01 * scale) ** 2, (0.03 * scale) ** 2
-
-    x, y = generated.to(dtype) - MIDDLE_GRAY, target.to(dtype) - MIDDLE_GRAY
-    averaged = _blur(torch.stack((x, y, x * x + y * y, x * y)))
-    mean_x, mean_y, power, product = averaged
-    covariance = product - mean_x * mean_y
-    variances = power - mean_x * mean_x - mean_y * mean_y
-    mean_x, mean_y = mean_x + MIDDLE_GRAY, mean_y + MIDDLE_GRAY
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
-    structure = (2 * covariance + c2) / (variances + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3), dtype=torch.float64)
+    num_images = CPU_CHUNK if generated.device.type == "cpu" else GPU_CHUNK
+    chunks = zip(*(side.split(num_images) for side in (generated, target, data_range)), strict=True)
+    return torch.cat([_similarity(one, other, span, dtype) for one, other, span in chunks])
 
 
 def range_of(images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
@@ -84,6 +81,26 @@ def masked(
     the target's joints; the black surroundings count, which is why its values are high.
     """
     return images * mask[:, None]
+
+
+def _similarity(
+    generated: UInt8[Tensor, "batch 3 height width"],
+    target: UInt8[Tensor, "batch 3 height width"],
+    data_range: Float[Tensor, " batch"],
+    dtype: torch.dtype,
+) -> Float[Tensor, " batch"]:
+    scale = data_range.to(dtype)[:, None, None, None]
+    c1, c2 = (0.01 * scale) ** 2, (0.03 * scale) ** 2
+
+    x, y = generated.to(dtype) - MIDDLE_GRAY, target.to(dtype) - MIDDLE_GRAY
+    averaged = _blur(torch.stack((x, y, x * x + y * y, x * y)))
+    mean_x, mean_y, power, product = averaged
+    covariance = product - mean_x * mean_y
+    variances = power - mean_x * mean_x - mean_y * mean_y
+    mean_x, mean_y = mean_x + MIDDLE_GRAY, mean_y + MIDDLE_GRAY
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    return (luminance * structure).mean(dim=(1, 2, 3), dtype=torch.float64)
 
 
 def _blur(maps: Float[Tensor, "... height width"]) -> Float[Tensor, "... rows columns"]:

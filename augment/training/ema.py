@@ -31,7 +31,7 @@ class Average:
         keep = 0.5 ** (batch_size / max(half_life, 1e-8))
         current = sampling_state(network)
         floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             [self.tensors[name] for name in floating],
             [current[name] for name in floating],
             1.0 - keep,

@@ -53,7 +53,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         if self.settings.channels_last:
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = Average(self.network, self.settings.average_half_life_images)
         self._enter_stage(self.network.stages()[0])
 
@@ -129,12 +129,12 @@ class Trainer:
             terms = self.network.losses(phase.name, pair, outputs)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         parameters = self._parameters[phase.name]
-        gradients = torch.autograd.grad(
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             total, parameters, retain_graph=keep_graph, allow_unused=True
         )
-        if any(gradient is None for gradient in gradients):
-            raise RuntimeError(self._unreached(phase, gradients))
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is None:
+                raise RuntimeError(self._unreached(phase, gradients))
             # Fused Adam walks through memory: a gradient laid out otherwise than its parameter
             # would go to the wrong weights, without an error.
             if gradient.stride() != parameter.stride():
@@ -148,8 +148,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         if phase.clamp is not None:
             with torch.no_grad():
-                torch._foreach_clamp_min_(parameters, -phase.clamp)
-                torch._foreach_clamp_max_(parameters, phase.clamp)
+                for parameter in parameters:
+                    parameter.clamp_(-phase.clamp, phase.clamp)
         return {name: term.detach() for name, term in terms.items()}
 
     def _unreached(self, phase: Phase, gradients: tuple[Tensor | None, ...]) -> str:

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from reid_people import write_people
+
+from manifests.console import Console, Exit, UserError
+from reid import torchreid_adapter
+from reid.cli import PROGRAM
+from reid.compare import CompareSettings, compare, read_arm
+from reid.embed import Embedder, embed, load_network
+from reid.ranking import Labels, rank
+from reid.report import protocol_block, read_scored, write_report
+from reid.runs import read_run, write_json
+
+QUIET = Console(quiet=True)
+
+
+def write_run(folder: Path, seed: int, gain: float = 0.0, **changes: object) -> Path:
+    """Write a report of made-up distances; ``gain`` pulls matches nearer."""
+    generator = np.random.default_rng(seed)
+    num = 30
+    people = np.array([f"{person:04d}" for person in range(1, num + 1)]).repeat(2)
+    names = np.array([f"{person}_{i}" for i, person in enumerate(people)])
+    query = Labels(people, np.ones(len(people), np.int64), names)
+    gallery = Labels(people, np.full(len(people), 2), names)
+    distances = generator.random((len(people), len(people)))
+    distances[people[:, None] == people[None]] *= 0.5 - gain
+    facts = {
+        "recipe": {"seed": seed, "steps": 10, "val_people": 0, **changes},
+        "weights": "last",
+        "protocol": protocol_block(
+            query,
+            gallery,
+            {"rule": "market1501", "distance": "cosine", "flip_test": bool(changes.get("flip"))},
+        ),
+    }
+    write_report(folder, facts, rank(distances, query, gallery), query)
+    return folder
+
+
+def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / f"none-{seed}", seed)
+        write_run(tmp_path / f"same-{seed}", seed, kind="same")
+        write_run(tmp_path / f"gain-{seed}", seed, 0.3, kind="gain")
+    table = tmp_path / "table.md"
+    patterns = tuple(f"{name}={tmp_path}/{name}-*" for name in ("none", "same", "gain"))
+    assert compare(CompareSettings(arms=patterns, markdown=table), QUIET) is Exit.DONE
+    text = capsys.readouterr().out
+    assert text == table.read_text()
+    assert "- same: mAP +0.00 [+0.00, +0.00], rank-1 +0.00 [+0.00, +0.00]: compatible" in text
+    assert "better than none" in text
+    assert "ONE SEED" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["none", "same", "gain"]
+
+
+def test_one_seed_is_said_loudly(tmp_path, capsys):
+    arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
+    compare(CompareSettings(arms=arms), QUIET)
+    assert "ONE SEED" in capsys.readouterr().out
+
+
+def test_a_folder_of_runs_is_one_arm_named_by_its_folder(tmp_path):
+    for seed in (1, 0):
+        write_run(tmp_path / "patn" / f"seed-{seed}", seed)
+    arm = read_arm(str(tmp_path / "patn"))
+    assert (arm.name, arm.seeds) == ("patn", [0, 1])
+
+
+def test_unlike_protocols_are_refused(tmp_path):
+    arms = (str(write_run(tmp_path / "a", 0)), str(write_run(tmp_path / "b", 0, flip=True)))
+    with pytest.raises(UserError, match=r"another protocol .*flip_test: False, now True"):
+        compare(CompareSettings(arms=arms), QUIET)
+
+
+def test_runs_of_one_arm_must_share_a_recipe_and_differ_in_seed(tmp_path):
+    write_run(tmp_path / "a-0", 0)
+    write_run(tmp_path / "a-1", 1, steps=20)
+    with pytest.raises(UserError, match=r"more than the seed \(steps: 10, now 20\)"):
+        read_arm(f"a={tmp_path}/a-*")
+    write_run(tmp_path / "b-0", 0)
+    write_run(tmp_path / "b-1", 0)
+    with pytest.raises(UserError, match=r"seeds \[0, 0\]"):
+        read_arm(f"b={tmp_path}/b-*")
+
+
+def test_arms_without_runs_and_a_single_arm_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no scored run"):
+        read_arm(f"none={tmp_path}/nothing-*")
+    with pytest.raises(UserError, match="found 1 arm"):
+        compare(CompareSettings(arms=("x",)), QUIET)
+
+
+def test_the_report_of_a_run_reads_back_with_one_row_per_query(tmp_path):
+    scored = read_scored(write_run(tmp_path / "a", 0))
+    assert len(scored.queries) == scored.report["num_matched"] == 60
+    assert scored.report["scores"]["mAP"] == pytest.approx(scored.average_precision.mean())
+    assert scored.report["protocol"]["query"]["num_people"] == 30
+
+
+def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
+    images = str(write_people(tmp_path))
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "3"]
+    for seed in ("0", "1"):
+        words = ["train", "--images", images, "--out", str(tmp_path / f"run-{seed}")]
+        assert PROGRAM.run([*words, *sizes, "--seed", seed, "--quiet"]) is Exit.DONE
+    report = json.loads((tmp_path / "run-0" / "report.json").read_text())
+    assert report["num_queries"] == report["num_matched"] == 4 * 2
+    assert report["protocol"]["gallery"]["num_junk"] == 1
+    assert report["protocol"]["gallery"]["num_distractors"] == 1
+    first = str(tmp_path / "run-0")
+    flipped = ["score", first, "--images", images, "--flip-test", "--quiet"]
+    assert PROGRAM.run(flipped) is Exit.DONE
+    with pytest.raises(UserError, match="another protocol"):
+        PROGRAM.run(["compare", first, str(tmp_path / "run-1")])
+    assert PROGRAM.run([*flipped[:1], first, *flipped[2:4], "--quiet"]) is Exit.DONE
+    assert PROGRAM.run(["compare", first, str(tmp_path / "run-1"), "--quiet"]) is Exit.DONE
+    assert "8 queries of 4 people against 6 gallery images" in capsys.readouterr().out
+
+
+def test_an_exported_network_gives_the_features_of_the_run_for_any_batch(tmp_path):
+    images = str(write_people(tmp_path))
+    run = str(tmp_path / "run")
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "2"]
+    PROGRAM.run(["train", "--images", images, "--out", run, *sizes, "--no-score", "--quiet"])
+    file = tmp_path / "net.pt2"
+    PROGRAM.run(["export", run, "--out", str(file), "--quiet"])
+    program = torch.export.load(file).module()
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 64, 32, 3), np.uint8)
+    network = load_network(read_run(Path(run)), "last")
+    expected = embed(network, pixels, "features", QUIET)
+    for count in (1, 7):
+        inputs = torch.from_numpy(pixels[:count]).permute(0, 3, 1, 2) / 127.5 - 1
+        found = program(inputs).detach().numpy()
+        # float32 rounding through some forty layers.
+        np.testing.assert_allclose(found, expected[:count], atol=1e-4 * abs(expected).max())
+    assert Embedder(network)(inputs).shape == (7, 512)
+
+
+def test_features_that_are_not_finite_are_refused():
+    network = torchreid_adapter.build_model("osnet_x0_25", 3)
+    torch.nn.init.constant_(network.fc[0].weight, float("nan"))
+    pixels = np.zeros((4, 64, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="4 of 4 features are not finite"):
+        embed(network, pixels, "query", QUIET)
+
+
+def test_the_flip_test_makes_a_mirrored_image_equal():
+    network = torchreid_adapter.build_model("osnet_x0_25", 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
+    pixels[1] = pixels[0, :, ::-1]
+    one, other = embed(network, pixels, "query", QUIET, flip_test=True)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_unfinished_run_is_not_scored(tmp_path):
+    write_json(
+        {"recipe": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
+    )
+    with pytest.raises(UserError, match="expected a finished run"):
+        load_network(read_run(tmp_path), "last")
+    with pytest.raises(UserError, match=r"holds no run\.json"):
+        read_run(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def fresh_adapter(monkeypatch):
+    torchreid_adapter._torchreid.cache_clear()
+    yield monkeypatch
+    torchreid_adapter._torchreid.cache_clear()
+
+
+def stub(name: str, version: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__version__ = version
+    return module
+
+
+def test_a_missing_torchreid_is_one_sentence_with_the_command_that_installs_it(fresh_adapter):
+    fresh_adapter.setitem(sys.modules, "torchreid", None)
+    with pytest.raises(UserError, match=r"pip install torchreid==0\.2\.5"):
+        torchreid_adapter.version()
+
+
+def test_the_authors_layout_is_accepted_and_other_versions_are_not(fresh_adapter):
+    fresh_adapter.setitem(sys.modules, "torchreid", stub("torchreid", "1.4.0"))
+    assert torchreid_adapter.version() == "1.4.0"
+    torchreid_adapter._torchreid.cache_clear()
+    fresh_adapter.setitem(sys.modules, "torchreid", stub("torchreid", "2.0"))
+    with pytest.raises(UserError, match=r"torchreid 2\.0 .* is installed; expected 0\.2\.5"):
+        torchreid_adapter.version()
+
+
+def test_an_unknown_network_is_refused_with_the_names_that_exist():
+    with pytest.raises(UserError, match=r"no network 'osnet'; it has .*osnet_x0_25"):
+        torchreid_adapter.build_model("osnet", 3)
