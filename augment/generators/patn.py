@@ -8,6 +8,7 @@ the authors compute and discard is not concatenated; any width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -26,7 +27,7 @@ from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
 NUM_EPOCHS = 700
-"""Steps of the schedule: the authors count 700 epochs of 4,000 random pairs."""
+"""Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
 
 
 class AttentionBlock(nn.Module):
@@ -116,11 +117,13 @@ class Patn(PoseTransfer):
         a step with discriminators teaches at first.
         """
         c = self.config
-        constant_epochs = round(c.constant_part * NUM_EPOCHS)
+        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
+        epochs = math.ceil(c.steps / epoch_steps)
+        constant_epochs = round(c.constant_part * epochs)
         schedule = LinearTail(
-            epoch_steps=-(-c.steps // NUM_EPOCHS),
+            epoch_steps=epoch_steps,
             constant_epochs=constant_epochs,
-            tail_epochs=NUM_EPOCHS - constant_epochs,
+            tail_epochs=epochs - constant_epochs,
         )
         adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
 

@@ -10,6 +10,7 @@ of attention weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
@@ -29,7 +30,7 @@ from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
 NUM_EPOCHS: Final = 700
-"""Steps of the schedule: the authors count 700 epochs of 4,000 random pairs."""
+"""Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -178,11 +179,13 @@ class Xinggan(PoseTransfer):
     def stages(self) -> tuple[Stage, ...]:
         """Return one stage: generator, then appearance, then shape discriminator."""
         c = self.config
-        constant_epochs = round(c.constant_part * NUM_EPOCHS)
+        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
+        epochs = math.ceil(c.steps / epoch_steps)
+        constant_epochs = round(c.constant_part * epochs)
         schedule = LinearTail(
-            epoch_steps=-(-c.steps // NUM_EPOCHS),
+            epoch_steps=epoch_steps,
             constant_epochs=constant_epochs,
-            tail_epochs=NUM_EPOCHS - constant_epochs,
+            tail_epochs=epochs - constant_epochs,
         )
         adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
 
