@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from augment import generators
 from augment.checkpoints.store import Header, refuse_difference, save_weights
 from augment.training.ema import sampling_state
 from manifests import io
-from manifests.console import UserError
+from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
 WRAPPERS = ("module.", "model.")
@@ -26,6 +26,30 @@ TERMS: Mapping[str, str] = {
     "dptn": "CC BY-NC 4.0, non-commercial",
 }
 """Licences under which the authors published their weights."""
+
+
+class ConvertSettings(Frozen):
+    """Read weights that a system's authors published."""
+
+    generator: str = "patn"
+    """Whose weights they are; its settings follow as --config.NAME (published sizes by default)."""
+    official: Path
+    """The authors' file (.pth)."""
+    out: Path
+    """Where ours goes (.safetensors)."""
+
+
+def settings_for(words: Sequence[str]) -> type[ConvertSettings]:
+    """Return the settings of ``augment convert``, with those of the system that the words name."""
+    return generators.with_config(ConvertSettings, words)
+
+
+def convert(settings: ConvertSettings, console: Console) -> Exit:
+    """Run the command ``augment convert``; ``settings`` is of the class of ``settings_for``."""
+    config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
+    count = convert_weights(settings.generator, config, settings.official, settings.out)
+    console.say(f"{settings.out}: {count} tensors of {settings.official}, every one accounted for")
+    return Exit.DONE
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
@@ -51,12 +75,12 @@ def read_official(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def convert(generator: str, config: Frozen | None, official: Path, out: Path) -> int:
+def convert_weights(generator: str, config: Frozen, official: Path, out: Path) -> int:
     """Write the authors' weights as ours and return how many tensors there were.
 
     Args:
         generator: A system's name.
-        config: Its settings; None for the published ones.
+        config: Its settings.
         official: The authors' file.
         out: Our file.
 
@@ -65,7 +89,7 @@ def convert(generator: str, config: Frozen | None, official: Path, out: Path) ->
     """
     network = generators.system(generator)
     with torch.device("meta"):
-        expected = sampling_state(network(config or network.Config()))
+        expected = sampling_state(network(config))
     tensors = network.from_official(read_official(official))
     for name, value in expected.items():
         # Files of torch 0.3 lack the counter, which plays no part in the output.
@@ -74,7 +98,7 @@ def convert(generator: str, config: Frozen | None, official: Path, out: Path) ->
     refuse_difference(tensors, expected, str(official))
     header = Header(
         generator=generator,
-        config=(config or network.Config()).model_dump(mode="json"),
+        config=config.model_dump(mode="json"),
         facts={
             "origin": "converted from the authors' weights",
             "official_sha256": io.sha256_file(official),

@@ -5,9 +5,17 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TypeVar
+
+from pydantic import create_model
 
 from augment.transfer import PoseTransfer
 from manifests.console import UserError
+from manifests.settings import Frozen
+
+Settings = TypeVar("Settings", bound=Frozen)
 
 
 def names() -> list[str]:
@@ -32,3 +40,24 @@ def system(name: str) -> type[PoseTransfer]:
         and value.__module__ == module.__name__
     )
     return found
+
+
+def with_config(settings: type[Settings], words: Sequence[str]) -> type[Settings]:
+    """Return settings that have, as ``config``, those of the system that a command line names.
+
+    Args:
+        settings: A class with a field ``generator``.
+        words: The command line; ``--generator NAME`` or ``--generator=NAME`` stands in it, or the
+            field's default holds.
+
+    Raises:
+        UserError: If there is no such system.
+    """
+    name = str(settings.model_fields["generator"].default)
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--generator":
+            name = following
+        elif word.startswith("--generator="):
+            name = word.partition("=")[2]
+    config = system(name).Config
+    return create_model(settings.__name__, __base__=settings, config=(config, config()))

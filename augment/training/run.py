@@ -9,22 +9,21 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
-from pydantic import create_model
 
 from augment import generators, sheets
 from augment.checkpoints import store
+from augment.devices import pick_device
 from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, refuse_divergence
 from augment.training.pairs import TrainingImages
 from augment.transfer import PoseTransfer, as_pixels
 from manifests import claims, io, keypoints, pixels, subset
-from manifests.console import Console, Exit, UserError
+from manifests.console import Console, Exit
 from manifests.settings import Frozen
 
 
@@ -77,14 +76,7 @@ def settings_for(words: Sequence[str]) -> type[TrainSettings]:
     Raises:
         UserError: If there is no such system.
     """
-    name = TrainSettings.model_fields["generator"].default
-    for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word == "--generator":
-            name = following
-        elif word.startswith("--generator="):
-            name = word.partition("=")[2]
-    config = generators.system(name).Config
-    return create_model("TrainSettings", __base__=TrainSettings, config=(config, config()))
+    return generators.with_config(TrainSettings, words)
 
 
 def train(settings: TrainSettings, console: Console) -> Exit:
@@ -187,22 +179,6 @@ class _StopAsked:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.asked = True
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a setting; ``auto`` prefers a GPU.
-
-    Raises:
-        UserError: If the device is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _load_images(
