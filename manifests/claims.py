@@ -80,10 +80,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the entries that differ, each as ``name was X, now Y``.
+    """Return the entries that differ, each as ``name: X, now Y``.
 
     >>> differences({"steps": 10, "net": {"width": 8}}, {"steps": 20, "net": {"width": 8}})
-    ['steps was 10, now 20']
+    ['steps: 10, now 20']
     """
     result: list[str] = []
     for name in sorted(set(found) | set(asked)):
@@ -91,7 +91,7 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             result += differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            result.append(f"{prefix}{name} was {json.dumps(old)}, now {json.dumps(new)}")
+            result.append(f"{prefix}{name}: {old!r}, now {new!r}")
     return result
 
 

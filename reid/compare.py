@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Float
 from tyro.conf import Positional
 
+from manifests.claims import differences
 from manifests.console import Console, Exit, UserError
 from manifests.io import write_bytes
 from manifests.settings import Frozen
 from reid.report import Scored, read_scored
-from reid.runs import REPORT, differences
+from reid.runs import REPORT
 from reid.statistics import Difference, holm, paired_difference
 
 _ONE_SEED: Final = (

@@ -128,7 +128,7 @@ class Scored:
     @property
     def recipe(self) -> dict[str, Any]:
         """Return the settings that the run was trained with."""
-        return self.report["recipe"]
+        return self.report["asked"]
 
 
 def read_scored(folder: Path) -> Scored:

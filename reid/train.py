@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from manifests import claims
 from manifests.console import Console, Exit, UserError
 from manifests.draws import draws
 from manifests.io import read_images, read_synthetic, sha256_file, write_bytes
@@ -38,7 +39,7 @@ from reid.embed import Device, choose_device, embed
 from reid.losses import smoothed_cross_entropy
 from reid.mixing import Mixture, mixture
 from reid.ranking import distance_of, rank
-from reid.runs import FACTS, LOG, STATE, Run, differences, read_run, versions, write_json
+from reid.runs import LOG, STATE, Run
 from reid.score import ScoreSettings, score
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -325,8 +326,10 @@ def train(settings: TrainSettings, console: Console) -> Exit:
     """
     recipe = recipe_of(settings)
     folder = settings.out
-    run = _existing(folder, recipe)
-    if run is not None and run.is_complete:
+    path = folder / claims.CLAIM
+    if path.exists():
+        claims.refuse_other(path, recipe)
+    if Run(folder, {}).is_complete:
         console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         return _score(settings, console)
     images = read_images(settings.images, settings.root)
@@ -349,8 +352,14 @@ def train(settings: TrainSettings, console: Console) -> Exit:
     if settings.weights is not None:
         skipped = start_from(network, settings.weights)
         console.say(f"started from {settings.weights}; left as drawn: {', '.join(skipped)}")
-    if run is None:
-        _write_facts(folder, recipe, data, selection)
+    facts = {
+        "versions": claims.versions("torch", "torchreid", "numpy", "pyarrow"),
+        "num_real": len(selection.train),
+        "num_synthetic": data.num_synthetic,
+        "num_validation": len(selection.validation),
+        "people": list(data.people),
+    }
+    claims.claim(folder, recipe, facts)
     trainer = Trainer(network, settings, folder, device)
     trainer.restore()
     _loop(trainer, data, selection, settings, console)
@@ -376,34 +385,6 @@ def recipe_of(settings: TrainSettings) -> dict[str, Any]:
             raise UserError(f"--{name}: {path} does not exist")
         recipe[f"{name}_sha256"] = None if path is None else sha256_file(path)
     return recipe
-
-
-def _existing(folder: Path, recipe: dict[str, Any]) -> Run | None:
-    if not (folder / FACTS).exists():
-        return None
-    run = read_run(folder)
-    differing = differences(run.recipe, recipe)
-    if differing:
-        raise UserError(
-            f"{folder} holds a run with other settings ({'; '.join(differing)}); expected the "
-            "same ones, or another --out"
-        )
-    return run
-
-
-def _write_facts(
-    folder: Path, recipe: dict[str, Any], data: TrainingSet, selection: Selection
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "recipe": recipe,
-        "versions": versions(),
-        "num_real": len(selection.train),
-        "num_synthetic": data.num_synthetic,
-        "num_validation": len(selection.validation),
-        "people": list(data.people),
-    }
-    write_json(facts, folder / FACTS)
 
 
 def _loop(

@@ -88,7 +88,7 @@ def test_a_misspelt_setting_in_a_header_is_named(network, tmp_path):
 def test_a_file_that_is_no_weights_file_is_refused(content, tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="w.safetensors"):
+    with pytest.raises(UserError, match=r"w\.safetensors"):
         augment.load(path)
 
 

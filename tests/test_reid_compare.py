@@ -33,7 +33,7 @@ def write_run(folder: Path, seed: int, gain: float = 0.0, **changes: object) -> 
     distances = generator.random((len(people), len(people)))
     distances[people[:, None] == people[None]] *= 0.5 - gain
     facts = {
-        "recipe": {"seed": seed, "steps": 10, "val_people": 0, **changes},
+        "asked": {"seed": seed, "steps": 10, "val_people": 0, **changes},
         "weights": "last",
         "protocol": protocol_block(
             query,
@@ -163,7 +163,7 @@ def test_the_flip_test_makes_a_mirrored_image_equal():
 
 def test_an_unfinished_run_is_not_scored(tmp_path):
     write_json(
-        {"recipe": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
+        {"asked": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
     )
     with pytest.raises(UserError, match="expected a finished run"):
         load_network(read_run(tmp_path), "last")

@@ -190,6 +190,6 @@ def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
     subprocess.run([*short, *out], check=True, capture_output=True)
     other = subprocess.run([*short, *out, "--seed", "1"], check=False, capture_output=True)
     assert other.returncode == 2
-    assert "seed was 0, now 1" in other.stderr.decode()
+    assert "seed: 0, now 1" in other.stderr.decode()
     again = subprocess.run([*short, *out], check=False, capture_output=True)
     assert (again.returncode, b"already complete" in again.stderr) == (0, True)
