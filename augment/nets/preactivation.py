@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -29,8 +30,35 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation with trained scales that leaves channels innermost in memory.
+
+    Torch's kernel hands on a tensor with channels outermost, so on a CPU every convolution behind
+    it starts with a copy; that took a quarter of GFLA's forward pass.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channels height width"],  # noqa: A002 - torch's name
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return each channel of each image with its own mean and deviation taken out."""
+        innermost = input.is_contiguous(memory_format=torch.channels_last)
+        plain = input.device.type == "cpu" and input.dtype == torch.float32
+        if torch.is_grad_enabled() or not (innermost and plain):
+            return super().forward(input)
+        positions = input.permute(0, 2, 3, 1).flatten(1, 2)
+        mean = positions.mean(dim=1)
+        variance = (positions - mean[:, None]).square_().mean(dim=1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, :, None, None], input, scale[:, :, None, None])
+
+
 def _normalise(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.InstanceNorm2d(channels, affine=True), nn.LeakyReLU(SLOPE)
+    return InstanceNorm(channels), nn.LeakyReLU(SLOPE)
 
 
 class Down(nn.Module):
