@@ -65,12 +65,12 @@ def test_a_finished_run_is_left_as_it_is_and_needs_no_network(people, out, capsy
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"per_id": 6}, "content.per_id was 5, now 6"),
-        ({"seed": 1}, "content.seed was 0, now 1"),
-        ({"batch_size": 4}, "content.sampling.batch_size was 2, now 4"),
-        ({"precision": "bf16"}, 'content.sampling.precision was "float32", now "bf16"'),
-        ({"quality": 75}, "content.encoding.quality was 95, now 75"),
-        ({"rows_per_shard": 8}, "rows_per_shard was 4, now 8"),
+        ({"per_id": 6}, "content.per_id: 5, now 6"),
+        ({"seed": 1}, "content.seed: 0, now 1"),
+        ({"batch_size": 4}, "content.sampling.batch_size: 2, now 4"),
+        ({"precision": "bf16"}, "content.sampling.precision: 'float32', now 'bf16'"),
+        ({"quality": 75}, "content.encoding.quality: 95, now 75"),
+        ({"rows_per_shard": 8}, "rows_per_shard: 4, now 8"),
     ],
 )
 def test_other_settings_are_refused_with_the_field_that_differs(people, out, change, field):

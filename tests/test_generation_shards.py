@@ -126,8 +126,8 @@ def test_another_run_is_refused_with_the_fields_that_differ(tmp_path):
 
     for part in (
         "out: belongs to another run",
-        "encoding.quality was 95, now 75",
-        "per_id was 5, now 6",
+        "encoding.quality: 95, now 75",
+        "per_id: 5, now 6",
     ):
         assert part in str(refusal.value)
     assert "seed" not in str(refusal.value)
