@@ -123,7 +123,8 @@ def main() -> None:
         for _ in range(options.repeats):
             times["plain"].append(plain(slow, rows, Path(folder), device))
             times["bare"].append(bare(fast, rows, batch_size, device))
-            times["whole"].append(whole(settings.model_copy(update={"out": Path(folder) / "out"})))
+            at_folder = settings.model_copy(update={"out": Path(folder) / "out"})
+            times["whole"].append(whole(at_folder))
     speed = {name: 1 / median(values) for name, values in times.items()}
     print(f"{device_class(device)}, {torch.get_num_threads()} threads, batch {batch_size}")
     print(f"(a) plain way              {speed['plain']:10.1f} img/s")
