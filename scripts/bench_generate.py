@@ -130,9 +130,8 @@ def main() -> None:
     print(f"(a) plain way              {speed['plain']:10.1f} img/s")
     print(f"(b) bare tuned network     {speed['bare']:10.1f} img/s")
     print(f"(c) whole augment generate {speed['whole']:10.1f} img/s")
-    print(
-        f"(c)/(a) {speed['whole'] / speed['plain']:.2f}   (c)/(b) {speed['whole'] / speed['bare']:.3f}"
-    )
+    print(f"(c)/(a) {speed['whole'] / speed['plain']:.2f}")
+    print(f"(c)/(b) {speed['whole'] / speed['bare']:.3f}")
 
 
 if __name__ == "__main__":
