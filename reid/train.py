@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -145,8 +145,6 @@ class Batches:
         weight = torch.from_numpy(data.weight)
         self._smoothing = smoothing.to(device)
         self._weight = torch.where(synthetic, weight * settings.synthetic_weight, weight).to(device)
-        self._is_synthetic = data.synthetic
-        self.num_synthetic_seen = 0
 
     def __len__(self) -> int:
         return self._settings.steps - self._start
@@ -160,7 +158,6 @@ class Batches:
         seed = int(draws(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
         torch.manual_seed(seed)
         rows = self._mixture.batch(step)
-        self.num_synthetic_seen += int(self._is_synthetic[rows].sum())
         index = torch.from_numpy(rows).to(self._pixels.device)
         images = augment(
             self._pixels[index],
@@ -168,6 +165,16 @@ class Batches:
             torch.Generator().manual_seed(seed),
         )
         return Batch(step, images, self._labels[index], self._smoothing[index], self._weight[index])
+
+
+def count_seen(synthetic: Bool[np.ndarray, " rows"], settings: TrainSettings) -> dict[str, int]:
+    """Return how many real and synthetic images the steps of a run see, counted batch by batch."""
+    mixed = mixture(synthetic, settings.batch_size, settings.synthetic_share, settings.seed)
+    num_synthetic = sum(int(synthetic[mixed.batch(step)].sum()) for step in range(settings.steps))
+    return {
+        "real": settings.steps * settings.batch_size - num_synthetic,
+        "synthetic": num_synthetic,
+    }
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -357,6 +364,7 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         "num_real": len(selection.train),
         "num_synthetic": data.num_synthetic,
         "num_validation": len(selection.validation),
+        "seen": count_seen(data.synthetic, settings),
         "people": list(data.people),
     }
     claims.claim(folder, recipe, facts)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from augment.checkpoints import store
-from augment.checkpoints.convert import convert
+from augment.checkpoints.convert import convert_weights
 from augment.generators import system
 from augment.nets.official import without_twins
 from manifests.console import UserError
@@ -57,7 +57,9 @@ def _spectral(first: tuple[int, int]) -> dict[str, Tensor]:
 
 def _convert(name: str, weights: dict[str, Tensor], folder: Path) -> Path:
     torch.save(weights, folder / "official.pth")
-    convert(name, None, folder / "official.pth", folder / "ours.safetensors")
+    convert_weights(
+        name, system(name).Config(), folder / "official.pth", folder / "ours.safetensors"
+    )
     return folder / "ours.safetensors"
 
 

@@ -123,7 +123,7 @@ def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
         PROGRAM.run(["compare", first, str(tmp_path / "run-1")])
     assert PROGRAM.run([*flipped[:1], first, *flipped[2:4], "--quiet"]) is Exit.DONE
     assert PROGRAM.run(["compare", first, str(tmp_path / "run-1"), "--quiet"]) is Exit.DONE
-    assert "8 queries of 4 people against 6 gallery images" in capsys.readouterr().out
+    assert "8 queries of 4 people against 10 gallery images" in capsys.readouterr().out
 
 
 def test_an_exported_network_gives_the_features_of_the_run_for_any_batch(tmp_path):
@@ -167,7 +167,7 @@ def test_an_unfinished_run_is_not_scored(tmp_path):
     )
     with pytest.raises(UserError, match="expected a finished run"):
         load_network(read_run(tmp_path), "last")
-    with pytest.raises(UserError, match=r"holds no run\.json"):
+    with pytest.raises(UserError, match=r"found no run\.json"):
         read_run(tmp_path / "nowhere")
 
 
