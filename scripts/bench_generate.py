@@ -53,7 +53,8 @@ def plain(network: PoseTransfer, rows: Images, out: Path, device: torch.device) 
         for row in range(len(rows)):
             with Image.open(rows.file(row)) as file:
                 pixels = np.asarray(file.convert("RGB"))
-            heatmaps(joints[row]), heatmaps(joints[row - 1])
+            for pose in (joints[row], joints[row - 1]):
+                heatmaps(pose)
             condition = Condition(
                 as_floats(torch.from_numpy(pixels.copy())[None].to(device)),
                 Pose(torch.from_numpy(joints[row][None]).to(device)),

@@ -36,10 +36,12 @@ def main() -> None:
     options = parser.parse_args()
     query, gallery, query_labels, gallery_labels = made_up_features(0)
     ours: list[float] = []
+    scores: list[float] = []
     for _ in range(options.repeats):
         began = time.perf_counter()
         ranking = rank(distance_of(query, gallery, "cosine"), query_labels, gallery_labels)
         ours.append(time.perf_counter() - began)
+        scores.append(ranking.mean_average_precision)
     measure = distance_of(query, gallery, "cosine")
     began = time.perf_counter()
     distances = measure(slice(0, len(query)))
@@ -52,7 +54,7 @@ def main() -> None:
     )
     theirs = time.perf_counter() - began + with_distances
     seconds = float(np.median(ours))
-    print(f"ours      {seconds:8.2f} s  mAP {ranking.average_precision.mean():.6f}")
+    print(f"ours      {seconds:8.2f} s  mAP {scores[0]:.6f}")
     print(f"torchreid {theirs:8.2f} s  mAP {mean_ap:.6f}  rank-1 {cmc[0]:.6f}")
     print(f"ratio     {theirs / seconds:8.1f}")
 
