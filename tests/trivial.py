@@ -59,8 +59,10 @@ def table_of(rows, joints, root):
     return Images(table.set_column(place, IMAGES.field("keypoints"), column), Path(root), {})
 
 
-def made_up(num_people=4, images_per_person=3, *, split="train", first=2, seed=0, root="."):
-    """Return an images table without files: names of Market-1501, random complete poses."""
+def made_up(
+    num_people=4, images_per_person=3, *, split="train", first=2, seed=0, root=".", missing=()
+):
+    """Return an images table without files: names of Market-1501, random poses."""
     generator = np.random.default_rng(seed)
     rows = [
         {
@@ -79,13 +81,14 @@ def made_up(num_people=4, images_per_person=3, *, split="train", first=2, seed=0
         for image in range(images_per_person)
     ]
     joints = generator.uniform(0, 64, (len(rows), 18, 2))
+    joints[:, list(missing)] = np.nan
     return table_of(rows, joints, root)
 
 
 def write_people(folder, **kinds):
-    """Write a table and its images; return the table's path."""
+    """Write a table and its images, whose right wrists are missing; return the table's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = made_up(root=folder, **kinds)
+    images = made_up(root=folder, missing=[4], **kinds)
     for row in range(len(images)):
         colour = np.random.default_rng(row).integers(0, 256, (16, 8, 3)).astype(np.uint8)
         pixel = np.kron(colour, np.ones((8, 8, 1), np.uint8))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tyro.conf import Positional
@@ -100,12 +101,20 @@ def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) 
                 rows = file.read_row_group(group)
                 yield from _row_problems(rows, path)
                 if manifest is not None:
-                    same = manifest.slice(0, len(rows)).select(columns).equals(rows.select(columns))
-                    manifest = manifest.slice(len(rows))
-                    if not same:
+                    if not _equal(manifest.slice(0, len(rows)), rows, columns):
                         yield f"{path}: row group {group} differs from the manifest"
+                    manifest = manifest.slice(len(rows))
     except (pa.ArrowException, OSError) as error:
         yield f"{path}: damaged ({error}); remove it and run the same command again"
+
+
+def _equal(first: pa.Table, second: pa.Table, columns: list[str]) -> bool:
+    """Return whether two tables agree; a missing joint (NaN) equals a missing joint."""
+    plain = [name for name in columns if name != "keypoints"]
+    joints = [io.keypoint_array(table["keypoints"]) for table in (first, second)]
+    return first.select(plain).equals(second.select(plain)) and np.array_equal(
+        joints[0], joints[1], equal_nan=True
+    )
 
 
 def _row_problems(rows: pa.Table, path: Path) -> Iterator[str]:
