@@ -23,6 +23,7 @@ from augment.generation.verify import VerifySettings, verify
 from manifests import io, market1501, pixels
 from manifests.console import Console, Exit, UserError
 from manifests.schema import SHARD
+from manifests.subset import subset_train
 
 QUIET = Console(quiet=True)
 
@@ -520,3 +521,15 @@ def test_a_gpu_and_a_cpu_make_the_same_rows(people, out, tmp_path):
 
     rows = [io.read_synthetic(folder).strings("image_id") for folder in (out, tmp_path / "gpu")]
     assert rows[0] == rows[1]
+
+
+def test_a_part_of_the_train_rows_gives_all_sources_and_poses(people, tmp_path):
+    part = subset_train(io.read_images(people), 0.5, 3).only("train").strings("image_id")
+
+    run(people, tmp_path / "out", per_id=2, real_fraction=0.5, data_seed=3)
+
+    made = io.read_synthetic(tmp_path / "out")
+    assert len(part) == 6
+    assert len(made) == 8
+    assert set(made.strings("source_id")) <= set(part)
+    assert set(made.strings("pose_id")) <= set(part)

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
+from pydantic import Field
 
 from augment.checkpoints import store
 from augment.devices import device_class, has_bf16, pick_device
@@ -34,7 +35,7 @@ from augment.generation.worker import Job, sample_cost, work
 from augment.pose.bank import pose_bank
 from augment.pose.plan import Plan, make_plan
 from augment.transfer import PoseTransfer
-from manifests import io, jobs
+from manifests import io, jobs, subset
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
@@ -63,6 +64,10 @@ class GenerateSettings(Frozen):
     """Images table whose train rows give the target poses (default: the same table)."""
     root: Path | None = None
     """Where the images lie, if not where the table says."""
+    real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Take sources and poses from this part of the train rows, as 'reid train' does."""
+    data_seed: int = 0
+    """Draws that part; the same here and in 'reid train' is the same part."""
     seed: int = 0
     """Another seed draws other sources and poses."""
     device: str = "auto"
@@ -160,6 +165,7 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
     """
     assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
+    images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # The poses' own images are never opened, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
     return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)

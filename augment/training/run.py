@@ -11,9 +11,11 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from augment import generators, sheets
 from augment.checkpoints import store
@@ -40,8 +42,10 @@ class TrainSettings(LoopSettings):
     """Where the images lie, if not where the table says."""
     init: str | None = None
     """Weights to start from: a shipped name or a file of the same system and settings."""
-    real_fraction: float = 1.0
+    real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on this part of the train rows, spread over all people."""
+    data_seed: int = 0
+    """Draws that part; 'augment generate' and 'reid train' draw the same for the same seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     save_every: int = 250
@@ -186,7 +190,7 @@ def _load_images(
 ) -> tuple[dict[str, str | int | float], TrainingImages]:
     images = io.read_images(settings.images, settings.root)
     if settings.real_fraction < 1.0:
-        images = subset.subset_train(images, settings.real_fraction, settings.seed)
+        images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     images = images.only("train")
     size = (64, 128)
     decoded = pixels.read_all(images, size)
@@ -210,6 +214,7 @@ def _load_images(
         "train_sha256": hashlib.sha256(digests.encode()).hexdigest(),
         "train_split": "train",
         "real_fraction": settings.real_fraction,
+        "data_seed": settings.data_seed,
         "seed": settings.seed,
     }, training
 
