@@ -166,6 +166,14 @@ class PoseTransfer(nn.Module, ABC):
             UserError: If tensors are missing or left over; the message names some of each.
         """
 
+    def sampling_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the children that ``generate`` needs, by name."""
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if name.split(".", 1)[0] in self.sampling
+        }
+
     def noise_width(self) -> int:
         """Return how many random numbers one image takes; 0 for deterministic systems."""
         return 0

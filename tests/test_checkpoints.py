@@ -9,7 +9,6 @@ import augment
 from augment.checkpoints import store
 from augment.checkpoints.convert import convert_weights
 from augment.generators.patn import Patn
-from augment.training.ema import sampling_state
 from manifests.console import UserError
 
 TINY = Patn.Config(base_width=2, discriminator_width=2, num_blocks=2, features="none")
@@ -28,7 +27,7 @@ def header(config=TINY, generator="patn"):
 def official_names(network):
     """The authors' state dict of our network: their names for the same tensors."""
     theirs = {}
-    for name, value in sampling_state(network).items():
+    for name, value in network.sampling_state().items():
         part, rest = name.split(".", 1)
         if part == "blocks":
             block, path, rest = rest.split(".", 2)
@@ -41,7 +40,7 @@ def official_names(network):
 
 
 def test_weights_come_back_as_they_were_and_equal_weights_are_equal_bytes(network, tmp_path):
-    tensors = sampling_state(network)
+    tensors = network.sampling_state()
     store.save_weights(tensors, tmp_path / "a.safetensors", header())
     store.save_weights(dict(reversed(tensors.items())), tmp_path / "b.safetensors", header())
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -52,15 +51,15 @@ def test_weights_come_back_as_they_were_and_equal_weights_are_equal_bytes(networ
 
 
 def test_half_precision_keeps_statistics_whole(network, tmp_path):
-    store.save_weights(sampling_state(network), tmp_path / "h.safetensors", header(), half=True)
+    store.save_weights(network.sampling_state(), tmp_path / "h.safetensors", header(), half=True)
     loaded = augment.load(tmp_path / "h.safetensors").state_dict()
-    for name, value in sampling_state(network).items():
+    for name, value in network.sampling_state().items():
         kept = value.half().float() if value.ndim > 1 else value
         assert torch.equal(loaded[name], kept), name
 
 
 def test_a_missing_and_an_unknown_tensor_are_both_named(network, tmp_path):
-    tensors = sampling_state(network)
+    tensors = network.sampling_state()
     tensors["decoder.99.weight"] = tensors.pop("decoder.7.weight")
     store.save_weights(tensors, tmp_path / "w.safetensors", header())
     with pytest.raises(UserError) as error:
@@ -71,7 +70,7 @@ def test_a_missing_and_an_unknown_tensor_are_both_named(network, tmp_path):
 
 def test_weights_of_another_width_are_refused(network, tmp_path):
     wide = TINY.model_copy(update={"base_width": 4})
-    store.save_weights(sampling_state(network), tmp_path / "w.safetensors", header(wide))
+    store.save_weights(network.sampling_state(), tmp_path / "w.safetensors", header(wide))
     with pytest.raises(UserError, match="of other shape"):
         augment.load(tmp_path / "w.safetensors")
 
@@ -79,7 +78,7 @@ def test_weights_of_another_width_are_refused(network, tmp_path):
 def test_a_misspelt_setting_in_a_header_is_named(network, tmp_path):
     config = json.loads(TINY.to_json()) | {"base_widht": 2}
     wrong = store.Header(generator="patn", config=config, facts={})
-    store.save_weights(sampling_state(network), tmp_path / "w.safetensors", wrong)
+    store.save_weights(network.sampling_state(), tmp_path / "w.safetensors", wrong)
     with pytest.raises(UserError, match="unknown setting 'base_widht'"):
         augment.load(tmp_path / "w.safetensors")
 
@@ -112,7 +111,7 @@ def test_the_authors_weights_become_ours(network, tmp_path, prefix):
     torch.save(theirs, tmp_path / "latest_net_netG.pth")
     convert_weights("patn", TINY, tmp_path / "latest_net_netG.pth", tmp_path / "w.safetensors")
     loaded = augment.load(tmp_path / "w.safetensors").state_dict()
-    for name, value in sampling_state(network).items():
+    for name, value in network.sampling_state().items():
         if "num_batches" not in name:
             assert torch.equal(loaded[name], value), name
 
@@ -125,7 +124,7 @@ def test_running_statistics_of_an_instance_normalised_file_are_left_out(tmp_path
     torch.save(theirs, tmp_path / "fashion.pth")
     convert_weights("patn", config, tmp_path / "fashion.pth", tmp_path / "w.safetensors")
     assert augment.load(tmp_path / "w.safetensors").state_dict().keys() == (
-        sampling_state(network).keys()
+        network.sampling_state().keys()
     )
 
 

@@ -13,7 +13,6 @@ import torch
 from augment.checkpoints import store
 from augment.generators import names, system
 from augment.pose.pose import Pose
-from augment.training.ema import sampling_state
 from augment.training.loop import LoopSettings, Trainer, trained
 from augment.training.pairs import TrainingImages
 from augment.transfer import Condition, PoseTransfer
@@ -166,7 +165,7 @@ def test_a_training_stopped_after_any_step_goes_on_bit_for_bit(name) -> None:
 def test_weights_saved_and_loaded_make_the_same_image(name, tmp_path) -> None:
     network = _narrow(name).eval()
     header = store.Header(generator=name, config=network.config.model_dump(), facts={})
-    store.save_weights(sampling_state(network), tmp_path / "w.safetensors", header)
+    store.save_weights(network.sampling_state(), tmp_path / "w.safetensors", header)
     loaded = store.load(tmp_path / "w.safetensors")
     with torch.no_grad():
         assert torch.equal(loaded.generate(_condition(1)), network.generate(_condition(1)))

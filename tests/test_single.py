@@ -8,7 +8,6 @@ import augment
 from augment.checkpoints import store
 from augment.cli import PROGRAM
 from augment.generators.patn import Patn
-from augment.training.ema import sampling_state
 from manifests import pixels
 from manifests.console import UserError
 
@@ -20,7 +19,7 @@ def weights(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "tiny.safetensors"
     header = store.Header(generator="patn", config=TINY.model_dump(mode="json"), facts={})
-    store.save_weights(sampling_state(Patn(TINY)), path, header)
+    store.save_weights(Patn(TINY).sampling_state(), path, header)
     return path
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from augment import generators
 from augment.checkpoints.store import Header, refuse_difference, save_weights
-from augment.training.ema import sampling_state
 from manifests import io
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
@@ -89,7 +88,7 @@ def convert_weights(generator: str, config: Frozen, official: Path, out: Path) -
     """
     network = generators.system(generator)
     with torch.device("meta"):
-        expected = sampling_state(network(config))
+        expected = network(config).sampling_state()
     tensors = network.from_official(read_official(official))
     for name, value in expected.items():
         # Files of torch 0.3 lack the counter, which plays no part in the output.

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from augment.devices import pick_device
-from augment.quality.weights import optional_module, read_weights, weights_file
+from augment.optional import optional_module, read_weights, weights_file
 from manifests import keypoints, pixels
 from manifests.console import Console, Exit, UserError
 from manifests.io import Images, keypoint_column, read_images, sha256_file, write_images

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from augment.quality.weights import optional_module, read_weights, weights_file
+from augment.optional import optional_module, read_weights, weights_file
 from manifests.console import UserError
 
 ALEXNET_ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from augment.transfer import PoseTransfer
 
@@ -21,7 +20,7 @@ class Average:
     def __init__(self, network: PoseTransfer, half_life_images: float) -> None:
         self._half_life = half_life_images
         self.tensors = {
-            name: value.detach().clone() for name, value in sampling_state(network).items()
+            name: value.detach().clone() for name, value in network.sampling_state().items()
         }
 
     @torch.no_grad()
@@ -29,7 +28,7 @@ class Average:
         """Move towards the network's weights after a step on ``batch_size`` images."""
         half_life = min(self._half_life, 0.05 * images_seen)
         keep = 0.5 ** (batch_size / max(half_life, 1e-8))
-        current = sampling_state(network)
+        current = network.sampling_state()
         floating = [name for name, value in self.tensors.items() if value.is_floating_point()]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             [self.tensors[name] for name in floating],
@@ -43,18 +42,9 @@ class Average:
     @contextmanager
     def in_place_of(self, network: PoseTransfer) -> Generator[None]:
         """Let the network compute with the averaged weights while the block runs."""
-        current = {name: value.clone() for name, value in sampling_state(network).items()}
+        current = {name: value.clone() for name, value in network.sampling_state().items()}
         network.load_state_dict(self.tensors, strict=False)
         try:
             yield
         finally:
             network.load_state_dict(current, strict=False)
-
-
-def sampling_state(network: PoseTransfer) -> dict[str, Tensor]:
-    """Return the tensors of the children that ``generate`` needs."""
-    return {
-        name: value
-        for name, value in network.state_dict().items()
-        if name.split(".", 1)[0] in network.sampling
-    }

@@ -221,12 +221,7 @@ def _load_images(
 
 def _start_from(network: PoseTransfer, path: Path) -> None:
     tensors = store.read_tensors(path)
-    expected = {
-        name: value
-        for name, value in network.state_dict().items()
-        if name.split(".", 1)[0] in network.sampling
-    }
-    store.refuse_difference(tensors, expected, str(path))
+    store.refuse_difference(tensors, network.sampling_state(), str(path))
     network.load_state_dict(tensors, strict=False)
 
 
