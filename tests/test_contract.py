@@ -49,13 +49,13 @@ PUBLISHED_PARAMETERS = {
     },
     "patn": {
         "sampling": 41_365_763,
-        "shape_discriminator": 3_977_408,
-        "appearance_discriminator": 3_930_368,
+        "judges.shape": 3_977_408,
+        "judges.appearance": 3_930_368,
     },
     "xinggan": {
         "sampling": 44_853_189,
-        "shape_discriminator": 3_977_408,
-        "appearance_discriminator": 3_930_368,
+        "judges.shape": 3_977_408,
+        "judges.appearance": 3_930_368,
     },
 }
 

@@ -10,27 +10,21 @@ of attention weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment.losses.adversarial import ImagePool, cross_entropy
-from augment.losses.features import FeatureNetwork, load_features
 from augment.nets import resnet
 from augment.nets.official import renamed
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
-from augment.transfer import Adam, Condition, LinearTail, Pair, Phase, PoseTransfer, Stage
+from augment.transfer import Condition, Pair, PoseTransfer, Stage
+from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Frozen
-
-NUM_EPOCHS: Final = 700
-"""Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -120,31 +114,14 @@ class Fusion(nn.Module):
 class Xinggan(PoseTransfer):
     """XingGAN with its two discriminators, which are PATN's."""
 
-    class Config(Frozen):
+    class Config(TwoJudgesConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: int = 64
         """Channels of the first layer; the blocks have four times as many."""
-        discriminator_width: int = 64
-        """Channels of a discriminator's first layer."""
         num_blocks: int = 9
-        norm: Literal["batch", "instance"] = "batch"
-        """batch for Market-1501, instance for DeepFashion."""
-        dropout: float = 0.5
-        image_height: int = 128
-        image_width: int = 64
-        pool_size: int = 50
-        """Past fakes that each discriminator remembers."""
         weight_l1: float = 50.0
         weight_perceptual: float = 50.0
-        weight_adversarial: float = 5.0
-        features: FeatureNetwork = "vgg19"
-        """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
-        batch_size: int = 32
-        steps: int = 87_500
-        constant_part: float = 5 / 7
-        """Part of the steps before the learning rate falls linearly to zero."""
-        learning_rate: float = 2e-4
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
 
@@ -159,17 +136,8 @@ class Xinggan(PoseTransfer):
         )
         self.fusion = Fusion(c.base_width, c.norm)
         for child in self.sampling:
-            self.get_submodule(child).apply(_initialise)
-        self.shape_discriminator = resnet.PairDiscriminator(
-            3 + NUM_JOINTS, c.discriminator_width, c.norm, c.dropout
-        )
-        self.appearance_discriminator = resnet.PairDiscriminator(
-            6, c.discriminator_width, c.norm, c.dropout
-        )
-        size = (c.image_height, c.image_width)
-        self.shape_pool = ImagePool(c.pool_size, 3 + NUM_JOINTS, *size)
-        self.appearance_pool = ImagePool(c.pool_size, 6, *size)
-        self.features = load_features(c.features, ("relu1_2",), imagenet_normalised=True)
+            self.get_submodule(child).apply(initialise)
+        self.judges = TwoJudges(c)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -177,33 +145,8 @@ class Xinggan(PoseTransfer):
         return self.config.image_height, self.config.image_width
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return one stage: generator, then appearance, then shape discriminator."""
-        c = self.config
-        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
-        epochs = math.ceil(c.steps / epoch_steps)
-        constant_epochs = round(c.constant_part * epochs)
-        schedule = LinearTail(
-            epoch_steps=epoch_steps,
-            constant_epochs=constant_epochs,
-            tail_epochs=epochs - constant_epochs,
-        )
-        adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
-
-        def phase(name: str, *trains: str) -> Phase:
-            return Phase(name=name, trains=trains, optimizer=adam, schedule=schedule)
-
-        return (
-            Stage(
-                name="transfer",
-                steps=c.steps,
-                batch_size=c.batch_size,
-                phases=(
-                    phase("generator", *self.sampling),
-                    phase("appearance", "appearance_discriminator"),
-                    phase("shape", "shape_discriminator"),
-                ),
-            ),
-        )
+        """Return the training against two discriminators, the generator first."""
+        return self.judges.stages(self.sampling)
 
     def generate(
         self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
@@ -228,35 +171,8 @@ class Xinggan(PoseTransfer):
         return {"fake": fake.float(), "target_maps": target_maps}
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the published terms, weighted: PATN's with the Market flags of XingGAN."""
-        c = self.config
-        fake, target_maps = outputs["fake"], outputs["target_maps"]
-        source = pair.condition.image
-        half_gan = 0.5 * c.weight_adversarial
-        if phase == "generator":
-            shape = self.shape_discriminator(torch.cat([fake, target_maps], dim=1))
-            appearance = self.appearance_discriminator(torch.cat([fake, source], dim=1))
-            return {
-                "l1": c.weight_l1 * F.l1_loss(fake, pair.target),
-                **self._perceptual(fake, pair.target),
-                "fool_shape": half_gan * cross_entropy(shape, real=True),
-                "fool_appearance": half_gan * cross_entropy(appearance, real=True),
-            }
-        if phase == "shape":
-            critic, pool, beside = self.shape_discriminator, self.shape_pool, target_maps
-        else:
-            critic, pool, beside = self.appearance_discriminator, self.appearance_pool, source
-        old = pool(torch.cat([fake.detach(), beside], dim=1))
-        real = cross_entropy(critic(torch.cat([pair.target, beside], dim=1)), real=True)
-        return {phase: half_gan * (real + cross_entropy(critic(old), real=False))}
-
-    def _perceptual(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
-        if self.features is None:
-            return {}
-        with torch.no_grad():
-            wanted = self.features(target)["relu1_2"]
-        distance = F.l1_loss(self.features(fake)["relu1_2"], wanted)
-        return {"perceptual": self.config.weight_perceptual * distance}
+        """Return the published terms of one phase, weighted."""
+        return self.judges.losses(phase, pair, outputs)
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -295,11 +211,3 @@ def _transposed(
     if kernel == 1:
         return nn.ConvTranspose2d(inputs, outputs, 1, bias=bias)
     return nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=bias)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Set weights as the authors do: N(0, 0.02), norm scales N(1, 0.02)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -129,8 +129,10 @@ class Trainer:
             terms = self.network.losses(phase.name, pair, outputs)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         parameters = self._parameters[phase.name]
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            total, parameters, retain_graph=keep_graph, allow_unused=True
+        # torch's annotation leaves out that unused parameters have no gradient.
+        gradients = cast(
+            "tuple[Tensor | None, ...]",
+            torch.autograd.grad(total, parameters, retain_graph=keep_graph, allow_unused=True),
         )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is None:

@@ -1,0 +1,156 @@
+"""The published training of PATN, which XingGAN shares: a generator against two discriminators.
+
+Zhu et al., CVPR 2019, equations 8 to 11 with the authors' Market-1501 flags; Tang et al., ECCV
+2020 with other weights. One discriminator judges whether an image fits the target pose (shape),
+the other whether it fits the source image (appearance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augment.losses.adversarial import ImagePool, cross_entropy
+from augment.losses.features import FeatureNetwork, load_features
+from augment.nets import resnet
+from augment.transfer import Adam, LinearTail, Pair, Phase, Stage
+from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Frozen
+
+NUM_EPOCHS: Final = 700
+"""Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
+
+FEATURE_LAYER: Final = "relu1_2"
+
+
+class TwoJudgesConfig(Frozen):
+    """Settings of the training; PATN's published values for Market-1501 are the defaults."""
+
+    discriminator_width: int = 64
+    """Channels of a discriminator's first layer."""
+    norm: Literal["batch", "instance"] = "batch"
+    """batch for Market-1501, instance for DeepFashion."""
+    dropout: float = 0.5
+    image_height: int = 128
+    image_width: int = 64
+    pool_size: int = 50
+    """Past fakes that each discriminator remembers."""
+    weight_l1: float = 10.0
+    weight_perceptual: float = 10.0
+    weight_adversarial: float = 5.0
+    features: FeatureNetwork = "vgg19"
+    """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
+    batch_size: int = 32
+    warmup_steps: int = 0
+    """Steps of reconstruction alone before the discriminators join; none as published."""
+    steps: int = 87_500
+    constant_part: float = 5 / 7
+    """Part of the steps before the learning rate falls linearly to zero."""
+    learning_rate: float = 2e-4
+
+
+class TwoJudges(nn.Module):
+    """The two discriminators with their pools, their part of the plan and all losses.
+
+    Its owner calls it ``judges``, and its ``run`` gives ``fake`` and ``target_maps``.
+    """
+
+    def __init__(self, config: TwoJudgesConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        size = (c.image_height, c.image_width)
+        self.shape = resnet.PairDiscriminator(
+            3 + NUM_JOINTS, c.discriminator_width, c.norm, c.dropout
+        )
+        self.appearance = resnet.PairDiscriminator(6, c.discriminator_width, c.norm, c.dropout)
+        self.shape_pool = ImagePool(c.pool_size, 3 + NUM_JOINTS, *size)
+        self.appearance_pool = ImagePool(c.pool_size, 6, *size)
+        self.features = load_features(c.features, (FEATURE_LAYER,), imagenet_normalised=True)
+
+    def stages(self, generator: tuple[str, ...]) -> tuple[Stage, ...]:
+        """Return the published stage: generator, then appearance, then shape discriminator.
+
+        A reconstruction stage may come before it: a third of the cost per step, and most of what
+        a step with discriminators teaches at first.
+        """
+        c = self.config
+        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
+        epochs = math.ceil(c.steps / epoch_steps)
+        constant_epochs = round(c.constant_part * epochs)
+        schedule = LinearTail(
+            epoch_steps=epoch_steps,
+            constant_epochs=constant_epochs,
+            tail_epochs=epochs - constant_epochs,
+        )
+        adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
+
+        def phase(name: str, *trains: str) -> Phase:
+            return Phase(name=name, trains=trains, optimizer=adam, schedule=schedule)
+
+        warmup = Stage(
+            name="reconstruction",
+            steps=c.warmup_steps,
+            batch_size=c.batch_size,
+            phases=(Phase(name="reconstruction", trains=generator, optimizer=adam),),
+        )
+        return (
+            *((warmup,) if c.warmup_steps else ()),
+            Stage(
+                name="transfer",
+                steps=c.steps,
+                batch_size=c.batch_size,
+                phases=(
+                    phase("generator", *generator),
+                    phase("appearance", "judges.appearance"),
+                    phase("shape", "judges.shape"),
+                ),
+            ),
+        )
+
+    def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the published terms of one phase, weighted."""
+        fake, target_maps = outputs["fake"], outputs["target_maps"]
+        source = pair.condition.image
+        half_gan = 0.5 * self.config.weight_adversarial
+        if phase == "reconstruction":
+            return self._reconstruction(fake, pair.target)
+        if phase == "generator":
+            shape = self.shape(torch.cat([fake, target_maps], dim=1))
+            appearance = self.appearance(torch.cat([fake, source], dim=1))
+            return {
+                **self._reconstruction(fake, pair.target),
+                "fool_shape": half_gan * cross_entropy(shape, real=True),
+                "fool_appearance": half_gan * cross_entropy(appearance, real=True),
+            }
+        if phase == "shape":
+            judge, pool, beside = self.shape, self.shape_pool, target_maps
+        else:
+            judge, pool, beside = self.appearance, self.appearance_pool, source
+        old = pool(torch.cat([fake.detach(), beside], dim=1))
+        real = cross_entropy(judge(torch.cat([pair.target, beside], dim=1)), real=True)
+        return {phase: half_gan * (real + cross_entropy(judge(old), real=False))}
+
+    def _reconstruction(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
+        terms = {"l1": self.config.weight_l1 * F.l1_loss(fake, target)}
+        if self.features is not None:
+            with torch.no_grad():
+                wanted = self.features(target)[FEATURE_LAYER]
+            distance = F.l1_loss(self.features(fake)[FEATURE_LAYER], wanted)
+            terms["perceptual"] = self.config.weight_perceptual * distance
+        return terms
+
+
+def initialise(module: nn.Module) -> None:
+    """Set a generator's weights as the authors do: N(0, 0.02), norm scales N(1, 0.02).
+
+    They leave the discriminators as torch draws them.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
