@@ -340,7 +340,7 @@ def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _padded(values: Float32[np.ndarray, "rows *rest"], rows: int) -> np.ndarray:
+def _padded(values: Float32[np.ndarray, "rows ..."], rows: int) -> np.ndarray:
     """Return the values with the last row repeated up to ``rows``."""
     return np.concatenate([values, np.repeat(values[-1:], rows - len(values), axis=0)])
 
