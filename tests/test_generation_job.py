@@ -534,3 +534,11 @@ def test_a_part_of_the_train_rows_gives_all_sources_and_poses(people, tmp_path):
     assert len(made) == 8
     assert set(made.strings("source_id")) <= set(part)
     assert set(made.strings("pose_id")) <= set(part)
+
+
+def test_a_job_leaves_the_process_its_number_of_threads(people, tmp_path):
+    before = torch.get_num_threads()
+
+    run(people, tmp_path / "out", threads=before + 1)
+
+    assert torch.get_num_threads() == before

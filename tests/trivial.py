@@ -99,8 +99,15 @@ def write_people(folder, **kinds):
 
 def job_settings(images, out, **changes):
     """Return settings of a small job: 4 people x 5 images in 5 shards of 4 rows, batches of 2."""
-    chosen = {"per_id": 5, "batch_size": 2, "rows_per_shard": 4, "precision": "float32", **changes}
-    return GenerateSettings(images=images, out=out, device="cpu", threads=1, **chosen)
+    chosen = {
+        "per_id": 5,
+        "batch_size": 2,
+        "rows_per_shard": 4,
+        "precision": "float32",
+        "threads": 1,
+        **changes,
+    }
+    return GenerateSettings(images=images, out=out, device="cpu", **chosen)
 
 
 def files_of(out):

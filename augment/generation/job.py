@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from augment.checkpoints import store
-from augment.devices import device_class, has_bf16, pick_device
+from augment.devices import cpu_threads, device_class, has_bf16, pick_device
 from augment.generation import shards
 from augment.generation.card import card
 from augment.generation.people import made_up_people
@@ -262,7 +262,6 @@ def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) 
         return
     sampling = job.run.content.sampling
     device = pick_device(sampling.device)
-    torch.set_num_threads(sampling.threads)
     network = prepare_for_sampling(weights.load(device), sampling.precision)
     sampler = Sampler(network, device)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
@@ -274,7 +273,7 @@ def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) 
         shards=len(numbers),
         device=sampler.kind,
     )
-    with console.progress("generate", rows) as bar:
+    with cpu_threads(sampling.threads), console.progress("generate", rows) as bar:
         work(job, sampler, numbers, bar)
 
 
@@ -346,9 +345,9 @@ def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
     job = Job(Path(), run, plan)
     sampling = run.content.sampling
     device = pick_device(sampling.device)
-    torch.set_num_threads(sampling.threads)
     sampler = Sampler(prepare_for_sampling(weights.load(device), sampling.precision), device)
-    seconds, bytes_per_row = sample_cost(job, sampler)
+    with cpu_threads(sampling.threads):
+        seconds, bytes_per_row = sample_cost(job, sampler)
     rows = run.content.rows
     console.say(
         f"{rows:,} images: {len(plan.people):,} people x {run.content.per_id:,}, in "

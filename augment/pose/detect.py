@@ -251,9 +251,9 @@ class MoveNet:
         Raises:
             UserError: If ``ai-edge-litert`` is not installed or the file is no such network.
         """
-        litert = optional_module("ai_edge_litert.interpreter", "ai-edge-litert", _EXTRA)
         if not path.is_file():
             raise UserError(f"--estimator: found no file at {path}")
+        litert = optional_module("ai_edge_litert.interpreter", "ai-edge-litert", _EXTRA)
         try:
             self._network: Any = litert.Interpreter(str(path), num_threads=1)
             self._network.allocate_tensors()
