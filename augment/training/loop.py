@@ -6,7 +6,7 @@ All randomness of a step follows from (seed, step, rank), so a stopped run goes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -229,6 +229,3 @@ def refuse_divergence(terms: Mapping[str, float], step: int) -> None:
     broken = [name for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         raise UserError(f"found a loss that is not finite at step {step:,}: {', '.join(broken)}")
-
-
-Report = Callable[[int, Mapping[str, float]], None]
