@@ -14,12 +14,16 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
 from manifests.schema import IMAGES, MANIFEST
+
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
 
 ROW_GROUP_ROWS: Final = 2048
 ROOT_KEY: Final = "root"
@@ -48,7 +52,8 @@ class Images:
     def only(self, split: str) -> Images:
         """Return the rows of one split."""
         # Filtering by an expression crashed the process on keypoints (pyarrow 26.0.1).
-        return self.take(np.flatnonzero(np.asarray(self.strings("split"), str) == split))
+        wanted = np.asarray(pc.equal(self.table["split"], split))
+        return self if wanted.all() else self.take(np.flatnonzero(wanted))
 
     def take(self, rows: Int[np.ndarray, " count"]) -> Images:
         """Return the rows at these positions, in this order."""
@@ -176,8 +181,9 @@ def read_images(path: Path, root: Path | None = None) -> Images:
             twice, or the folder of the images does not exist.
     """
     table = _read_table(path, IMAGES, "an images table (made by 'augment index')")
+    table = _sorted(table)
     ids = table["image_id"]
-    if len(ids.unique()) != table.num_rows:
+    if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise UserError(f"{path}: image_id '{_first_twice(ids)}' stands in more than one row")
     provenance = _footer(table)
     if root is None:
@@ -192,7 +198,7 @@ def read_images(path: Path, root: Path | None = None) -> Images:
             f"{where}: expected in folder {root}, which does not exist; "
             "name the folder where they lie now with --root"
         )
-    return Images(_sorted(table.replace_schema_metadata(None)), root, provenance)
+    return Images(table.replace_schema_metadata(None), root, provenance)
 
 
 def write_images(images: Images, path: Path) -> None:
@@ -348,7 +354,9 @@ def _encoded(provenance: Mapping[str, str]) -> dict[bytes, bytes]:
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    return table.sort_by("image_id")
+    ids = table["image_id"]
+    rises = pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py()
+    return table if rises else table.sort_by("image_id")
 
 
 def _first_twice(ids: pa.ChunkedArray) -> str:

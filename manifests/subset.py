@@ -27,6 +27,8 @@ def subset_train(images: Images, fraction: float, seed: int) -> Images:
     """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction of the train rows: found {fraction}, expected above 0 up to 1")
+    if fraction == 1:
+        return images
     image_ids, people = images.strings("image_id"), images.strings("person_id")
     rows_of: dict[str, list[int]] = {}
     kept: list[int] = []

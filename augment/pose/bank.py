@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Float32
 
 from manifests import keypoints
 from manifests.console import UserError
-from manifests.io import Images
+from manifests.io import Images, keypoint_array
+
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
+
+_BLOCK_ROWS: Final = 65_536
+"""Rows worked on at once, so that what is in between does not grow with the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +30,13 @@ class PoseBank:
     missing joint NaN.
     """
 
-    pose_ids: tuple[str, ...]
+    pose_ids: pa.ChunkedArray
     joints: Float32[np.ndarray, "poses 18 2"]
-    person_ids: tuple[str, ...]
     digest: str
-    """SHA-256 of the three above."""
+    """SHA-256 of the two above and of the people who were seen."""
 
     def __len__(self) -> int:
-        return len(self.pose_ids)
+        return len(self.joints)
 
 
 def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
@@ -42,19 +50,17 @@ def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
         UserError: If a train row has no size, or no pose is usable.
     """
     train = images.only("train")
-    train = train.take(np.argsort(np.asarray(train.strings("image_id"), object), kind="stable"))
+    order = pc.sort_indices(train.table["image_id"]).to_numpy()
     joints = joints_in(train, size)
-    usable = np.flatnonzero(keypoints.has_torso(joints))
+    usable = order[keypoints.has_torso(joints)[order]]
     if not len(usable):
         raise UserError(
             f"found no pose with both shoulders and both hips in {len(train):,} train rows; "
             "expected keypoints (see 'augment index --keypoints')"
         )
-    rows = train.take(usable)
-    pose_ids, person_ids = tuple(rows.strings("image_id")), tuple(rows.strings("person_id"))
-    return PoseBank(
-        pose_ids, joints[usable], person_ids, _digest(pose_ids, joints[usable], person_ids)
-    )
+    names = train.table.select(["image_id", "person_id"]).take(pa.array(usable))
+    joints = joints[usable]
+    return PoseBank(names["image_id"], joints, _digest(names, joints))
 
 
 def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "rows 18 2"]:
@@ -66,29 +72,31 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
     Raises:
         UserError: If a row has no width or height.
     """
-    sizes = np.empty((len(images), 1, 2))
-    for place, column in enumerate(("width", "height")):
-        values = images.table[column]
-        if values.null_count:
-            row = int(np.flatnonzero(np.asarray(values.is_null()))[0])
-            name = images.strings("image_id")[row]
+    for column in ("width", "height"):
+        if images.table[column].null_count:
+            row = int(np.flatnonzero(np.asarray(images.table[column].is_null()))[0])
+            name = images.table["image_id"][row].as_py()
             raise UserError(f"row '{name}' of the images: found no {column}, expected pixels")
-        sizes[:, 0, place] = values.to_numpy()
-    # In double precision, so that poses of images that fit stay exactly as they are.
-    return (
-        (images.keypoints().astype(np.float64) + 0.5) * (np.asarray(size) / sizes) - 0.5
-    ).astype(np.float32)
+    joints = np.empty((len(images), keypoints.NUM_JOINTS, 2), np.float32)
+    for first in range(0, len(images), _BLOCK_ROWS):
+        block = images.table.slice(first, _BLOCK_ROWS)
+        sizes = np.stack([block["width"].to_numpy(), block["height"].to_numpy()], axis=1)[:, None]
+        # In double precision, so that poses of images that fit stay exactly as they are.
+        seen = keypoint_array(block["keypoints"]).astype(np.float64)
+        joints[first : first + _BLOCK_ROWS] = (seen + 0.5) * (np.asarray(size) / sizes) - 0.5
+    return joints
 
 
-def _digest(
-    pose_ids: tuple[str, ...],
-    joints: Float32[np.ndarray, "poses 18 2"],
-    person_ids: tuple[str, ...],
-) -> str:
+def _digest(names: pa.Table, joints: Float32[np.ndarray, "poses 18 2"]) -> str:
     digest = hashlib.sha256()
-    for text in ("\n".join(pose_ids), "\n".join(person_ids)):
-        digest.update(text.encode() + b"\0")
-    # One NaN: others differ in bits that mean nothing.
-    canonical = np.where(np.isnan(joints), np.float32(np.nan), joints).astype("<f4")
-    digest.update(canonical.tobytes())
+    for column in ("image_id", "person_id"):
+        for first in range(0, len(names), _BLOCK_ROWS):
+            block = names[column].slice(first, _BLOCK_ROWS).to_pylist()
+            digest.update(("\n" * bool(first) + "\n".join(block)).encode())
+        digest.update(b"\0")
+    for first in range(0, len(joints), _BLOCK_ROWS):
+        block = joints[first : first + _BLOCK_ROWS]
+        # One NaN: others differ in bits that mean nothing.
+        canonical = np.where(np.isnan(block), np.float32(np.nan), block).astype("<f4")
+        digest.update(canonical.tobytes())
     return digest.hexdigest()

@@ -3,8 +3,9 @@
 Rows are people in sorted label order times k in 0 .. per_id - 1. Everything random about a row
 follows from (seed, person label, k) and the two input tables:
 
-- The target poses of a person are the bank ordered by one draw per (person, pose), the first
-  ``per_id`` of it: distinct, and the same first ten for 10 and for 20 images per person.
+- The target poses of a person are the first ``per_id`` of a shuffle of the bank, one draw each:
+  distinct, the same first ten for 10 and for 20 images per person, and never the price of a look
+  at the whole bank, which grows with the number of people.
 - The source is one draw per (person, k) among the person's train rows with shoulders and hips,
   the row that shows the target pose itself left out.
 - Who has a single such row gives it to every k, so there that row's pose is left out of the bank
@@ -15,8 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Float32, Int64, UInt64
 
 from augment.pose.bank import PoseBank, joints_in
@@ -25,8 +29,11 @@ from manifests.console import UserError
 from manifests.draws import below, draws
 from manifests.io import Images
 
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
+
 POSE_STREAM = 1
-"""Which Philox stream orders the bank; stream 0 gives the source and the seed of a row."""
+"""Which Philox stream shuffles the bank; stream 0 gives the source and the seed of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ class Plan:
     people: tuple[str, ...]
     first: Int64[np.ndarray, " people_and_end"]
     """Person ``i`` owns the sources ``first[i] : first[i + 1]``."""
-    source_ids: tuple[str, ...]
+    shown: Int64[np.ndarray, " sources"]
+    """The row of ``bank`` that a source shows itself, -1 for none."""
     bank: PoseBank
     per_id: int
     seed: int
@@ -98,26 +106,29 @@ class Plan:
             start += len(k)
 
     def _poses(self, person: int) -> Int64[np.ndarray, " per_id"]:
-        order = draws(self.seed, self.people[person], len(self.bank), stream=POSE_STREAM)
-        allowed = np.arange(len(self.bank))
-        if self.first[person + 1] - self.first[person] == 1:
-            only = self.source_ids[self.first[person]]
-            allowed = allowed[np.asarray(self.bank.pose_ids, object) != only]
-            order = order[allowed]
-        # Partition first: sorting the whole bank for every person would cost more than the rest.
-        last = np.partition(order, self.per_id - 1)[self.per_id - 1]
-        early = np.flatnonzero(order <= last)
-        return allowed[early[np.argsort(order[early], kind="stable")[: self.per_id]]]
+        """Return the beginning of a shuffle (Durstenfeld 1964); only moved poses are kept."""
+        first, end = self.first[person : person + 2].tolist()
+        left_out = int(self.shown[first]) if end - first == 1 else -1
+        size = len(self.bank) - (left_out >= 0)
+        numbers = draws(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
+        poses: list[int] = []
+        moved: dict[int, int] = {}
+        for place, draw in enumerate(numbers.tolist()):
+            other = place + below(draw, size - place)
+            poses.append(moved.get(other, other))
+            moved[other] = moved.get(place, place)
+        chosen = np.array(poses, np.int64)
+        return chosen + (chosen >= left_out) if left_out >= 0 else chosen
 
     def _sources(
         self, person: int, k: Int64[np.ndarray, " rows"], poses: Int64[np.ndarray, " rows"]
     ) -> tuple[Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
-        first, end = int(self.first[person]), int(self.first[person + 1])
-        own = {self.source_ids[row]: row - first for row in range(first, end)}
+        first, end = self.first[person : person + 2].tolist()
+        own = {pose: row for row, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0}
         sources, seeds = np.empty(len(k), np.int64), np.empty(len(k), np.uint64)
-        for place, (number, pose) in enumerate(zip(k, poses, strict=True)):
-            choice, seeds[place] = draws(self.seed, self.people[person], 2, counter=int(number))
-            shown = own.get(self.bank.pose_ids[pose])
+        for place, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
+            choice, seeds[place] = draws(self.seed, self.people[person], 2, counter=number)
+            shown = own.get(pose)
             if shown is None:
                 sources[place] = first + below(choice, end - first)
             else:
@@ -148,15 +159,15 @@ def make_plan(
     if not len(train):
         raise UserError(f"found no train rows in {len(images):,} images, expected some people")
     joints = joints_in(train, size)
-    candidates, num_without_torso = _candidates(train, joints)
+    people, person = _people(train)
+    candidates, num_without_torso = _candidates(train, joints, person)
     sources = train.take(candidates)
-    people, first = np.unique(np.asarray(sources.strings("person_id"), object), return_index=True)
     plan = Plan(
         sources,
         joints[candidates],
-        tuple(people),
-        np.append(first, len(candidates)).astype(np.int64),
-        tuple(sources.strings("image_id")),
+        people,
+        np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
+        _places(sources.table["image_id"], bank.pose_ids),
         bank,
         per_id,
         seed,
@@ -187,29 +198,41 @@ def stem(image_id: str) -> str:
     return image_id
 
 
+def _people(train: Images) -> tuple[tuple[str, ...], Int64[np.ndarray, " rows"]]:
+    """Return the sorted labels, and the place of each row's person among them."""
+    coded = train.table["person_id"].combine_chunks().dictionary_encode()
+    labels = coded.dictionary.to_pylist()
+    place = np.argsort(np.argsort(np.asarray(labels, object), kind="stable"))
+    return tuple(sorted(labels)), place[coded.indices.to_numpy()]
+
+
 def _candidates(
-    train: Images, joints: Float32[np.ndarray, "rows 18 2"]
+    train: Images,
+    joints: Float32[np.ndarray, "rows 18 2"],
+    person: Int64[np.ndarray, " rows"],
 ) -> tuple[Int64[np.ndarray, " candidates"], int]:
     """Return the rows that may be sources, by (person, image), and how many people lack a torso."""
-    ids = np.asarray(train.strings("image_id"), object)
-    people, person = np.unique(np.asarray(train.strings("person_id"), object), return_inverse=True)
     torso = keypoints.has_torso(joints)
     num_joints = keypoints.visible(joints).sum(axis=-1)
     # With the torso every row is as good as the next; without, the most joints win.
     rank = np.where(torso, keypoints.NUM_JOINTS + 1, num_joints)
-    best = np.full(len(people), -1)
+    best = np.full(person.max() + 1, -1)
     np.maximum.at(best, person, rank)
-    chosen = np.flatnonzero(rank == best[person])
-    by_image = chosen[np.argsort(ids[chosen], kind="stable")]
+    by_image = pc.sort_indices(train.table["image_id"]).to_numpy().astype(np.int64)
+    by_image = by_image[(rank == best[person])[by_image]]
     ordered = by_image[np.argsort(person[by_image], kind="stable")]
     return ordered, int((best <= keypoints.NUM_JOINTS).sum())
 
 
+def _places(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarray, " names"]:
+    """Return where each name stands, -1 where it does not."""
+    places = pc.index_in(names, value_set=among)
+    return places.fill_null(-1).to_numpy().astype(np.int64)
+
+
 def _refuse_small_bank(plan: Plan) -> None:
-    poses = set(plan.bank.pose_ids)
-    counts = np.diff(plan.first)
-    single = (plan.source_ids[plan.first[person]] for person in np.flatnonzero(counts == 1))
-    available = len(plan.bank) - any(source in poses for source in single)
+    single = plan.first[:-1][np.diff(plan.first) == 1]
+    available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
     if available < plan.per_id:
         raise UserError(
             f"found {available:,} target poses for every person, expected at least "
@@ -219,11 +242,15 @@ def _refuse_small_bank(plan: Plan) -> None:
 
 def _refuse_equal_stems(plan: Plan) -> None:
     """Refuse sources whose generated images would share a name."""
+    names = plan.sources.table["image_id"]
+    stems = pc.replace_substring_regex(names, r"(?i)(\.(jpg|jpeg|png))+$", "")
+    if pc.count_distinct(stems).as_py() == len(stems):
+        return
     owner: dict[str, str] = {}
-    for person, first, end in zip(plan.people, plan.first, plan.first[1:], strict=False):
-        for source in plan.source_ids[first:end]:
-            if owner.setdefault(stem(source), person) != person:
-                raise UserError(
-                    f"images: '{source}' of person {person} differs from an image of person "
-                    f"{owner[stem(source)]} by its ending only; expected different names"
-                )
+    people = plan.sources.strings("person_id")
+    for source, person in zip(names.to_pylist(), people, strict=True):
+        if owner.setdefault(stem(source), person) != person:
+            raise UserError(
+                f"images: '{source}' of person {person} differs from an image of person "
+                f"{owner[stem(source)]} by its ending only; expected different names"
+            )
