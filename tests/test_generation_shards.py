@@ -1,7 +1,9 @@
 """The folder of a run."""
 
 import json
+import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trivial
@@ -18,9 +20,10 @@ from augment.generation.run import (
     read_run,
     table_digest,
 )
+from augment.generation.verify import problems
 from manifests import io
 from manifests.console import Console, UserError
-from manifests.schema import MANIFEST
+from manifests.schema import MANIFEST, SHARD
 
 RUN = Run(
     content=Content(
@@ -61,8 +64,15 @@ def out(tmp_path):
 
 
 def test_golden_keys():
-    assert RUN.content_key == "ac3ab45bf06b08ba48f81b33b6e559ab2c46d0bd56ef19bc9a7701334786fa50"
-    assert RUN.layout_key == "ab6419699b5192db9d7bbc452bea4a4ac74c5b2f213e5b464b4b99732147a990"
+    assert RUN.content_key == "e910f24a607a1191ee6f8a8a868bd112ad87782bf1071b87da6a549b9e480241"
+    assert RUN.layout_key == "171f73e3ef839db3cc2b28b8f7e4a30d6e54d671f01392ba64422419c66e8c8d"
+
+
+def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():
+    before = changed(code_version=1)
+
+    assert before.content_key == "ac3ab45bf06b08ba48f81b33b6e559ab2c46d0bd56ef19bc9a7701334786fa50"
+    assert before.layout_key == "ab6419699b5192db9d7bbc452bea4a4ac74c5b2f213e5b464b4b99732147a990"
 
 
 @pytest.mark.parametrize("field", sorted(set(Content.model_fields) - {"encoding", "sampling"}))
@@ -321,3 +331,76 @@ def test_a_mark_of_another_run_is_refused(out):
 
     with pytest.raises(UserError, match="_SUCCESS: the mark of another run"):
         shards.read_success(out, read_run(out))
+
+
+def long_shard(out, run):
+    """Publish one shard of 5,000 rows, of which every hundredth failed."""
+    rows = pq.read_table(out / "data/part-000000.parquet").take([0] * 5_000)
+    k = pa.array(range(5_000), pa.int32())
+    errors = pa.array(["broken" if number % 100 == 0 else None for number in range(5_000)])
+    for name, column in (("k", k), ("error", errors)):
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(name), column)
+    shards.publish(out, run, 0, rows.cast(SHARD), "cpu")
+
+
+def test_a_long_shard_is_one_row_group_of_the_manifest(out, tmp_path):
+    run = changed(rows=5_000).model_copy(update={"rows_per_shard": 5_000})
+    (tmp_path / "long/data").mkdir(parents=True)
+    shutil.copy(out / "data/part-000000.parquet", tmp_path / "long/data")
+    long_shard(tmp_path / "long", run)
+
+    shards.finalise(tmp_path / "long", run, "{errors}")
+
+    metadata = pq.read_metadata(tmp_path / "long/manifest.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [5_000]
+    assert (tmp_path / "long/README.md").read_text() == "50"
+
+
+def test_how_many_rows_failed_is_told_by_the_footer_alone(out):
+    long_shard(out, changed(rows=5_000))
+    file = out / "data/part-000000.parquet"
+    data = file.read_bytes()
+    # Three row groups whose pages nobody can read any more.
+    file.write_bytes(data[:4] + bytes(1_000) + data[1_004:])
+
+    assert shards.num_errors(file) == 50
+
+
+def test_finalising_opens_no_shard_while_one_is_missing(out):
+    run = read_run(out)
+    (out / "data/part-000003.parquet").unlink()
+    shutil.copy(out / "data/part-000001.parquet", out / "data/part-000002.parquet")
+
+    assert shards.finalise(out, run, "") is None
+
+    (out / "data/part-000003.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"part-000002\.parquet: a shard of another run"):
+        shards.finalise(out, run, "")
+
+
+def test_a_manifest_in_other_row_groups_is_as_sound(out):
+    table = pq.read_table(out / "manifest.parquet")
+    pq.write_table(table, out / "manifest.parquet", row_group_size=3)
+    success = json.loads((out / "_SUCCESS").read_text())
+    success["manifest_sha256"] = io.sha256_file(out / "manifest.parquet")
+    (out / "_SUCCESS").write_text(json.dumps(success))
+
+    assert list(problems(out, read_run(out))) == []
+
+
+def test_a_manifest_that_ends_early_differs_from_the_shards(out):
+    table = pq.read_table(out / "manifest.parquet")
+    pq.write_table(table.slice(0, 18), out / "manifest.parquet")
+
+    found = list(problems(out, read_run(out)))
+
+    assert "its SHA-256 is not the one in _SUCCESS" in found[0]
+    assert found[1:] == [f"{out}/data/part-000004.parquet: row group 0 differs from the manifest"]
+
+
+def test_a_manifest_that_is_none_is_refused(out):
+    (out / "manifest.parquet").write_bytes(b"nothing")
+
+    with pytest.raises(UserError, match=r"manifest\.parquet: damaged"):
+        list(problems(out, read_run(out)))

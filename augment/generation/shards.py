@@ -147,7 +147,7 @@ def finalise(out: Path, run: Run, card: str) -> Success | None:
     Raises:
         UserError: If the shards do not add up to the plan, or the folder cannot be written.
     """
-    if unfinished(out, run):
+    if _some_missing(out, run) or unfinished(out, run):
         return None
     manifest = out / MANIFEST_NAME
     try:
@@ -214,10 +214,28 @@ def num_errors(file: Path) -> int:
         UserError: If it cannot be read.
     """
     try:
-        errors = pq.read_table(file, columns=["error"])["error"]
+        with pq.ParquetFile(file) as opened:
+            place = opened.schema.names.index("error")
+            groups = range(opened.num_row_groups)
+            nulls = sum(_num_null(opened, group, place) for group in groups)
+            return opened.metadata.num_rows - nulls
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: missing or damaged ({error})") from error
-    return len(errors) - errors.null_count
+
+
+def _num_null(file: pq.ParquetFile, group: int, place: int) -> int:
+    """Return how often a column is null, by the footer: no page of a large file is read."""
+    statistics = file.metadata.row_group(group).column(place).statistics
+    if statistics is None or not statistics.has_null_count:
+        return file.read_row_group(group, columns=["error"])["error"].null_count
+    return statistics.null_count
+
+
+def _some_missing(out: Path, run: Run) -> bool:
+    """Return whether names are missing: one listing, where many workers would open every shard."""
+    folder = out / DATA
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    return any(shard_name(shard) not in names for shard in range(run.num_shards))
 
 
 def _write_manifest(out: Path, run: Run) -> Tally:
@@ -225,6 +243,8 @@ def _write_manifest(out: Path, run: Run) -> Tally:
     tally = Tally()
     last: tuple[str, int] | None = None
     columns = [name for name in SHARD.names if name != "image"]
+    # The writer keeps a note of every row group until the end, so each shard is one.
+    group_rows = max(io.ROW_GROUP_ROWS, run.rows_per_shard)
     with (
         io.replacing(out / MANIFEST_NAME) as file,
         pq.ParquetWriter(
@@ -242,7 +262,7 @@ def _write_manifest(out: Path, run: Run) -> Tally:
             last = _refuse_disorder(rows, last, path)
             tally.rows += len(rows)
             tally.errors += len(rows) - rows["error"].null_count
-            writer.write_table(_with_place(rows, shard), row_group_size=io.ROW_GROUP_ROWS)
+            writer.write_table(_with_place(rows, shard), row_group_size=group_rows)
         if tally.rows != run.content.rows:
             raise UserError(
                 f"{out}: found {tally.rows:,} rows in the shards, planned {run.content.rows:,}"

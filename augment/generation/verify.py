@@ -14,8 +14,8 @@ from tyro.conf import Positional
 from augment.generation import shards
 from augment.generation.run import Run, require_run
 from manifests import claims, io
-from manifests.console import Console, Exit
-from manifests.schema import SHARD
+from manifests.console import Console, Exit, UserError
+from manifests.schema import MANIFEST, SHARD
 from manifests.settings import Frozen
 
 
@@ -52,10 +52,10 @@ def verify(settings: VerifySettings, console: Console) -> Exit:
 
 
 def problems(out: Path, run: Run) -> Iterator[str]:
-    """Give every problem as a sentence; memory stays at one row group.
+    """Give every problem as a sentence; memory stays at the rows of one shard.
 
     Raises:
-        UserError: If there is a shard or a mark of another run.
+        UserError: If there is a shard or a mark of another run, or the manifest is damaged.
     """
     claim = claims.read(out / claims.CLAIM)
     for name in ("content_key", "layout_key"):
@@ -70,11 +70,43 @@ def problems(out: Path, run: Run) -> Iterator[str]:
         yield f"{manifest}: missing"
     elif success is not None and io.sha256_file(manifest) != success.manifest_sha256:
         yield f"{manifest}: its SHA-256 is not the one in {io.SUCCESS}"
-    table = io.read_synthetic(out).table if success is not None and manifest.is_file() else None
+    rows = _ManifestRows(manifest) if success is not None and manifest.is_file() else None
     for shard in range(run.num_shards):
-        start, stop = run.shard_rows(shard)
-        rows = None if table is None else table.slice(start, stop - start)
-        yield from _shard_problems(out, run, shard, rows)
+        expected = None if rows is None else rows.take(run.num_rows(shard))
+        yield from _shard_problems(out, run, shard, expected)
+
+
+class _ManifestRows:
+    """The rows of a manifest from first to last, never more than one of its row groups at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._groups = self._read()
+        self._rest = MANIFEST.empty_table()
+
+    def take(self, count: int) -> pa.Table:
+        """Return the next rows, fewer at the end.
+
+        Raises:
+            UserError: If the manifest is damaged or none.
+        """
+        while len(self._rest) < count and (group := next(self._groups, None)) is not None:
+            self._rest = pa.concat_tables([self._rest, group])
+        taken, self._rest = self._rest.slice(0, count), self._rest.slice(count)
+        return taken
+
+    def _read(self) -> Iterator[pa.Table]:
+        try:
+            with pq.ParquetFile(self._path) as file:
+                if file.schema_arrow.names != MANIFEST.names:
+                    raise UserError(f"{self._path}: its columns are not those of a manifest")
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group).replace_schema_metadata(None)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{self._path}: damaged ({error}); remove {io.SUCCESS} and run the "
+                "same command again"
+            ) from error
 
 
 def _strangers(out: Path, run: Run) -> Iterator[str]:
