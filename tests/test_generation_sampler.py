@@ -1,11 +1,22 @@
 """Networks made ready for sampling."""
 
+import importlib.util
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from augment.generation.sampler import fold_batch_norms, noise_of, prepare_for_sampling
+from augment.generation.sampler import (
+    COMPILE_MIN_ROWS,
+    Sampler,
+    fold_batch_norms,
+    noise_of,
+    prepare_for_sampling,
+    repays_compiling,
+    sampling_mode,
+)
 from augment.generators.patn import Patn
 from augment.pose.pose import Pose
 from augment.transfer import Condition
@@ -13,6 +24,9 @@ from manifests.draws import draws
 
 FOLDING_TOLERANCE = 1e-5
 """Folding only reorders a multiplication; images span [-1, 1]."""
+
+COMPILED_TOLERANCE = 1e-5
+"""Fused kernels add in another order; images span [-1, 1]."""
 
 
 def trained_norms(network):
@@ -122,3 +136,54 @@ def test_noise_is_standard_normal():
 
 def test_systems_without_noise_get_none():
     assert noise_of(draws(0, "rows", 3), 0) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_makes_the_same_images(patn, condition):
+    network = prepare_for_sampling(patn, "float32")
+    cpu = torch.device("cpu")
+    other = Condition(-condition.image, condition.target_pose, condition.pose)
+
+    compiled = Sampler(network, cpu, compiled=True).generator()
+
+    with sampling_mode(cpu, "float32"):
+        for batch in (condition, other):
+            plain = network.generate(batch)
+            assert plain.std() > 0.01
+            assert (compiled(batch, None) - plain).abs().max() <= COMPILED_TOLERANCE
+
+
+def test_compiling_is_never_chosen_on_a_cpu():
+    assert not repays_compiling(torch.device("cpu"), 10**12)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_compiling_is_chosen_on_a_gpu_from_five_million_images_on():
+    assert COMPILE_MIN_ROWS == 5_000_000
+    assert not repays_compiling(torch.device("cuda"), COMPILE_MIN_ROWS - 1)
+    assert repays_compiling(torch.device("cuda"), COMPILE_MIN_ROWS)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*TensorFloat32")
+def test_a_compiled_network_makes_the_same_images_on_a_gpu(patn, condition):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    cuda = torch.device("cuda")
+    network = prepare_for_sampling(patn.to(cuda), "float32")
+    batches = [
+        Condition(image.to(cuda), condition.pose.to(cuda), condition.target_pose.to(cuda))
+        for image in (condition.image, -condition.image, condition.image)
+    ]
+
+    compiled = Sampler(network, cuda, compiled=True).generator()
+
+    with sampling_mode(cuda, "float32"):
+        # Each is read before the next: a replayed graph writes to the same memory.
+        made = [compiled(batch, None).clone() for batch in batches]
+        plain = [network.generate(batch) for batch in batches]
+    # Convolutions may take TF32 or other algorithms: ten bits of 1.
+    assert max((a - b).abs().max() for a, b in zip(made, plain, strict=True)) <= 1e-3
+    assert torch.equal(made[0], made[2])

@@ -29,7 +29,7 @@ from augment.generation.run import (
     read_run,
     table_digest,
 )
-from augment.generation.sampler import Sampler, prepare_for_sampling
+from augment.generation.sampler import Sampler, prepare_for_sampling, repays_compiling
 from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job, sample_cost, work
 from augment.pose.bank import pose_bank
@@ -78,6 +78,8 @@ class GenerateSettings(Frozen):
     """Images per forward pass; auto: 16 on a CPU, 256 on a GPU."""
     threads: Auto | int = "auto"
     """CPU threads of the network; auto: torch's own choice."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """torch.compile, on a GPU with CUDA graphs; auto: on a GPU, from 5,000,000 images on."""
     image_format: ImageFormat = "jpg"
     """How images are stored; a Market-1501 export needs jpg."""
     quality: int = 95
@@ -180,7 +182,7 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
     _refuse_numbers(settings)
     height, width = weights.image_size
     lossy = settings.image_format == "jpg"
-    sampling = _sampling(settings, None if found is None else found.content.sampling)
+    sampling = _sampling(settings, None if found is None else found.content.sampling, len(plan))
     content = Content(
         generator=weights.generator,
         weights_sha256=weights.sha256,
@@ -263,7 +265,7 @@ def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) 
     sampling = job.run.content.sampling
     device = pick_device(sampling.device)
     network = prepare_for_sampling(weights.load(device), sampling.precision)
-    sampler = Sampler(network, device)
+    sampler = Sampler(network, device, sampling.compiled)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
     console.say(
         f"{job.out}: {rows:,} of {job.run.content.rows:,} images to make, {len(numbers):,} shards, "
@@ -296,7 +298,7 @@ def failed_shards(out: Path, run: Run) -> list[int]:
     ]
 
 
-def _sampling(settings: GenerateSettings, found: Sampling | None) -> Sampling:
+def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int) -> Sampling:
     name = found.device if found is not None and settings.device == "auto" else settings.device
     device = pick_device(name)
     on_cpu = device.type == "cpu"
@@ -309,6 +311,9 @@ def _sampling(settings: GenerateSettings, found: Sampling | None) -> Sampling:
         batch_size = best if found is None else found.batch_size
     if threads == "auto":
         threads = torch.get_num_threads() if found is None else found.threads
+    compiled = settings.compile == "yes"
+    if settings.compile == "auto":
+        compiled = repays_compiling(device, num_rows) if found is None else found.compiled
     return Sampling(
         device=device.type,
         precision=precision,
@@ -316,6 +321,7 @@ def _sampling(settings: GenerateSettings, found: Sampling | None) -> Sampling:
         threads=threads,
         cpu=device_class(device) if on_cpu else None,
         torch=torch.__version__,
+        compiled=compiled,
     )
 
 
@@ -345,7 +351,8 @@ def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
     job = Job(Path(), run, plan)
     sampling = run.content.sampling
     device = pick_device(sampling.device)
-    sampler = Sampler(prepare_for_sampling(weights.load(device), sampling.precision), device)
+    network = prepare_for_sampling(weights.load(device), sampling.precision)
+    sampler = Sampler(network, device, sampling.compiled)
     with cpu_threads(sampling.threads):
         seconds, bytes_per_row = sample_cost(job, sampler)
     rows = run.content.rows

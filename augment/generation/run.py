@@ -12,14 +12,22 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import pyarrow.compute
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from manifests import claims
 from manifests.console import UserError
-from manifests.io import Images
+from manifests.io import Images, keypoint_array
 from manifests.settings import Frozen
 
-CODE_VERSION: Final = 1
+CODE_VERSION: Final = 2
 """Raised when the same settings and inputs begin to give other bytes."""
+
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
+
+_BLOCK_ROWS: Final = 65_536
+"""Rows that ``table_digest`` looks at at once."""
 
 Precision = Literal["bf16", "float32"]
 ImageFormat = Literal["jpg", "png"]
@@ -41,6 +49,14 @@ class Sampling(Frozen):
     folded: bool = True
     """Batch normalisation folded into the convolutions."""
     torch: str
+    compiled: bool = False
+    """The network turned into fused kernels, on a GPU replayed as one graph."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``compiled`` out where it is false: the keys of runs made before it stay."""
+        fields: dict[str, Any] = handler(self)
+        return {k: value for k, value in fields.items() if k != "compiled" or value}
 
 
 class Encoding(Frozen):
@@ -181,17 +197,24 @@ def default_rows_per_shard(rows: int, batch_size: int) -> int:
 
 def table_digest(images: Images) -> str:
     """Return the SHA-256 of what the rows say, whatever their order and the file they came from."""
-    rows = images.take(np.argsort(np.asarray(images.strings("image_id"), object), kind="stable"))
+    rows = images.take(pc.sort_indices(images.table["image_id"]).to_numpy())
     digest = hashlib.sha256()
     for name in ("image_id", "person_id", "sha256"):
-        digest.update(json.dumps(rows.table[name].to_pylist()).encode())
+        digest.update(b"[")
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            # The text of one JSON list, without holding all of it.
+            block = rows.table[name].slice(first, _BLOCK_ROWS).to_pylist()
+            digest.update((", " * bool(first) + json.dumps(block)[1:-1]).encode())
+        digest.update(b"]")
     for name in ("camera_id", "sequence", "frame", "width", "height"):
         values = rows.table[name]
         digest.update(np.asarray(values.is_null()).tobytes())
         digest.update(np.asarray(values.fill_null(0)).astype("<i8").tobytes())
-    joints = rows.keypoints()
-    # One NaN: others differ in bits that mean nothing.
-    digest.update(np.where(np.isnan(joints), np.float32(np.nan), joints).astype("<f4").tobytes())
+    for first in range(0, len(rows), _BLOCK_ROWS):
+        joints = keypoint_array(rows.table["keypoints"].slice(first, _BLOCK_ROWS))
+        # One NaN: others differ in bits that mean nothing.
+        joints = np.where(np.isnan(joints), np.float32(np.nan), joints)
+        digest.update(joints.astype("<f4").tobytes())
     return digest.hexdigest()
 
 

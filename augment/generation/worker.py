@@ -70,9 +70,6 @@ class SourceReader:
 
     def __init__(self, sources: Images, size: tuple[int, int]) -> None:
         self._sources = sources
-        self._ids = sources.strings("image_id")
-        self._sha256: list[str | None] = sources.table["sha256"].to_pylist()
-        self._people = sources.strings("person_id")
         self._size = size
         self._person: str | None = None
         self._seen: dict[int, UInt8[np.ndarray, "height width 3"] | str] = {}
@@ -92,17 +89,22 @@ class SourceReader:
         return Sources(batch, errors)
 
     def _one(self, row: int) -> UInt8[np.ndarray, "height width 3"] | str:
-        if self._people[row] != self._person:
-            self._person, self._seen = self._people[row], {}
+        person = self._value("person_id", row)
+        if person != self._person:
+            self._person, self._seen = person, {}
         if row not in self._seen:
             self._seen[row] = self._decode(row)
         return self._seen[row]
 
+    def _value(self, column: str, row: int) -> str | None:
+        # One by one: a list of the whole column would be as long as the table of all workers.
+        return self._sources.table[column][row].as_py()
+
     def _decode(self, row: int) -> UInt8[np.ndarray, "height width 3"] | str:
-        name = self._ids[row]
+        name = str(self._value("image_id", row))
         try:
             data = self._sources.file(row).read_bytes()
-            expected = self._sha256[row]
+            expected = self._value("sha256", row)
             if expected is not None and hashlib.sha256(data).hexdigest() != expected:
                 return f"{name}: the file has changed since the images table was made"
             return pixels.resize(pixels.decode(data, name), self._size)
@@ -189,7 +191,8 @@ class Worker:
         self._run = job.run
         self._plan = job.plan
         self._fail = job.fail
-        self._network = sampler.network
+        self._noise_width = sampler.network.noise_width()
+        self._images = sampler.generator()
         self._device = sampler.device
         content = job.run.content
         self._batch_size = content.sampling.batch_size
@@ -245,7 +248,7 @@ class Worker:
         """Start the batch on the device; the tensors are filled when the third value returns."""
         pose = _padded(self._plan.source_joints[rows.source], self._batch_size)
         target = _padded(self._plan.bank.joints[rows.pose], self._batch_size)
-        noise = noise_of(rows.seed, self._network.noise_width())
+        noise = noise_of(rows.seed, self._noise_width)
         condition = Condition(
             as_floats(self._to_device(torch.from_numpy(sources.pixels))),
             Pose(self._to_device(torch.from_numpy(pose))),
@@ -253,7 +256,7 @@ class Worker:
         )
         if noise is not None:
             noise = self._to_device(torch.from_numpy(_padded(noise.numpy(), self._batch_size)))
-        result = self._network.generate(condition, noise).float()
+        result = self._images(condition, noise).float()
         # One pass: a sum is finite if and only if all of an image's values in [-1, 1] are.
         finite = torch.isfinite(result.sum(dim=(1, 2, 3)))
         images = as_pixels(result)
@@ -319,7 +322,7 @@ def shard_table(run: Run, plan: Plan, rows: PlannedRows, made: list[Made]) -> pa
         "sha256": pa.array(digests, pa.string()),
         "k": pa.array(rows.k.astype(np.int32)),
         "source_id": pa.array(source_ids),
-        "pose_id": pa.array([plan.bank.pose_ids[pose] for pose in rows.pose.tolist()]),
+        "pose_id": plan.bank.pose_ids.take(pa.array(rows.pose)),
         "seed": pa.array(rows.seed),
         "generator": pa.repeat(pa.scalar(content.generator), count),
         "weights_sha256": pa.repeat(pa.scalar(content.weights_sha256), count),
