@@ -1,7 +1,8 @@
 """Runs that are killed, starved and disturbed: nothing lost, nothing double, the same bytes.
 
 Children are forked from this process, which has everything imported: a kill costs milliseconds.
-``AUGMENT_KILLS`` scales the number of kills (default 12; 100 for the record).
+``AUGMENT_KILLS`` scales the number of kills (default 20; 100 for the record);
+``--junitxml`` writes how many there were.
 """
 
 import os
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +28,7 @@ from augment.generation.job import generate
 from manifests import io
 from manifests.console import Console, Exit, UserError
 
-NUM_KILLS = int(os.environ.get("AUGMENT_KILLS", "12"))
+NUM_KILLS = int(os.environ.get("AUGMENT_KILLS", "20"))
 QUIET = Console(quiet=True)
 NOBODY = 65534
 
@@ -133,7 +135,90 @@ def kill_at(step: int, report: int | None = None) -> None:
     sys.addaudithook(hook)
 
 
-def test_a_run_killed_at_any_step_and_resumed_equals_a_straight_run(people, tmp_path, straight):
+def strike_at(name: str, moment: str, number: int) -> None:
+    """Send this process a signal before, in the middle of, or after one step of the protocol.
+
+    Args:
+        name: The file whose publishing is the step.
+        moment: ``before`` anything of it is written, in the ``middle`` when half of it is, or
+            ``after`` it has its name, before that is made to last.
+        number: The signal.
+    """
+    fsync = os.fsync
+    seen: set[str] = set()
+
+    def strike() -> None:
+        if not seen:
+            seen.add(name)
+            os.kill(os.getpid(), number)
+
+    def hook(event: str, arguments: tuple) -> None:
+        # Written beside as ".NAME.<random>.tmp", and then renamed, or linked for run.json.
+        if (
+            moment == "before"
+            and event == "open"
+            and Path(str(arguments[0])).name.startswith(f".{name}.")
+        ):
+            strike()
+
+    def watched_fsync(handle: int) -> None:
+        file = Path(f"/proc/self/fd/{handle}").readlink()
+        if moment == "middle" and file.name.startswith(f".{name}."):
+            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            strike()
+        if moment == "after" and (file / name).exists():
+            strike()
+        fsync(handle)
+
+    def watched_unlink(path, *arguments, **options):
+        if moment == "after" and Path(path).name.startswith(f".{name}."):
+            strike()
+        return unlink(path, *arguments, **options)
+
+    unlink = os.unlink
+    os.fsync, os.unlink = watched_fsync, watched_unlink
+    sys.addaudithook(hook)
+
+
+STEPS = ["run.json", "part-000003.parquet", "manifest.parquet", "README.md", "_SUCCESS"]
+
+
+@pytest.mark.parametrize("moment", ["before", "middle", "after"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_run_killed_before_in_and_after_each_step_of_the_protocol_equals_a_straight_run(
+    people, tmp_path, straight, name, moment
+):
+    out = tmp_path / "out"
+
+    def killed():
+        strike_at(name, moment, signal.SIGKILL)
+        return run(people, out)
+
+    assert ended(forked(killed)) == -signal.SIGKILL
+
+    place = out / ("data" if name.startswith("part") else "") / name
+    assert place.exists() == (moment == "after")
+    assert ended(forked(lambda: run(people, out))) == Exit.DONE
+    assert_complete(out, straight)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_run_told_to_end_at_any_step_never_ends_with_0(people, tmp_path, straight, name, moment):
+    out = tmp_path / "out"
+
+    def told():
+        strike_at(name, moment, signal.SIGTERM)
+        return run(people, out)
+
+    assert ended(forked(told)) == Exit.STOPPED_EARLY
+    assert ended(forked(lambda: run(people, out))) == Exit.DONE
+    assert_complete(out, straight)
+
+
+def test_a_run_killed_at_any_step_and_resumed_equals_a_straight_run(
+    people, tmp_path, straight, record_property
+):
     dots = tmp_path / "dots"
 
     def counted():
@@ -145,7 +230,10 @@ def test_a_run_killed_at_any_step_and_resumed_equals_a_straight_run(people, tmp_
     num_steps = dots.stat().st_size
     # run.json, 8 shards, manifest, card and mark: at least open, fsync and rename each.
     assert num_steps >= 3 * 12
-    for step in np.unique(np.linspace(0, num_steps - 1, NUM_KILLS).astype(int)).tolist():
+    steps = np.unique(np.linspace(0, num_steps - 1, NUM_KILLS).astype(int)).tolist()
+    record_property("steps", num_steps)
+    record_property("kills", len(steps))
+    for step in steps:
         out = tmp_path / f"out{step}"
 
         def killed(out=out, step=step):
@@ -158,7 +246,7 @@ def test_a_run_killed_at_any_step_and_resumed_equals_a_straight_run(people, tmp_
 
 
 def test_workers_racing_on_all_shards_and_killed_at_random_equal_a_straight_run(
-    people, tmp_path, straight
+    people, tmp_path, straight, record_property
 ):
     order = np.random.default_rng(int.from_bytes(os.urandom(4)))
     kills, rounds = 0, 0
@@ -181,6 +269,8 @@ def test_workers_racing_on_all_shards_and_killed_at_random_equal_a_straight_run(
             workers[victim] = start()
         assert [ended(worker) for worker in workers] == [Exit.DONE] * 3
         assert_complete(out, straight)
+    record_property("kills", kills)
+    record_property("runs", rounds)
 
 
 def test_workers_that_share_the_shards_equal_a_straight_run(people, tmp_path, straight):
@@ -231,6 +321,36 @@ def test_a_full_disk_is_refused_and_the_rest_made_when_there_is_room(people, tmp
     assert not list((out / "data").glob(".*"))
     assert not (out / "_SUCCESS").exists()
     assert run(people, out) == Exit.DONE
+    assert_complete(out, straight)
+
+
+@pytest.fixture
+def small_disk(tmp_path, straight):
+    """Give a file system with room for half of a run."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = f"size={sum(map(len, straight.values())) // 2}"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "none", folder]
+    made = subprocess.run(mount, check=False, capture_output=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {made.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_runs_full_holds_whole_shards_only_and_goes_on_when_it_grows(
+    people, small_disk, straight, capfd
+):
+    out = small_disk / "out"
+
+    assert ended(forked(lambda: run(people, out))) == Exit.REFUSED
+
+    assert "cannot be written (No space left on device)" in capfd.readouterr().err
+    found = trivial.files_of(out)
+    assert 0 < len(found) < len(straight)
+    assert found == {name: straight[name] for name in found}
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    assert ended(forked(lambda: run(people, out))) == Exit.DONE
     assert_complete(out, straight)
 
 
