@@ -2,6 +2,8 @@
 """Images per second of generation: the plain way, the bare network, the whole command.
 
 All three with the same weights on the same images in one run; medians of the repeats and ratios.
+The bare network is also told as a share of the rate at which this machine does convolutions, which
+is measured beside it: the best of a few layers such as these networks are made of.
 """
 
 from __future__ import annotations
@@ -10,22 +12,29 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from augment import generators
 from augment.checkpoints import store
 from augment.devices import device_class, has_bf16, pick_device
 from augment.generation.job import GenerateSettings, generate
-from augment.generation.sampler import prepare_for_sampling, sampling_mode
+from augment.generation.run import Precision
+from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
 from augment.pose.pose import Pose
 from augment.transfer import Condition, PoseTransfer, as_floats
 from manifests import io
 from manifests.console import Console
 from manifests.io import Images
+
+CONVOLUTIONS = ((256, 32, 16), (512, 32, 16), (256, 64, 32))
+"""(channels in and out, height, width) of 3x3 convolutions; the first is PATN's at full width."""
 
 
 def posed_rows(images: Images, count: int) -> Images:
@@ -66,22 +75,83 @@ def plain(network: PoseTransfer, rows: Images, out: Path, device: torch.device) 
     return (time.perf_counter() - began) / len(rows)
 
 
-def bare(network: PoseTransfer, rows: Images, batch_size: int, device: torch.device) -> float:
-    """Return seconds per image of the tuned network alone, on inputs that lie on the device."""
+def precision_of(device: torch.device) -> Precision:
+    """Return the arithmetic that the whole command takes there."""
+    return "bf16" if has_bf16(device) else "float32"
+
+
+def condition_of(rows: Images, batch_size: int, device: torch.device) -> Condition:
+    """Return a batch that lies on the device."""
     joints = torch.from_numpy(rows.keypoints()[:batch_size]).to(device)
     pixels = torch.randint(0, 256, (batch_size, 128, 64, 3), dtype=torch.uint8, device=device)
-    condition = Condition(as_floats(pixels), Pose(joints), Pose(joints.flip(0)))
+    return Condition(as_floats(pixels), Pose(joints), Pose(joints.flip(0)))
+
+
+def seconds_of(task: Callable[[], object], times: int, device: torch.device) -> float:
+    """Return seconds per call, the work on the device included, after two calls unmeasured."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(2):
+        task()
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        task()
+    wait()
+    return (time.perf_counter() - began) / times
+
+
+def bare(sampler: Sampler, rows: Images, batch_size: int) -> float:
+    """Return seconds per image of the tuned network alone, on inputs that lie on the device."""
+    condition, device = condition_of(rows, batch_size, sampler.device), sampler.device
+    generate_batch = sampler.generator()
     batches = max(1, len(rows) // batch_size)
-    with sampling_mode(device, "bf16" if has_bf16(device) else "float32"):
-        network.generate(condition)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        began = time.perf_counter()
-        for _ in range(batches):
-            network.generate(condition)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / (batches * batch_size)
+    with sampling_mode(device, precision_of(device)):
+        seconds = seconds_of(lambda: generate_batch(condition, None), batches, device)
+    return seconds / batch_size
+
+
+def flops_per_image(network: PoseTransfer, rows: Images, device: torch.device) -> int:
+    """Return the floating-point operations of one image, a multiply and an add being two."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        network.generate(condition_of(rows, 1, device))
+    return counter.get_total_flops()
+
+
+def convolution_rate(device: torch.device, batch_size: int) -> float:
+    """Return the best operations per second of some convolutions, in the tuned arithmetic."""
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    best = 0.0
+    for channels, height, width in CONVOLUTIONS:
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(device, dtype)
+        layer = layer.to(memory_format=torch.channels_last)
+        shape = (batch_size, channels, height, width)
+        images = torch.randn(shape, device=device, dtype=dtype)
+        images = images.to(memory_format=torch.channels_last)
+        flops = 2 * 9 * channels**2 * height * width * batch_size
+        with torch.inference_mode():
+            times = 20 if device.type == "cuda" else 2
+            best = max(best, flops / seconds_of(lambda: layer(images), times, device))  # noqa: B023
+    return best
+
+
+def random_weights(name: str, folder: Path) -> str:
+    """Write weights of a system at its published size as they are before training."""
+    system = generators.system(name)
+    # No loss is computed here, so no feature network is needed.
+    known = {"features": "none"} if "features" in system.Config.model_fields else {}
+    config = system.Config(**known)
+    torch.manual_seed(0)
+    network = system(config)
+    header = store.Header(
+        generator=name, config=config.model_dump(mode="json"), facts={"trained": "never"}
+    )
+    store.save_weights(network.sampling_state(), folder / "random.safetensors", header)
+    return str(folder / "random.safetensors")
 
 
 def whole(settings: GenerateSettings) -> float:
@@ -98,41 +168,69 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="images table")
     parser.add_argument("--weights", default="patn-market1501")
+    parser.add_argument("--random", metavar="SYSTEM", help="untrained weights of published size")
     parser.add_argument("--per-id", type=int, default=2, help="size of the whole job")
-    parser.add_argument("--count", type=int, default=256, help="images of the other two")
+    parser.add_argument("--count", type=int, default=256, help="images of the bare network")
+    parser.add_argument("--plain-count", type=int, default=256, help="images of the plain way")
     parser.add_argument("--batch-size", type=int, default=0, help="0: 16 on a CPU, 256 on a GPU")
+    parser.add_argument("--compile", choices=("yes", "no"), default="no")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.random is not None:
+            options.weights = random_weights(options.random, Path(folder))
+        show(options, Path(folder))
+
+
+def show(options: argparse.Namespace, folder: Path) -> None:
+    """Measure and print."""
     device = pick_device(options.device)
     batch_size = options.batch_size or (256 if device.type == "cuda" else 16)
     images = io.read_images(options.images)
-    rows = posed_rows(images, options.count)
-    slow = store.load(options.weights, device)
-    fast = prepare_for_sampling(
-        store.load(options.weights, device), "bf16" if has_bf16(device) else "float32"
-    )
+    rows = posed_rows(images, max(options.count, batch_size))
+    slow_rows = posed_rows(images, options.plain_count)
+    slow = store.load(options.weights, device).eval()
+    flops = flops_per_image(slow, rows, device)
+    fast = prepare_for_sampling(store.load(options.weights, device), precision_of(device))
+    sampler = Sampler(fast, device, options.compile == "yes")
     settings = GenerateSettings(
         images=options.images,
         weights=options.weights,
         per_id=options.per_id,
         batch_size=batch_size,
         device=str(device),
+        compile=options.compile,
+        out=folder / "out",
     )
     times: dict[str, list[float]] = {"plain": [], "bare": [], "whole": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.repeats):
-            times["plain"].append(plain(slow, rows, Path(folder), device))
-            times["bare"].append(bare(fast, rows, batch_size, device))
-            at_folder = settings.model_copy(update={"out": Path(folder) / "out"})
-            times["whole"].append(whole(at_folder))
+    rates: list[float] = []
+    for _ in range(options.repeats):
+        times["plain"].append(plain(slow, slow_rows, folder, device))
+        rates.append(convolution_rate(device, batch_size))
+        times["bare"].append(bare(sampler, rows, batch_size))
+        times["whole"].append(whole(settings))
     speed = {name: 1 / median(values) for name, values in times.items()}
-    print(f"{device_class(device)}, {torch.get_num_threads()} threads, batch {batch_size}")
+    rate = median(rates)
+    arithmetic, compiled = precision_of(device), "compiled" if sampler.compiled else "not compiled"
+    print(
+        f"{device_class(device)}, {torch.get_num_threads()} CPU threads, batch {batch_size}, "
+        f"{arithmetic}, {compiled}, {len(people_of(images)):,} people x {options.per_id}"
+    )
     print(f"(a) plain way              {speed['plain']:10.1f} img/s")
     print(f"(b) bare tuned network     {speed['bare']:10.1f} img/s")
     print(f"(c) whole augment generate {speed['whole']:10.1f} img/s")
     print(f"(c)/(a) {speed['whole'] / speed['plain']:.2f}")
     print(f"(c)/(b) {speed['whole'] / speed['bare']:.3f}")
+    print(f"{flops / 1e9:.2f} GFLOP per image; convolutions here reach {rate / 1e12:.3f} TFLOP/s")
+    print(f"(b) as a share of that rate {speed['bare'] * flops / rate:.3f}")
+    if device.type == "cuda":
+        print(f"most GPU memory in use {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+
+
+def people_of(images: Images) -> set[str]:
+    """Return the people of the whole job."""
+    return set(images.only("train").strings("person_id"))
 
 
 if __name__ == "__main__":
