@@ -128,7 +128,7 @@ def convolution_rate(device: torch.device, batch_size: int) -> float:
     best = 0.0
     for channels, height, width in CONVOLUTIONS:
         layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(device, dtype)
-        layer = layer.to(memory_format=torch.channels_last)
+        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
         shape = (batch_size, channels, height, width)
         images = torch.randn(shape, device=device, dtype=dtype)
         images = images.to(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 Children are forked from this process, which has everything imported: a kill costs milliseconds.
 ``AUGMENT_KILLS`` scales the number of kills (default 20; 100 for the record);
-``--junitxml`` writes how many there were.
+``-o junit_family=xunit1 --junitxml=FILE`` writes how many there were.
 """
 
 import os
