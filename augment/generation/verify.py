@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tyro.conf import Positional
 
 from augment.generation import shards
 from augment.generation.run import Run, require_run
 from manifests import claims, io
 from manifests.console import Console, Exit
+from manifests.places import Place, PlaceFlag
 from manifests.schema import SHARD
 from manifests.settings import Frozen
 
@@ -22,8 +21,8 @@ from manifests.settings import Frozen
 class VerifySettings(Frozen):
     """Read a whole run again and hash every image; nothing is written."""
 
-    out: Positional[Path]
-    """Folder of the run."""
+    out: Positional[PlaceFlag]
+    """Folder of the run, or its URL."""
 
 
 def verify(settings: VerifySettings, console: Console) -> Exit:
@@ -51,7 +50,7 @@ def verify(settings: VerifySettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def problems(out: Path, run: Run) -> Iterator[str]:
+def problems(out: Place, run: Run) -> Iterator[str]:
     """Give every problem as a sentence; memory stays at one row group.
 
     Raises:
@@ -77,15 +76,15 @@ def problems(out: Path, run: Run) -> Iterator[str]:
         yield from _shard_problems(out, run, shard, rows)
 
 
-def _strangers(out: Path, run: Run) -> Iterator[str]:
+def _strangers(out: Place, run: Run) -> Iterator[str]:
     known = {shards.shard_name(shard) for shard in range(run.num_shards)}
     folder = out / shards.DATA
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir(), key=str) if folder.is_dir() else ():
         if path.name not in known and not path.name.startswith((".", "_")):
             yield f"{path}: no shard of this run"
 
 
-def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
+def _shard_problems(out: Place, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
     path = shards.shard_file(out, shard)
     state = shards.shard_state(out, run, shard)
     if state != "complete":
@@ -93,7 +92,7 @@ def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) 
         return
     columns = [name for name in SHARD.names if name != "image"]
     try:
-        with pq.ParquetFile(path) as file:
+        with io.parquet(path) as file:
             if not file.schema_arrow.equals(SHARD):
                 yield f"{path}: its columns are not those of a shard"
                 return
@@ -117,7 +116,7 @@ def _equal(first: pa.Table, second: pa.Table, columns: list[str]) -> bool:
     )
 
 
-def _row_problems(rows: pa.Table, path: Path) -> Iterator[str]:
+def _row_problems(rows: pa.Table, path: Place) -> Iterator[str]:
     fields = ("image_id", "sha256", "error", "image")
     for name, sha256, error, image in zip(
         *(rows[field].to_pylist() for field in fields), strict=True
