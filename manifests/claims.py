@@ -6,20 +6,19 @@ It is created whole and once; the same request goes on with the folder, another 
 from __future__ import annotations
 
 import json
-import os
 import platform
-import uuid
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
+from manifests import places
 from manifests.console import UserError
+from manifests.places import Place
 
 CLAIM: Final = "run.json"
 
 
-def claim(folder: Path, asked: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
+def claim(folder: Place, asked: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
     """Make a folder the home of one run, or check that it is.
 
     Args:
@@ -33,22 +32,11 @@ def claim(folder: Path, asked: Mapping[str, Any], facts: Mapping[str, Any] | Non
     """
     path = folder / CLAIM
     text = json.dumps({"asked": dict(asked), **(facts or {})}, indent=1, sort_keys=True) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{CLAIM}.{uuid.uuid4().hex}.tmp"
-    with beside.open("xb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # A link fails where the name exists, and the name never shows half a file.
-        os.link(beside, path)
-    except FileExistsError:
+    if not places.create(path, text.encode()):
         refuse_other(path, asked)
-    finally:
-        beside.unlink()
 
 
-def refuse_other(path: Path, asked: Mapping[str, Any]) -> None:
+def refuse_other(path: Place, asked: Mapping[str, Any]) -> None:
     """Check that a ``run.json`` was written for the same request.
 
     Raises:
@@ -62,7 +50,7 @@ def refuse_other(path: Path, asked: Mapping[str, Any]) -> None:
         )
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Place) -> dict[str, Any]:
     """Return what a ``run.json`` holds.
 
     Raises:

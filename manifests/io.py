@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from jaxtyping import Float, Int
 
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
+from manifests.places import Place, StorePath, replacing
 from manifests.schema import IMAGES, MANIFEST
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -87,7 +86,7 @@ class Synthetic:
     """A finished OUT of ``augment generate``: every planned row, also the failed ones."""
 
     table: pa.Table
-    root: Path
+    root: Place
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -108,7 +107,7 @@ class Synthetic:
         """Return the rows that have an image."""
         return self.take(np.flatnonzero(np.asarray(self.table["error"].is_null())))
 
-    def shard_file(self, shard: str) -> Path:
+    def shard_file(self, shard: str) -> Place:
         """Return where a shard lies; ``shard`` as the manifest names it."""
         return self.root / shard if "/" in shard else self.root / "data" / shard
 
@@ -207,7 +206,7 @@ def write_images(images: Images, path: Path) -> None:
     write_table(_sorted(images.table), path, provenance)
 
 
-def write_table(table: pa.Table, path: Path, provenance: Mapping[str, str]) -> None:
+def write_table(table: pa.Table, path: Place, provenance: Mapping[str, str]) -> None:
     """Write a table whole or not at all, in row groups of 2,048 rows.
 
     Args:
@@ -232,7 +231,7 @@ def write_table(table: pa.Table, path: Path, provenance: Mapping[str, str]) -> N
         pq.write_table(footed, file, row_group_size=ROW_GROUP_ROWS, **options)
 
 
-def write_bytes(data: bytes, path: Path) -> None:
+def write_bytes(data: bytes, path: Place) -> None:
     """Write a file whole or not at all.
 
     Raises:
@@ -243,44 +242,29 @@ def write_bytes(data: bytes, path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends without an error.
+def parquet(path: Place) -> Generator[pq.ParquetFile]:
+    """Open a Parquet file for reading.
 
     Raises:
-        UserError: If the place cannot be written; the cause is the ``OSError``.
+        FileNotFoundError: If there is none.
+        pa.ArrowException: If it is damaged; also an ``OSError`` without a number.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
+    if isinstance(path, StorePath):
+        # Columns that lie side by side come in one request.
+        with path.ranges() as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+        return
+    with pq.ParquetFile(path) as file:
+        yield file
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Place) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_synthetic(out: Path) -> Synthetic:
+def read_synthetic(out: Place) -> Synthetic:
     """Read a finished OUT of ``augment generate``.
 
     Raises:
@@ -297,12 +281,12 @@ def read_synthetic(out: Path) -> Synthetic:
     return Synthetic(table.replace_schema_metadata(None), out)
 
 
-def _read_table(path: Path, schema: pa.Schema, what: str) -> pa.Table:
+def _read_table(path: Place, schema: pa.Schema, what: str) -> pa.Table:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {found}; expected {what}")
     try:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             difference = _difference(file.schema_arrow, schema)
             if difference:
                 raise UserError(f"{path}: {difference}; expected {what}")
@@ -324,10 +308,10 @@ def _difference(found: pa.Schema, expected: pa.Schema) -> str:
     return "" if found.names == expected.names else "the columns stand in another order"
 
 
-def _shard_bytes(path: Path, shard_rows: Int[np.ndarray, " count"]) -> list[bytes | None]:
+def _shard_bytes(path: Place, shard_rows: Int[np.ndarray, " count"]) -> list[bytes | None]:
     images: list[bytes | None] = [None] * len(shard_rows)
     try:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             if len(shard_rows) and (not sizes or shard_rows.max() >= ends[-1]):

@@ -31,6 +31,7 @@ from manifests.console import Console, Exit, UserError
 from manifests.draws import draws
 from manifests.io import read_images, read_synthetic, sha256_file, write_bytes
 from manifests.pixels import read_all
+from manifests.places import PlaceFlag
 from manifests.settings import Frozen
 from reid import torchreid_adapter
 from reid.augmentation import Augmentation, augment
@@ -53,8 +54,8 @@ class TrainSettings(Frozen):
     """Table of real images, from 'augment index'."""
     out: Path
     """Folder of the run. The same command on it goes on, or says that it is complete."""
-    synthetic: Path | None = None
-    """Finished folder of 'augment generate'; its images join their people."""
+    synthetic: PlaceFlag | None = None
+    """Finished folder of 'augment generate', or its URL; its images join their people."""
     synthetic_share: Share | None = None
     """Synthetic part of every batch. Without it, rows are drawn from one pool."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -534,15 +534,22 @@ def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):
     assert preview(PreviewSettings(**settings, **moved), QUIET) == Exit.DONE
 
 
-def test_the_shards_open_as_images_in_datasets(out):
+def test_the_shards_open_as_images_in_datasets(out, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     datasets = pytest.importorskip("datasets", reason="the package 'datasets' is not installed")
 
     loaded = datasets.load_dataset(
-        "parquet", data_files=str(out / "data/*.parquet"), cache_dir=str(out.parent / "cache")
+        "parquet", data_files=str(out / "data/*.parquet"), cache_dir=str(tmp_path / "cache")
     )["train"]
 
-    assert loaded.num_rows == 20
-    assert loaded[0]["image"].size == (64, 128)
+    synthetic = io.read_synthetic(out)
+    assert isinstance(loaded.features["image"], datasets.Image)
+    assert loaded["image_id"] == synthetic.strings("image_id")
+    for row, data in zip(loaded, synthetic.read_bytes(np.arange(20)), strict=True):
+        assert isinstance(row["image"], Image.Image)
+        np.testing.assert_array_equal(np.asarray(row["image"]), pixels.decode(data, "image"))
 
 
 def test_planning_is_imported_without_torch():

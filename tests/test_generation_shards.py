@@ -21,7 +21,7 @@ from augment.generation.run import (
     table_digest,
 )
 from augment.generation.verify import problems
-from manifests import io
+from manifests import io, places
 from manifests.console import Console, UserError
 from manifests.schema import MANIFEST, SHARD
 
@@ -306,7 +306,7 @@ def test_a_writer_whose_file_was_tidied_away_accepts_the_published_shard(out, mo
 def test_a_finaliser_whose_file_was_tidied_away_accepts_the_finished_run(out, monkeypatch):
     run = read_run(out)
     before = trivial.files_of(out)
-    monkeypatch.setattr(io.os, "fsync", lambda handle: shards.tidy(out))
+    monkeypatch.setattr(places.os, "fsync", lambda handle: shards.tidy(out))
 
     success = shards.finalise(out, run, "")
 

@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from manifests import market1501
 from manifests.console import Console, Exit, UserError
 from manifests.io import Synthetic, read_images, read_synthetic
+from manifests.places import PlaceFlag
 from manifests.settings import Frozen
 
 Layout = Literal["market1501", "webdataset", "folder"]
@@ -33,8 +34,8 @@ _JPEG = b"\xff\xd8\xff"
 class ExportSettings(Frozen):
     """Write the images of a finished run as files; rows that failed are left out."""
 
-    run: Positional[Path]
-    """Folder of the run."""
+    run: Positional[PlaceFlag]
+    """Folder of the run, or its URL."""
     to: Layout
     """market1501: bounding_box_train/*.jpg with keypoints; webdataset: tar files; folder: one
     folder per person, with a table for 'augment index --table'."""

@@ -37,6 +37,7 @@ from augment.pose.plan import Plan, make_plan
 from augment.transfer import PoseTransfer
 from manifests import io, jobs, subset
 from manifests.console import Console, Exit, UserError
+from manifests.places import Place, PlaceFlag
 from manifests.settings import Frozen
 
 Auto = Literal["auto"]
@@ -52,9 +53,10 @@ class GenerateSettings(Frozen):
 
     images: Path | None = None
     """Images table whose train rows give the people (made by 'augment index'); default: made-up
-    people, drawn beside OUT."""
-    out: Path = Path("synthetic")
-    """Folder of the run; the same command again goes on where it stopped."""
+    people, drawn beside OUT (in the current folder where OUT is a URL)."""
+    out: PlaceFlag = Path("synthetic")
+    """Folder of the run, or a URL like s3://bucket/run; the same command again goes on where it
+    stopped."""
     weights: str | None = None
     """Name of shipped weights, or a file; default: patn-market1501, for made-up people
     patn-sample."""
@@ -279,7 +281,7 @@ def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) 
         work(job, sampler, numbers, bar)
 
 
-def is_finished(out: Path, run: Run) -> bool:
+def is_finished(out: Place, run: Run) -> bool:
     """Return whether the run has its mark of success and every shard is still there.
 
     Raises:
@@ -288,7 +290,7 @@ def is_finished(out: Path, run: Run) -> bool:
     return shards.read_success(out, run) is not None and not shards.unfinished(out, run)
 
 
-def failed_shards(out: Path, run: Run) -> list[int]:
+def failed_shards(out: Place, run: Run) -> list[int]:
     """Return the complete shards that have rows without an image."""
     return [
         shard

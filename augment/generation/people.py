@@ -6,16 +6,21 @@ from pathlib import Path
 
 from manifests import io, market1501
 from manifests.console import Console
+from manifests.places import Place, StorePath
 from manifests.sample import KEYPOINT_FILES, SampleSettings, draw_data_set
 
 
-def made_up_people(out: Path, console: Console) -> Path:
+def made_up_people(out: Place, console: Console) -> Path:
     """Return the images table of made-up people beside a run's folder, drawn if not yet there.
+
+    Those of a run in a store are drawn in the folder the command is typed in, under the same name:
+    every worker draws the same people for itself.
 
     Raises:
         UserError: If the place holds something else or cannot be written.
     """
-    folder = out.with_name(f"{out.name}-people")
+    name = f"{out.name}-people"
+    folder = Path(name) if isinstance(out, StorePath) else out.with_name(name)
     table = folder / "images.parquet"
     if not table.exists():
         console.say(

@@ -16,14 +16,15 @@ from manifests import claims, pixels
 from manifests.console import Console, Exit, UserError
 from manifests.draws import draws
 from manifests.io import Images, Synthetic, read_images, read_synthetic, write_bytes
+from manifests.places import PlaceFlag
 from manifests.settings import Frozen
 
 
 class PreviewSettings(Frozen):
     """Draw some rows of a finished run: source, target pose, result."""
 
-    run: Positional[Path]
-    """Folder of the run."""
+    run: Positional[PlaceFlag]
+    """Folder of the run, or its URL."""
     out: Path = Path("preview.png")
     """PNG file."""
     rows: int = 12

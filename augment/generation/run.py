@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from manifests import claims
 from manifests.console import UserError
 from manifests.io import Images, keypoint_array
+from manifests.places import Place
 from manifests.settings import Frozen
 
 CODE_VERSION: Final = 2
@@ -126,7 +126,7 @@ class Run(Frozen):
         return stop - start
 
 
-def begin(out: Path, run: Run, made_from: dict[str, Any]) -> None:
+def begin(out: Place, run: Run, made_from: dict[str, Any]) -> None:
     """Make a folder the home of a run, or check that it is.
 
     Args:
@@ -155,7 +155,7 @@ def begin(out: Path, run: Run, made_from: dict[str, Any]) -> None:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
-def read_run(out: Path) -> Run | None:
+def read_run(out: Place) -> Run | None:
     """Return the run of a folder, none if nobody has begun one.
 
     Raises:
@@ -167,7 +167,7 @@ def read_run(out: Path) -> Run | None:
     return Run.from_json(json.dumps(claims.read(path)["asked"]), where=str(path))
 
 
-def require_run(out: Path) -> Run:
+def require_run(out: Place) -> Run:
     """Return the run of a folder.
 
     Raises:
@@ -222,7 +222,7 @@ def _asked(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json")
 
 
-def _refuse_strangers(out: Path) -> None:
+def _refuse_strangers(out: Place) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: found a file, expected a folder or nothing")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []

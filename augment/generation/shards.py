@@ -21,8 +21,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from augment.generation.run import Run
-from manifests import io
+from manifests import io, places
 from manifests.console import UserError
+from manifests.places import Place
 from manifests.schema import MANIFEST, SHARD
 from manifests.settings import Frozen
 
@@ -68,12 +69,12 @@ def shard_name(shard: int) -> str:
     return f"part-{shard:06d}.parquet"
 
 
-def shard_file(out: Path, shard: int) -> Path:
+def shard_file(out: Place, shard: int) -> Place:
     """Return where a shard lies."""
     return out / DATA / shard_name(shard)
 
 
-def shard_state(out: Path, run: Run, shard: int) -> ShardState:
+def shard_state(out: Place, run: Run, shard: int) -> ShardState:
     """Return what a look at the footer of a shard tells; its pages are not read.
 
     A damaged file (cut off, not Parquet) holds nothing of worth and is made again.
@@ -83,7 +84,7 @@ def shard_state(out: Path, run: Run, shard: int) -> ShardState:
     """
     path = shard_file(out, shard)
     try:
-        with pq.ParquetFile(path) as file:
+        with io.parquet(path) as file:
             footer = _footer(file)
             rows = file.metadata.num_rows
     except FileNotFoundError:
@@ -105,7 +106,7 @@ def shard_state(out: Path, run: Run, shard: int) -> ShardState:
     return "complete" if rows == run.num_rows(shard) else "damaged"
 
 
-def publish(out: Path, run: Run, shard: int, table: pa.Table, device: str) -> None:
+def publish(out: Place, run: Run, shard: int, table: pa.Table, device: str) -> None:
     """Write a shard whole or not at all.
 
     Raises:
@@ -122,7 +123,7 @@ def publish(out: Path, run: Run, shard: int, table: pa.Table, device: str) -> No
             raise
 
 
-def unfinished(out: Path, run: Run) -> list[int]:
+def unfinished(out: Place, run: Run) -> list[int]:
     """Return the shards that are missing or damaged.
 
     Raises:
@@ -131,7 +132,7 @@ def unfinished(out: Path, run: Run) -> list[int]:
     return [shard for shard in range(run.num_shards) if shard_state(out, run, shard) != "complete"]
 
 
-def finalise(out: Path, run: Run, card: str) -> Success | None:
+def finalise(out: Place, run: Run, card: str) -> Success | None:
     """Write manifest, card and ``_SUCCESS``, in this order, if all shards are there.
 
     Whoever finds the run complete may call this, also several at once and again and again.
@@ -173,7 +174,7 @@ def finalise(out: Path, run: Run, card: str) -> Success | None:
     return success
 
 
-def read_success(out: Path, run: Run) -> Success | None:
+def read_success(out: Place, run: Run) -> Success | None:
     """Return the run's mark of success, none if it has none.
 
     Raises:
@@ -190,31 +191,31 @@ def read_success(out: Path, run: Run) -> Success | None:
     return success
 
 
-def withdraw(out: Path) -> None:
+def withdraw(out: Place) -> None:
     """Take ``_SUCCESS`` away before shards are made again."""
     (out / io.SUCCESS).unlink(missing_ok=True)
-    io.sync_folder(out)
+    places.sync_folder(out)
 
 
-def tidy(out: Path) -> None:
+def tidy(out: Place) -> None:
     """Remove what killed writers left behind; called when every shard is complete."""
     for path in leftovers(out):
         path.unlink(missing_ok=True)
 
 
-def leftovers(out: Path) -> list[Path]:
+def leftovers(out: Place) -> list[Path]:
     """Return the files that writers are at, or that killed writers left."""
-    return sorted([*out.glob(".*.tmp"), *(out / DATA).glob(".*.tmp")])
+    return [*places.unpublished(out), *places.unpublished(out / DATA)]
 
 
-def num_errors(file: Path) -> int:
+def num_errors(file: Place) -> int:
     """Return how many rows of a manifest or a shard have no image.
 
     Raises:
         UserError: If it cannot be read.
     """
     try:
-        with pq.ParquetFile(file) as opened:
+        with io.parquet(file) as opened:
             place = opened.schema.names.index("error")
             groups = range(opened.num_row_groups)
             nulls = sum(_num_null(opened, group, place) for group in groups)
@@ -231,14 +232,14 @@ def _num_null(file: pq.ParquetFile, group: int, place: int) -> int:
     return statistics.null_count
 
 
-def _some_missing(out: Path, run: Run) -> bool:
+def _some_missing(out: Place, run: Run) -> bool:
     """Return whether names are missing: one listing, where many workers would open every shard."""
     folder = out / DATA
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
     return any(shard_name(shard) not in names for shard in range(run.num_shards))
 
 
-def _write_manifest(out: Path, run: Run) -> Tally:
+def _write_manifest(out: Place, run: Run) -> Tally:
     """Write the manifest shard by shard, so that memory does not grow with the run."""
     tally = Tally()
     last: tuple[str, int] | None = None
@@ -246,7 +247,7 @@ def _write_manifest(out: Path, run: Run) -> Tally:
     # The writer keeps a note of every row group until the end, so each shard is one.
     group_rows = max(io.ROW_GROUP_ROWS, run.rows_per_shard)
     with (
-        io.replacing(out / MANIFEST_NAME) as file,
+        places.replacing(out / MANIFEST_NAME) as file,
         pq.ParquetWriter(
             file, MANIFEST.with_metadata(_keys(run)), compression="zstd", write_statistics=True
         ) as writer,
@@ -254,7 +255,7 @@ def _write_manifest(out: Path, run: Run) -> Tally:
         for shard in range(run.num_shards):
             path = shard_file(out, shard)
             try:
-                with pq.ParquetFile(path) as part:
+                with io.parquet(path) as part:
                     tally.devices[_footer(part).get("device", "unknown")] += part.metadata.num_rows
                     rows = part.read(columns=columns)
             except (pa.ArrowException, OSError) as error:
@@ -278,7 +279,7 @@ def _with_place(rows: pa.Table, shard: int) -> pa.Table:
 
 
 def _refuse_disorder(
-    rows: pa.Table, last: tuple[str, int] | None, path: Path
+    rows: pa.Table, last: tuple[str, int] | None, path: Place
 ) -> tuple[str, int] | None:
     """Refuse rows that do not rise by (person, k): then none stands twice, in or across shards."""
     if not len(rows):

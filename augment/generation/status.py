@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -10,14 +9,15 @@ from tyro.conf import Positional, arg
 from augment.generation import shards
 from augment.generation.run import require_run
 from manifests.console import Console, Exit
+from manifests.places import Place, PlaceFlag
 from manifests.settings import Frozen
 
 
 class StatusSettings(Frozen):
     """Tell how far a run has come; nothing is written."""
 
-    out: Positional[Path]
-    """Folder of the run."""
+    out: Positional[PlaceFlag]
+    """Folder of the run, or its URL."""
     as_json: Annotated[bool, arg(name="json")] = False
     """One JSON object instead of text."""
 
@@ -63,7 +63,7 @@ def status(settings: StatusSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def look(out: Path) -> Status:
+def look(out: Place) -> Status:
     """Return how far the run in a folder has come.
 
     Raises:

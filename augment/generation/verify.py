@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tyro.conf import Positional
 
 from augment.generation import shards
 from augment.generation.run import Run, require_run
 from manifests import claims, io
 from manifests.console import Console, Exit, UserError
+from manifests.places import Place, PlaceFlag
 from manifests.schema import MANIFEST, SHARD
 from manifests.settings import Frozen
 
@@ -22,8 +21,8 @@ from manifests.settings import Frozen
 class VerifySettings(Frozen):
     """Read a whole run again and hash every image; nothing is written."""
 
-    out: Positional[Path]
-    """Folder of the run."""
+    out: Positional[PlaceFlag]
+    """Folder of the run, or its URL."""
 
 
 def verify(settings: VerifySettings, console: Console) -> Exit:
@@ -51,7 +50,7 @@ def verify(settings: VerifySettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def problems(out: Path, run: Run) -> Iterator[str]:
+def problems(out: Place, run: Run) -> Iterator[str]:
     """Give every problem as a sentence; memory stays at the rows of one shard.
 
     Raises:
@@ -79,7 +78,7 @@ def problems(out: Path, run: Run) -> Iterator[str]:
 class _ManifestRows:
     """The rows of a manifest from first to last, never more than one of its row groups at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
         self._groups = self._read()
         self._rest = MANIFEST.empty_table()
@@ -97,7 +96,7 @@ class _ManifestRows:
 
     def _read(self) -> Iterator[pa.Table]:
         try:
-            with pq.ParquetFile(self._path) as file:
+            with io.parquet(self._path) as file:
                 if file.schema_arrow.names != MANIFEST.names:
                     raise UserError(f"{self._path}: its columns are not those of a manifest")
                 for group in range(file.num_row_groups):
@@ -109,15 +108,15 @@ class _ManifestRows:
             ) from error
 
 
-def _strangers(out: Path, run: Run) -> Iterator[str]:
+def _strangers(out: Place, run: Run) -> Iterator[str]:
     known = {shards.shard_name(shard) for shard in range(run.num_shards)}
     folder = out / shards.DATA
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir(), key=str) if folder.is_dir() else ():
         if path.name not in known and not path.name.startswith((".", "_")):
             yield f"{path}: no shard of this run"
 
 
-def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
+def _shard_problems(out: Place, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
     path = shards.shard_file(out, shard)
     state = shards.shard_state(out, run, shard)
     if state != "complete":
@@ -125,7 +124,7 @@ def _shard_problems(out: Path, run: Run, shard: int, manifest: pa.Table | None) 
         return
     columns = [name for name in SHARD.names if name != "image"]
     try:
-        with pq.ParquetFile(path) as file:
+        with io.parquet(path) as file:
             if not file.schema_arrow.equals(SHARD):
                 yield f"{path}: its columns are not those of a shard"
                 return
@@ -149,7 +148,7 @@ def _equal(first: pa.Table, second: pa.Table, columns: list[str]) -> bool:
     )
 
 
-def _row_problems(rows: pa.Table, path: Path) -> Iterator[str]:
+def _row_problems(rows: pa.Table, path: Place) -> Iterator[str]:
     fields = ("image_id", "sha256", "error", "image")
     for name, sha256, error, image in zip(
         *(rows[field].to_pylist() for field in fields), strict=True

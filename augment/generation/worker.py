@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +32,7 @@ from augment.transfer import Condition, as_floats, as_pixels
 from manifests import pixels
 from manifests.console import Console, UserError
 from manifests.io import Images, keypoint_column
+from manifests.places import Place
 from manifests.schema import IMAGE_STRUCT, SHARD
 
 NUM_ENCODERS = 2
@@ -128,7 +128,7 @@ class Started:
 class Job:
     """What a worker needs to know besides its network."""
 
-    out: Path
+    out: Place
     run: Run
     plan: Plan
     fail: bool = False
