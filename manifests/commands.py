@@ -7,9 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from manifests.console import Console, Exit, LogFormat, UserError, exit_with
+
+if TYPE_CHECKING:
+    from manifests.settings import Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +107,20 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
     return found.settings, found.talk
+
+
+def words_of(settings: Frozen) -> list[str]:
+    """Return the words that ``parse`` turns into these settings; defaults are left out.
+
+    For settings whose flags are named as their fields, and whose values are scalars.
+    """
+    words: list[str] = []
+    for name, field in type(settings).model_fields.items():
+        value, flag = getattr(settings, name), name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

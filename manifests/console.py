@@ -86,6 +86,12 @@ class Console:
         """Whether a moving bar makes sense: a terminal, plain text, not quiet."""
         return not self._quiet and self._log_format == "text" and sys.stderr.isatty()
 
+    @property
+    def flags(self) -> list[str]:
+        """Flags that make another process of ours speak like this one."""
+        quiet = ["--quiet"] if self._quiet else []
+        return quiet + (["--log-format", "json"] if self._log_format == "json" else [])
+
     def say(self, message: str, *, event: str = "message", **fields: object) -> None:
         """Write one line; in the JSON format ``event`` and ``fields`` go with it."""
         if self._quiet:

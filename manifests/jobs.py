@@ -1,14 +1,18 @@
-"""Which worker of how many this process is, and a Slurm script for any command."""
+"""Which worker of how many this process is, and Slurm for any command."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from manifests.console import UserError
+from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
 _HINT: Final = "name this worker with --worker i/N (i counts from 0)"
@@ -31,10 +35,15 @@ class Slurm(Frozen):
     """What a Slurm array task asks for."""
 
     job_name: str = "reid-augment"
+    """Its name in the queue."""
     gpus: int = 1
+    """GPUs per task."""
     cpus: int = 4
+    """CPUs per task."""
     memory_gb: int = 16
+    """Memory per task, in GB."""
     hours: int = 24
+    """Time limit."""
     partition: str | None = None
     """The cluster's default where not set."""
     logs: str = "slurm-logs"
@@ -96,7 +105,8 @@ def sbatch(command: Sequence[str], num_workers: int, slurm: Slurm | None = None)
     return f"""\
 #!/bin/bash
 # {num_workers} workers, one per array task; each makes many shards and skips finished ones.
-# Submit this file again after any failure: nothing that is finished is made twice.
+# Submit this file again after any failure, from the same folder: nothing that is finished is made
+# twice. Slurm does not make the folder of the logs: mkdir -p {shlex.quote(slurm.logs)}
 #SBATCH --job-name={slurm.job_name}
 #SBATCH --array=0-{num_workers - 1}
 {partition}{gpus}\
@@ -114,6 +124,85 @@ set -euo pipefail
 # The worker takes the place of the shell, so that signals reach it.
 exec {shlex.join(command)}
 """
+
+
+def submit(script: str, logs: Path, *, wait: bool, console: Console) -> Exit:
+    """Hand a script to Slurm.
+
+    Args:
+        script: What ``sbatch`` returned.
+        logs: Folder of the tasks' logs. It is made here: where it is missing, Slurm lets the tasks
+            fail without a word.
+        wait: Return when the last task has ended.
+        console: Told the number of the job.
+
+    Returns:
+        ``DONE`` once Slurm has the job; with ``wait``, the highest exit code of its tasks, 1 for a
+        task that was killed, and ``STOPPED_EARLY`` for a code that is none of ours.
+
+    Raises:
+        UserError: If there is no Slurm here, it refuses the script, or the folder cannot be made.
+    """
+    command = shutil.which("sbatch")
+    if command is None:
+        raise UserError(
+            "found no command 'sbatch' on this machine; expected one that submits to a Slurm "
+            "cluster (--print shows the script and submits nothing)"
+        )
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{logs}: cannot be made ({error.strerror})") from error
+    with tempfile.TemporaryFile("w+") as text, tempfile.TemporaryFile("w+") as complaints:
+        text.write(script)
+        text.seek(0)
+        process = subprocess.Popen(
+            [command, "--parsable", *(["--wait"] if wait else [])],
+            stdin=text,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
+        job = ""
+        with process:
+            try:
+                assert process.stdout is not None
+                job = process.stdout.readline().strip().partition(";")[0]
+                if job:
+                    _say_submitted(job, logs, console)
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                if job:
+                    console.say(
+                        f"Slurm job {job} goes on; 'scancel {job}' ends it",
+                        event="not_waiting",
+                        job=job,
+                    )
+                raise
+        complaints.seek(0)
+        if not job:
+            raise UserError(f"sbatch: {complaints.read().strip()}")
+    return _exit_of(job, code, console)
+
+
+def _say_submitted(job: str, logs: Path, console: Console) -> None:
+    console.say(
+        f"Slurm job {job} is queued; 'squeue --job {job}' tells where it stands, logs in {logs}",
+        event="submitted",
+        job=job,
+    )
+
+
+def _exit_of(job: str, code: int, console: Console) -> Exit:
+    if code not in {Exit.DONE, Exit.ROW_ERRORS}:
+        console.say(
+            f"Slurm job {job} ended with code {code}: the logs of its tasks say why; the same "
+            "command goes on with what is not finished",
+            event="ended",
+            code=code,
+        )
+    return Exit(code) if code in set(Exit) else Exit.STOPPED_EARLY
 
 
 def _from_flag(flag: str | None) -> Worker | None:

@@ -131,8 +131,12 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
         _fill(draft, settings)
         draft.chmod(0o755)
         draft.replace(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError) and out.is_dir() and any(out.iterdir()):
+            # Another process was faster.
+            _refuse_unless_same(out, settings)
+            return _report(settings, already_complete=True)
         raise
     return _report(settings, already_complete=False)
 

@@ -14,13 +14,14 @@ find_python() {
     return 1
 }
 
-# make_environment EXTRAS: installs the package, editable, with its extras. A stamp of what was
-# asked for makes a second call free.
+# make_environment EXTRAS: installs the package, editable, with its extras. A line for everything
+# that was asked for makes a second call free, also when calls with other extras lie between:
+# pip never removes what an earlier call brought.
 make_environment() {
-    local python wanted
+    local python versions before
     python=$(find_python) || exit 1
-    wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)-$1
-    if [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
+    versions=$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+    if grep -qxF "$versions-$1" .venv/installed 2>/dev/null; then
         return
     fi
     echo "Making .venv with $("$python" --version) ..."
@@ -34,5 +35,7 @@ make_environment() {
         echo "the installation failed; the same command tries again" >&2
         exit 1
     }
-    echo "$wanted" >.venv/installed
+    # What was installed for other versions counts no longer.
+    before=$(grep "^$versions-" .venv/installed 2>/dev/null || true)
+    printf '%s\n' ${before:+"$before"} "$versions-$1" >.venv/installed
 }

@@ -114,13 +114,27 @@ class Weights:
     load: Callable[[torch.device], PoseTransfer]
 
 
-def generate(settings: GenerateSettings, console: Console, weights: Weights | None = None) -> Exit:
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Who begins a run and who makes its shards."""
+
+    begin: Callable[[GenerateSettings, Plan, Weights], Run]
+    make: Callable[[Job, Weights, Sequence[int], Console], None]
+
+
+def generate(
+    settings: GenerateSettings,
+    console: Console,
+    weights: Weights | None = None,
+    hands: Hands | None = None,
+) -> Exit:
     """Run the job, or this worker's part of it, as far as it is not done yet.
 
     Args:
         settings: What to make.
         console: Where it is told.
         weights: The network; by default ``settings.weights`` is opened.
+        hands: Who does it; by default this process.
 
     Returns:
         ``DONE`` if this worker's part is complete, ``ROW_ERRORS`` if the whole run is and some rows
@@ -131,7 +145,7 @@ def generate(settings: GenerateSettings, console: Console, weights: Weights | No
     """
     try:
         with stopping():
-            return _generate(settings, console, weights)
+            return _generate(settings, console, weights, hands or Hands(begin_or_join, make_here))
     except Stopped as stopped:
         console.say(
             f"{settings.out}: stopped; the same command goes on from here",
@@ -210,7 +224,9 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
     return Run(content=content, rows_per_shard=rows_per_shard)
 
 
-def _generate(settings: GenerateSettings, console: Console, weights: Weights | None) -> Exit:
+def _generate(
+    settings: GenerateSettings, console: Console, weights: Weights | None, hands: Hands
+) -> Exit:
     worker = jobs.who_am_i(settings.worker, os.environ, settings.num_workers)
     if settings.images is None:
         images = made_up_people(settings.out, console)
@@ -223,7 +239,7 @@ def _generate(settings: GenerateSettings, console: Console, weights: Weights | N
     if settings.dry_run:
         run = describe(settings, plan, weights, read_run(settings.out))
         return _dry_run(run, plan, weights, console)
-    run = _begin(settings, plan, weights)
+    run = hands.begin(settings, plan, weights)
     job = Job(settings.out, run, plan, fail=settings.on_error == "fail")
     if settings.retry_failed:
         if worker.count > 1:
@@ -237,15 +253,19 @@ def _generate(settings: GenerateSettings, console: Console, weights: Weights | N
         again = []
     own = range(worker.index, run.num_shards, worker.count)
     missing = [shard for shard in own if shards.shard_state(job.out, run, shard) != "complete"]
-    _make(job, weights, sorted({*missing, *again}), console)
+    hands.make(job, weights, sorted({*missing, *again}), console)
     if shards.finalise(job.out, run, card(run, plan)) is None:
         console.say(f"{worker}: done; shards of other workers are missing", event="part_done")
         return Exit.DONE
     return _say_done(job, console, "complete")
 
 
-def _begin(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
-    """Create the run or join it; what is 'auto' is decided by its creator alone."""
+def begin_or_join(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
+    """Create the run or join it; what is 'auto' is decided by its creator alone.
+
+    Raises:
+        UserError: If the folder belongs to another run, or this machine would make other bytes.
+    """
     made_from = settings.model_dump(mode="json")
     found = read_run(settings.out)
     run = describe(settings, plan, weights, found)
@@ -261,13 +281,23 @@ def _begin(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
     return run
 
 
-def _make(job: Job, weights: Weights, numbers: Sequence[int], console: Console) -> None:
+def open_sampler(sampling: Sampling, weights: Weights) -> Sampler:
+    """Return the network, made ready on its device."""
+    device = pick_device(sampling.device)
+    network = prepare_for_sampling(weights.load(device), sampling.precision)
+    return Sampler(network, device, sampling.compiled)
+
+
+def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Console) -> None:
+    """Make these shards in this process.
+
+    Raises:
+        UserError: If a shard cannot be written, or a row fails and that shall be the end.
+    """
     if not numbers:
         return
     sampling = job.run.content.sampling
-    device = pick_device(sampling.device)
-    network = prepare_for_sampling(weights.load(device), sampling.precision)
-    sampler = Sampler(network, device, sampling.compiled)
+    sampler = open_sampler(sampling, weights)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
     console.say(
         f"{job.out}: {rows:,} of {job.run.content.rows:,} images to make, {len(numbers):,} shards, "
@@ -352,9 +382,7 @@ def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
     """Say what would be made; the time is that of two batches, extrapolated."""
     job = Job(Path(), run, plan)
     sampling = run.content.sampling
-    device = pick_device(sampling.device)
-    network = prepare_for_sampling(weights.load(device), sampling.precision)
-    sampler = Sampler(network, device, sampling.compiled)
+    sampler = open_sampler(sampling, weights)
     with cpu_threads(sampling.threads):
         seconds, bytes_per_row = sample_cost(job, sampler)
     rows = run.content.rows

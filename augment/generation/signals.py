@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from manifests.console import Exit
+
+CODES: Final = {signal.SIGTERM: Exit.STOPPED_EARLY, signal.SIGINT: Exit.INTERRUPTED}
 
 
 class Stopped(BaseException):
@@ -32,18 +34,44 @@ def stopping() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    codes = {signal.SIGTERM: Exit.STOPPED_EARLY, signal.SIGINT: Exit.INTERRUPTED}
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         del frame
         # A second signal must not cut short the publishing of what is computed.
-        for sort in codes:
+        for sort in CODES:
             signal.signal(sort, signal.SIG_IGN)
-        raise Stopped(codes[signal.Signals(number)])
+        raise Stopped(CODES[signal.Signals(number)])
 
-    before = {sort: signal.signal(sort, stop) for sort in codes}
+    before = {sort: signal.signal(sort, stop) for sort in CODES}
     try:
         yield
+    finally:
+        for sort, handler in before.items():
+            signal.signal(sort, handler)
+
+
+@contextmanager
+def noting() -> Generator[Callable[[], None]]:
+    """Note SIGTERM and SIGINT while the block runs; the value raises ``Stopped`` once one came.
+
+    For libraries that swallow what a handler raises. On another thread nothing is noted.
+    """
+    noted: list[Exit] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        noted.append(CODES[signal.Signals(number)])
+
+    def check() -> None:
+        if noted:
+            raise Stopped(noted[0])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {sort: signal.signal(sort, note) for sort in CODES}
+    try:
+        yield check
     finally:
         for sort, handler in before.items():
             signal.signal(sort, handler)

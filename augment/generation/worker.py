@@ -157,7 +157,7 @@ def work(job: Job, sampler: Sampler, shards: Iterable[int], bar: Advance) -> Non
                 started = worker.start(shard, bar)
                 if before is not None:
                     before.result()
-                before = writer.submit(_publish, job, started, sampler.kind)
+                before = writer.submit(finish, job, started, sampler.kind)
         finally:
             if before is not None:
                 before.result()
@@ -178,7 +178,12 @@ def sample_cost(job: Job, sampler: Sampler) -> tuple[float, float]:
     return seconds / len(rows), stored / len(rows) + ROW_OVERHEAD_BYTES
 
 
-def _publish(job: Job, started: Started, device: str) -> None:
+def finish(job: Job, started: Started, device: str) -> None:
+    """Publish a shard when its images are encoded.
+
+    Raises:
+        UserError: If it cannot be written, or a row failed and that shall be the end.
+    """
     made = [batch.result() for batch in started.batches]
     table = shard_table(job.run, job.plan, started.rows, made)
     publish(job.out, job.run, started.shard, table, device)

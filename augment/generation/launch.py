@@ -1,0 +1,160 @@
+"""``augment generate``: in this process, as a Slurm job array, or on Ray."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, arg
+
+from augment.generation.crew import crew
+from augment.generation.job import (
+    DEFAULT_WEIGHTS,
+    GenerateSettings,
+    Hands,
+    Weights,
+    generate,
+    open_weights,
+    plan_of,
+)
+from augment.generation.member import Member
+from augment.generation.people import made_up_people
+from augment.generation.run import Run
+from augment.generation.signals import Stopped, stopping
+from augment.generation.worker import Job
+from augment.pose.plan import Plan
+from manifests import jobs
+from manifests.commands import words_of
+from manifests.console import Console, Exit, UserError
+from manifests.settings import Frozen
+
+
+class Launcher(Frozen):
+    """Where the workers run."""
+
+    launch: Literal["slurm", "ray"] | None = None
+    """slurm: submit a job array of --num-workers tasks; ray: actors, one per GPU or CPU; default:
+    this process is a worker."""
+    print_script: Annotated[bool, arg(name="print")] = False
+    """slurm: show the sbatch script and submit nothing."""
+    wait: bool = False
+    """slurm: wait for the job and end with its exit code."""
+    ray_address: str | None = None
+    """ray: host:port of the head; default: $RAY_ADDRESS, else a Ray on this machine alone."""
+
+
+class LaunchSettings(Frozen):
+    """Make images of the same people in other poses, here or on a cluster."""
+
+    job: Annotated[GenerateSettings, arg(name="")] = GenerateSettings()
+    launcher: OmitArgPrefixes[Launcher] = Launcher()
+    slurm: jobs.Slurm = jobs.Slurm()
+
+
+def launch(settings: LaunchSettings, console: Console, weights: Weights | None = None) -> Exit:
+    """Run the job where the settings say.
+
+    Args:
+        settings: What to make, and where.
+        console: Where it is told.
+        weights: The network; by default ``settings.job.weights`` is opened.
+
+    Returns:
+        That of ``generate``; with Slurm ``DONE`` once the job is submitted, or its exit code.
+
+    Raises:
+        UserError: If settings contradict each other, an input is bad, or there is no such cluster.
+    """
+    _refuse_contradictions(settings)
+    launcher = settings.launcher.launch
+    if launcher is None:
+        return generate(settings.job, console, weights)
+    # What the environment says of other workers is not meant for the one who starts them.
+    alone = settings.job.model_copy(update={"worker": "0/1", "num_workers": None})
+    if settings.job.dry_run:
+        return generate(alone, console, weights)
+    try:
+        if launcher == "slurm":
+            with stopping():
+                return _on_slurm(settings, console, weights)
+        return _on_ray(settings, alone, console, weights)
+    except Stopped as stopped:
+        return stopped.code
+
+
+def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | None) -> Exit:
+    job = settings.job
+    assert job.num_workers is not None
+    command = [
+        *(sys.executable, "-m", "augment.cli", "generate"),
+        *words_of(job.model_copy(update={"num_workers": None})),
+        *console.flags,
+    ]
+    script = jobs.sbatch(command, job.num_workers, settings.slurm)
+    if settings.launcher.print_script:
+        console.show(script)
+        return Exit.DONE
+    # A bad input shall show now and not after hours in the queue.
+    if job.images is None:
+        made_up_people(job.out, console)
+    else:
+        weights = weights or open_weights(job.weights or DEFAULT_WEIGHTS)
+        height, width = weights.image_size
+        plan_of(job, (width, height))
+    logs = Path(settings.slurm.logs)
+    return jobs.submit(script, logs, wait=settings.launcher.wait, console=console)
+
+
+def _on_ray(
+    settings: LaunchSettings, alone: GenerateSettings, console: Console, weights: Weights | None
+) -> Exit:
+    # The workers start in folders of their own.
+    paths: dict[str, object] = {
+        name: path.absolute() for name, path in alone if isinstance(path, Path)
+    }
+    if alone.weights is not None and Path(alone.weights).is_file():
+        paths["weights"] = str(Path(alone.weights).absolute())
+    with crew(
+        settings.launcher.ray_address,
+        settings.job.num_workers,
+        console,
+        gpus=not settings.job.device.startswith("cpu"),
+    ) as workers:
+
+        def begin(job: GenerateSettings, plan: Plan, found: Weights) -> Run:
+            # Not here: the device and what follows from it are the workers'.
+            del plan, found
+            return Run.from_json(workers.begin(Member, job, weights), where="the run of a worker")
+
+        def make(job: Job, found: Weights, numbers: Sequence[int], console: Console) -> None:
+            del found
+            rows = sum(job.run.num_rows(shard) for shard in numbers)
+            with console.progress("generate", rows) as bar:
+                for made in workers.make(numbers):
+                    bar.advance(made)
+
+        return generate(alone.model_copy(update=paths), console, weights, Hands(begin, make))
+
+
+def _refuse_contradictions(settings: LaunchSettings) -> None:
+    job, launcher, slurm = settings.job, settings.launcher, settings.slurm
+    others = {
+        "--print": (launcher.print_script, "slurm"),
+        "--wait": (launcher.wait, "slurm"),
+        "--slurm": (slurm != jobs.Slurm(), "slurm"),
+        "--ray-address": (launcher.ray_address is not None, "ray"),
+    }
+    for flag, (given, needed) in others.items():
+        if given and launcher.launch != needed:
+            found = f"--launch {launcher.launch}" if launcher.launch else "no --launch"
+            raise UserError(f"{flag}: found {found}, expected --launch {needed}")
+    if launcher.launch is not None and job.worker is not None:
+        raise UserError(f"--worker: found '{job.worker}' and --launch, expected one of them")
+    if launcher.launch != "slurm":
+        return
+    if job.num_workers is None:
+        raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
+    if job.retry_failed and job.num_workers > 1:
+        raise UserError(f"--retry-failed: found {job.num_workers} workers, expected a single one")

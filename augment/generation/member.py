@@ -1,0 +1,76 @@
+"""A worker that is told its shards one by one, wherever it lives."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from augment.devices import cpu_threads
+from augment.generation.job import (
+    DEFAULT_WEIGHTS,
+    GenerateSettings,
+    Weights,
+    begin_or_join,
+    open_sampler,
+    open_weights,
+    plan_of,
+)
+from augment.generation.worker import Job, Started, Worker, finish
+
+
+class Member:
+    """Makes the shards of one run; several may be asked for at once.
+
+    One thread of its own computes, so that the next shard goes through the network while the one
+    before is encoded and written.
+    """
+
+    def __init__(self, settings: GenerateSettings, weights: Weights | None) -> None:
+        self._settings = settings
+        self._weights = weights
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._job: Job | None = None
+        self._worker: tuple[Worker, str] | None = None
+
+    def begin(self) -> str:
+        """Begin the run or join it; return it as JSON.
+
+        Raises:
+            UserError: If an input is bad, or the folder belongs to another run.
+        """
+        height, width = self._network().image_size
+        plan = plan_of(self._settings, (width, height))
+        run = begin_or_join(self._settings, plan, self._network())
+        self._job = Job(self._settings.out, run, plan, fail=self._settings.on_error == "fail")
+        return run.to_json()
+
+    def make(self, shard: int) -> int:
+        """Make a shard, publish it, and return its number of rows.
+
+        Raises:
+            UserError: If it cannot be written, or a row fails and that shall be the end.
+        """
+        assert self._job is not None, "a member begins before it makes"
+        started, kind = self._compute.submit(self._start, self._job, shard).result()
+        finish(self._job, started, kind)
+        return len(started.rows)
+
+    def _network(self) -> Weights:
+        if self._weights is None:
+            self._weights = open_weights(self._settings.weights or DEFAULT_WEIGHTS)
+        return self._weights
+
+    def _start(self, job: Job, shard: int) -> tuple[Started, str]:
+        sampling = job.run.content.sampling
+        if self._worker is None:
+            sampler = open_sampler(sampling, self._network())
+            self._worker = Worker(job, sampler), sampler.kind
+        worker, kind = self._worker
+        with cpu_threads(sampling.threads):
+            return worker.start(shard, _Nothing()), kind
+
+
+class _Nothing:
+    """Counts nothing: the driver counts whole shards."""
+
+    def advance(self, count: int = 1) -> None:
+        del count

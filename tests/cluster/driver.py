@@ -1,0 +1,39 @@
+"""Generates on Ray with a slow network whose workers leave their process ids in a folder.
+
+Arguments: images table, OUT, Ray's address, folder of the ids, patience in seconds, for how many
+workers the first ones wait so that none makes the whole run alone.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import trivial
+
+from augment.generation import crew
+from augment.generation.launch import Launcher, LaunchSettings, launch
+from manifests.console import Console, exit_with
+
+IDS = Path(sys.argv[4])
+NUM_WORKERS = int(sys.argv[6])
+
+
+class Slow(trivial.Trivial):
+    """Takes 0.2 s per batch."""
+
+    def generate(self, condition, noise=None):
+        (IDS / str(os.getpid())).touch()
+        while len(list(IDS.iterdir())) < NUM_WORKERS:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        return super().generate(condition, noise)
+
+
+if __name__ == "__main__":
+    crew.PATIENCE_S = float(sys.argv[5])
+    settings = LaunchSettings(
+        job=trivial.job_settings(Path(sys.argv[1]), Path(sys.argv[2])),
+        launcher=Launcher(launch="ray", ray_address=sys.argv[3]),
+    )
+    exit_with(lambda: launch(settings, Console(), trivial.trivial_weights(network=Slow)))
