@@ -86,7 +86,7 @@ def bare(network: PoseTransfer, rows: Images, batch_size: int, device: torch.dev
 
 def whole(settings: GenerateSettings) -> float:
     """Return seconds per image of ``augment generate``, from the settings to the manifest."""
-    shutil.rmtree(settings.out, ignore_errors=True)
+    shutil.rmtree(str(settings.out), ignore_errors=True)
     began = time.perf_counter()
     generate(settings, Console(quiet=True))
     seconds = time.perf_counter() - began
