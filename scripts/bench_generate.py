@@ -156,7 +156,7 @@ def random_weights(name: str, folder: Path) -> str:
 
 def whole(settings: GenerateSettings) -> float:
     """Return seconds per image of ``augment generate``, from the settings to the manifest."""
-    shutil.rmtree(settings.out, ignore_errors=True)
+    shutil.rmtree(str(settings.out), ignore_errors=True)
     began = time.perf_counter()
     generate(settings, Console(quiet=True))
     seconds = time.perf_counter() - began
