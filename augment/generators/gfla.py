@@ -40,6 +40,22 @@ FLOW_LAYER: Final = "relu3_1"
 """Features that judge the flow; their grid is the flow's, a quarter of the image's size."""
 
 
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 whatever its weights are stored in.
+
+    A flow in bfloat16 would be off by tenths of a pixel.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch inputs rows columns"],  # noqa: A002 - torch's name
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        """Return the features in float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(input.float(), self.weight.float(), bias)
+
+
 class FlowNet(nn.Module):
     """Where in the source each position of the target is to be found, and whether to look."""
 
@@ -52,8 +68,8 @@ class FlowNet(nn.Module):
             Up(inputs, outputs, hidden=outputs) for inputs, outputs in pairwise(widths)
         )
         self.jump = nn.ModuleList(Jump(channels) for channels in widths[1:])
-        self.flow = nn.Conv2d(2 * width, 2, 3, padding=1)
-        self.mask = nn.Conv2d(2 * width, 1, 3, padding=1)
+        self.flow = Float32Conv2d(2 * width, 2, 3, padding=1)
+        self.mask = Float32Conv2d(2 * width, 1, 3, padding=1)
 
     def forward(
         self,
@@ -73,10 +89,7 @@ class FlowNet(nn.Module):
             encoded.append(features)
         for up, jump, skipped in zip(self.up, self.jump, reversed(encoded[1:-1]), strict=True):
             features = up(features) + jump(skipped)
-        # A flow in bfloat16 would be off by tenths of a pixel.
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            return self.flow(features), torch.sigmoid(self.mask(features))
+        return self.flow(features), torch.sigmoid(self.mask(features))
 
 
 class TargetNet(nn.Module):
