@@ -131,6 +131,10 @@ class PoseTransfer(nn.Module, ABC):
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
+    critics: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of the discriminators. A checkpoint may hold each, whole or not at all: a
+    training starts from it, sampling leaves it aside."""
+
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """Return the training plan."""
@@ -157,10 +161,11 @@ class PoseTransfer(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the authors' tensors under our names.
+        """Return the tensors of one authors' file under our names.
 
         Args:
-            weights: The authors' state dict without wrapper prefixes (``module.``, ``model.``).
+            weights: The authors' state dict without wrapper prefixes (``module.``, ``model.``):
+                the generator's, or one discriminator's.
 
         Raises:
             UserError: If tensors are missing or left over; the message names some of each.

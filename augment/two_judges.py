@@ -8,6 +8,7 @@ the other whether it fits the source image (appearance).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from augment.losses.adversarial import ImagePool, cross_entropy
 from augment.losses.features import FeatureNetwork, load_features
 from augment.nets import resnet
+from augment.nets.official import renamed
 from augment.transfer import Adam, LinearTail, Pair, Phase, Stage
+from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
 from manifests.settings import Frozen
 
@@ -26,6 +29,9 @@ NUM_EPOCHS: Final = 700
 """Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
 
 FEATURE_LAYER: Final = "relu1_2"
+
+CRITICS: Final = ("judges.shape", "judges.appearance")
+"""The discriminators' places in a system that calls its judges ``judges``."""
 
 
 class TwoJudgesConfig(Frozen):
@@ -143,6 +149,39 @@ class TwoJudges(nn.Module):
             distance = F.l1_loss(self.features(fake)[FEATURE_LAYER], wanted)
             terms["perceptual"] = self.config.weight_perceptual * distance
         return terms
+
+
+def from_official(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors of the generator, or of a discriminator, under our names.
+
+    The authors save them in separate files; which one this is shows in its names, and which
+    discriminator in the channels of its first convolution.
+
+    Args:
+        weights: The authors' tensors.
+        names: Our names of a generator's tensors, as for ``renamed``.
+
+    Raises:
+        UserError: If a name is unknown, or a discriminator sees neither kind of pair.
+    """
+    if not any(re.match(r"\d+\.conv_block\.", name) for name in weights):
+        return renamed(weights, names)
+    first = weights.get("1.weight")
+    channels = None if first is None or first.ndim != 4 else first.shape[1]
+    judge = {3 + NUM_JOINTS: "shape", 6: "appearance"}.get(channels or 0)
+    if judge is None:
+        raise UserError(
+            f"found a discriminator whose first convolution '1.weight' sees {channels} channels, "
+            f"expected {3 + NUM_JOINTS} (judges.shape: image and target pose) or 6 "
+            "(judges.appearance: image and source)"
+        )
+    return renamed(
+        weights,
+        {
+            r"^(\d+)\.conv_block\.": rf"judges.{judge}.\1.path.",
+            r"^(\d+)\.": rf"judges.{judge}.\1.",
+        },
+    )
 
 
 def initialise(module: nn.Module) -> None:

@@ -109,11 +109,36 @@ def test_the_authors_weights_become_ours(network, tmp_path, prefix):
     # Files of torch 0.3 know no counters.
     theirs = {name: value for name, value in theirs.items() if "num_batches" not in name}
     torch.save(theirs, tmp_path / "latest_net_netG.pth")
-    convert_weights("patn", TINY, tmp_path / "latest_net_netG.pth", tmp_path / "w.safetensors")
+    convert_weights("patn", TINY, [tmp_path / "latest_net_netG.pth"], tmp_path / "w.safetensors")
     loaded = augment.load(tmp_path / "w.safetensors").state_dict()
     for name, value in network.sampling_state().items():
         if "num_batches" not in name:
             assert torch.equal(loaded[name], value), name
+
+
+def test_both_of_the_authors_judges_become_ours(network, tmp_path):
+    torch.save(official_names(network), tmp_path / "netG.pth")
+    for name, judge in (("netD_PB", network.judges.shape), ("netD_PP", network.judges.appearance)):
+        theirs = {
+            f"model.{key.replace('.path.', '.conv_block.')}": value
+            for key, value in judge.state_dict().items()
+            if "num_batches" not in key
+        }
+        torch.save(theirs, tmp_path / f"{name}.pth")
+    files = [tmp_path / f"{name}.pth" for name in ("netD_PP", "netG", "netD_PB")]
+    convert_weights("patn", TINY, files, tmp_path / "w.safetensors")
+    found = store.read_tensors(tmp_path / "w.safetensors")
+    expected = network.state_dict()
+    assert found.keys() == {name for name in expected if "pool" not in name}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_half_a_judge_in_our_file_is_refused(network, tmp_path):
+    tensors = network.sampling_state()
+    tensors["judges.shape.1.weight"] = network.state_dict()["judges.shape.1.weight"]
+    store.save_weights(tensors, tmp_path / "w.safetensors", header())
+    with pytest.raises(UserError, match=r"missing \d+: judges\.shape\.10"):
+        augment.load(tmp_path / "w.safetensors")
 
 
 def test_running_statistics_of_an_instance_normalised_file_are_left_out(tmp_path):
@@ -122,7 +147,7 @@ def test_running_statistics_of_an_instance_normalised_file_are_left_out(tmp_path
     theirs = official_names(network)
     theirs["model.stream1_down.2.running_mean"] = torch.zeros(2)
     torch.save(theirs, tmp_path / "fashion.pth")
-    convert_weights("patn", config, tmp_path / "fashion.pth", tmp_path / "w.safetensors")
+    convert_weights("patn", config, [tmp_path / "fashion.pth"], tmp_path / "w.safetensors")
     assert augment.load(tmp_path / "w.safetensors").state_dict().keys() == (
         network.sampling_state().keys()
     )
@@ -132,7 +157,7 @@ def test_a_stranger_among_the_authors_tensors_leaves_nothing_behind(network, tmp
     theirs = official_names(network) | {"model.extra.weight": torch.zeros(1)}
     torch.save(theirs, tmp_path / "theirs.pth")
     with pytest.raises(UserError, match=r"extra\.weight"):
-        convert_weights("patn", TINY, tmp_path / "theirs.pth", tmp_path / "w.safetensors")
+        convert_weights("patn", TINY, [tmp_path / "theirs.pth"], tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
 
 
@@ -143,4 +168,4 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
 
     torch.save({"weights": Bomb()}, tmp_path / "bomb.pth")
     with pytest.raises(UserError, match=r"bomb\.pth"):
-        convert_weights("patn", TINY, tmp_path / "bomb.pth", tmp_path / "w.safetensors")
+        convert_weights("patn", TINY, [tmp_path / "bomb.pth"], tmp_path / "w.safetensors")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from augment.checkpoints import store
+from augment.generation.sampler import prepare_for_sampling, sampling_mode
 from augment.generators import names, system
 from augment.pose.pose import Pose
 from augment.training.loop import LoopSettings, Trainer, trained
@@ -37,6 +38,9 @@ NARROW = {
 
 BATCH_NOISE = 1e-4
 """The same image alone and among others: convolutions may sum in another order."""
+
+BF16_NOISE = 0.1
+"""Of the brightest value: eight bits of every factor, through some twenty layers."""
 
 PUBLISHED_PARAMETERS = {
     "dptn": {"sampling": 9_794_371, "discriminator": 238_209},
@@ -182,6 +186,20 @@ def test_an_image_does_not_depend_on_its_batch(name) -> None:
             poses = Pose(many.pose.joints[one]), Pose(many.target_pose.joints[one])
             alone = network.generate(Condition(many.image[one], *poses))
             assert (alone - together[one]).abs().max() < BATCH_NOISE
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", names())
+def test_the_tuned_network_makes_the_same_image(name, precision) -> None:
+    network = _narrow(name).eval()
+    condition = _condition(2)
+    with torch.no_grad():
+        expected = network.generate(condition)
+    tuned = prepare_for_sampling(network, precision)
+    with sampling_mode(torch.device("cpu"), precision):
+        image = tuned.generate(condition)
+    noise = BATCH_NOISE if precision == "float32" else BF16_NOISE
+    assert (image.float() - expected).abs().max() < noise * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", names())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from augment.generators.dptn import Dptn
 from augment.losses.features import load_features
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
+from augment.nets.tokens import Attention
 from augment.pose.pose import Pose
 from augment.transfer import Condition, Pair
 
@@ -72,8 +73,8 @@ def test_the_discriminator_does_not_reach_the_generator() -> None:
 def test_textures_come_from_the_source_image_alone() -> None:
     network, pair = _narrow().eval(), _pair()
     seen: list[torch.Tensor] = []
-    attention = network.transformer.get_submodule("texture.0.multihead_attn")
-    attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
+    block = network.transformer.get_submodule("texture.0")
+    block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
     with torch.no_grad():
         network.generate(pair.condition)
         expected = network.source_encoder(pair.condition.image).flatten(2).transpose(1, 2)
@@ -86,3 +87,12 @@ def test_joints_count_in_whole_pixels() -> None:
     whole = Condition(condition.image, Pose(condition.pose.joints.trunc()), condition.target_pose)
     with torch.no_grad():
         assert torch.equal(network.generate(condition), network.generate(whole))
+
+
+def test_attention_equals_torchs_forward() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, 2)
+    torch.nn.init.normal_(attention.in_proj_bias)
+    query, others, values = torch.randn(2, 5, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)
+    expected, _ = attention(query, others, values, need_weights=False)
+    assert (attention.attend(query, others, values) - expected).abs().max() < FLOAT_NOISE

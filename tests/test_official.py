@@ -14,6 +14,7 @@ from augment.checkpoints import store
 from augment.checkpoints.convert import convert_weights
 from augment.generators import system
 from augment.nets.official import without_twins
+from augment.training.run import _start_from
 from manifests.console import UserError
 
 HERE = Path(__file__).parent / "golden"
@@ -55,11 +56,38 @@ def _spectral(first: tuple[int, int]) -> dict[str, Tensor]:
     return weights
 
 
-def _convert(name: str, weights: dict[str, Tensor], folder: Path) -> Path:
-    torch.save(weights, folder / "official.pth")
-    convert_weights(
-        name, system(name).Config(), folder / "official.pth", folder / "ours.safetensors"
-    )
+def _pair_judge(channels: int) -> dict[str, Tensor]:
+    """Return the published names of PATN's and XingGAN's discriminators, which they share."""
+    convolutions = {"1": (64, channels, 7, 7), "4": (128, 64, 3, 3), "7": (256, 128, 3, 3)}
+    for block in (10, 11, 12):
+        for place in (1, 6):
+            convolutions[f"{block}.conv_block.{place}"] = (256, 256, 3, 3)
+    weights: dict[str, Tensor] = {}
+    for name, shape in convolutions.items():
+        *path, place = name.split(".")
+        norm = ".".join([*path, str(int(place) + 1)])
+        weights[f"model.{name}.weight"] = torch.zeros(()).expand(shape)
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            weights[f"model.{norm}.{leaf}"] = torch.randn(shape[0])
+        weights[f"model.{norm}.num_batches_tracked"] = torch.tensor(7)
+    return weights
+
+
+JUDGES = {
+    "patn": {"judges.shape": _pair_judge(21), "judges.appearance": _pair_judge(6)},
+    "xinggan": {"judges.shape": _pair_judge(21), "judges.appearance": _pair_judge(6)},
+    "gfla": {"discriminator": _spectral((1, 3))},
+    "dptn": {"discriminator": _spectral((0, 2))},
+}
+
+
+def _convert(
+    name: str, weights: dict[str, Tensor], folder: Path, *judges: dict[str, Tensor]
+) -> Path:
+    files = [folder / f"official-{place}.pth" for place in range(1 + len(judges))]
+    for file, tensors in zip(files, (weights, *judges), strict=True):
+        torch.save(tensors, file)
+    convert_weights(name, system(name).Config(), files, folder / "ours.safetensors")
     return folder / "ours.safetensors"
 
 
@@ -137,3 +165,90 @@ def test_a_discriminator_saved_by_the_old_spectral_norm_judges_the_same(name, fi
     weight, u, v = (weights[f"conv.weight_{part}"] for part in ("orig", "u", "v"))
     expected = weight / (u @ weight.flatten(1) @ v)
     assert torch.allclose(last.weight, expected)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_published_judges_fit_strictly_into_ours(name) -> None:
+    with torch.device("meta"):
+        network = system(name)()
+    for place, weights in JUDGES[name].items():
+        bare = {key.removeprefix("model."): value for key, value in weights.items()}
+        ours = network.from_official(bare)
+        assert {key[: len(place) + 1] for key in ours} == {f"{place}."}
+        stripped = {key[len(place) + 1 :]: value for key, value in ours.items()}
+        network.get_submodule(place).load_state_dict(stripped, strict=True, assign=True)
+
+
+@pytest.mark.parametrize("name", ["gfla", "dptn"])
+def test_judges_are_kept_for_training_and_left_aside_by_sampling(name, tmp_path) -> None:
+    (judge,) = JUDGES[name].values()
+    wrapped = {f"module.{key}": value for key, value in judge.items()}
+    path = _convert(name, _official(name), tmp_path, wrapped)
+    sampling = store.load(path)
+    assert [child for child, _ in sampling.named_children()] == list(sampling.sampling)
+    trained = system(name)()
+    _start_from(trained, path)
+    last = trained.get_submodule("discriminator.conv")
+    assert torch.equal(last.parametrizations.weight.original, judge["conv.weight_orig"])
+    assert torch.equal(last.parametrizations.weight[0]._u, judge["conv.weight_u"])
+    assert torch.equal(last.bias, judge["conv.bias"])
+
+
+@pytest.mark.parametrize("name", ["gfla", "dptn"])
+def test_newer_names_of_spectral_norms_mean_the_same(name) -> None:
+    (judge,) = JUDGES[name].values()
+    newer = {
+        key.replace("weight_orig", "parametrizations.weight.original")
+        .replace("weight_u", "parametrizations.weight.0._u")
+        .replace("weight_v", "parametrizations.weight.0._v"): value
+        for key, value in judge.items()
+    }
+    assert newer.keys() != judge.keys()
+    translated = system(name).from_official(newer)
+    expected = system(name).from_official(judge)
+    assert translated.keys() == expected.keys()
+    assert all(translated[key] is expected[key] for key in expected)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_judges_without_their_generator_are_refused(name, tmp_path) -> None:
+    place, judge = next(iter(JUDGES[name].items()))
+    with pytest.raises(UserError) as error:
+        _convert(name, judge, tmp_path)
+    assert place in str(error.value)
+    assert system(name).sampling[0] in str(error.value)
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("gfla", {"conv.weight_v": None}, r"missing 1: discriminator\.conv\..*_v"),
+        ("dptn", {"surprise.bias": torch.zeros(1)}, r"unknown 1: discriminator\.surprise\.bias"),
+        ("patn", {"model.7.weight": None}, r"missing 1: judges\.shape\.7\.weight"),
+        ("xinggan", {"model.13.bias": torch.zeros(1)}, r"unknown 1: judges\.shape\.13\.bias"),
+        ("patn", {"model.1.weight": torch.zeros(64, 9, 7, 7)}, r"9 channels.* 21 .* 6 "),
+        ("xinggan", {"model.1.weight": None}, r"None channels.* 21 .* 6 "),
+    ],
+)
+def test_a_judges_tensor_too_many_or_too_few_is_named(name, change, named, tmp_path) -> None:
+    judge = {**next(iter(JUDGES[name].values())), **change}
+    judge = {key: value for key, value in judge.items() if value is not None}
+    with pytest.raises(UserError, match=named):
+        _convert(name, _official(name), tmp_path, judge)
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+@pytest.mark.parametrize(("name", "owner"), [("gfla", "dptn"), ("dptn", "gfla"), ("gfla", "patn")])
+def test_another_systems_judge_is_refused(name, owner, tmp_path) -> None:
+    judge = next(iter(JUDGES[owner].values()))
+    with pytest.raises(UserError, match=r"missing .* unknown|does not have"):
+        _convert(name, _official(name), tmp_path, judge)
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_a_file_given_twice_is_refused(tmp_path) -> None:
+    judge = JUDGES["gfla"]["discriminator"]
+    with pytest.raises(UserError, match=r"official-2.*before it holds too"):
+        _convert("gfla", _official("gfla"), tmp_path, judge, judge)
+    assert not (tmp_path / "ours.safetensors").exists()

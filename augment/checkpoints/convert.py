@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from augment import generators
-from augment.checkpoints.store import Header, refuse_difference, save_weights
+from augment.checkpoints.store import Header, expected_tensors, refuse_difference, save_weights
+from augment.transfer import PoseTransfer
 from manifests import io
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
@@ -32,8 +33,9 @@ class ConvertSettings(Frozen):
 
     generator: str = "patn"
     """Whose weights they are; its settings follow as --config.NAME (published sizes by default)."""
-    official: Path
-    """The authors' file (.pth)."""
+    official: tuple[Path, ...]
+    """The authors' files (.pth): the generator's, and any of the discriminators'. Training starts
+    from these too (augment train --init); sampling needs none of them."""
     out: Path
     """Where ours goes (.safetensors)."""
 
@@ -47,7 +49,8 @@ def convert(settings: ConvertSettings, console: Console) -> Exit:
     """Run the command ``augment convert``; ``settings`` is of the class of ``settings_for``."""
     config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
     count = convert_weights(settings.generator, config, settings.official, settings.out)
-    console.say(f"{settings.out}: {count} tensors of {settings.official}, every one accounted for")
+    files = ", ".join(str(path) for path in settings.official)
+    console.say(f"{settings.out}: {count} tensors of {files}, every one accounted for")
     return Exit.DONE
 
 
@@ -74,35 +77,65 @@ def read_official(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def convert_weights(generator: str, config: Frozen, official: Path, out: Path) -> int:
+def convert_weights(generator: str, config: Frozen, official: Sequence[Path], out: Path) -> int:
     """Write the authors' weights as ours and return how many tensors there were.
 
     Args:
         generator: A system's name.
         config: Its settings.
-        official: The authors' file.
+        official: The authors' files: the generator's, and any of the discriminators'.
         out: Our file.
 
     Raises:
         UserError: If tensors are missing, left over or of another shape; nothing is written.
     """
-    network = generators.system(generator)
     with torch.device("meta"):
-        expected = network(config).sampling_state()
-    tensors = network.from_official(read_official(official))
+        network = generators.system(generator)(config)
+    where = ", ".join(str(path) for path in official)
+    tensors = _translated(network, official)
+    _refuse_critics_alone(network, tensors, where)
+    expected = expected_tensors(network, tensors)
     for name, value in expected.items():
         # Files of torch 0.3 lack the counter, which plays no part in the output.
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.zeros_like(value, device="cpu"))
-    refuse_difference(tensors, expected, str(official))
+    refuse_difference(tensors, expected, where)
     header = Header(
         generator=generator,
         config=config.model_dump(mode="json"),
         facts={
             "origin": "converted from the authors' weights",
-            "official_sha256": io.sha256_file(official),
+            "official_sha256": ", ".join(io.sha256_file(path) for path in official),
             "terms": TERMS.get(generator, "see the authors' repository"),
         },
     )
     save_weights(tensors, out, header)
     return len(tensors)
+
+
+def _translated(network: PoseTransfer, official: Sequence[Path]) -> dict[str, Tensor]:
+    """Return the tensors of all files under our names."""
+    tensors: dict[str, Tensor] = {}
+    for path in official:
+        weights = read_official(path)
+        try:
+            found = network.from_official(weights)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        twice = sorted(found.keys() & tensors.keys())
+        if twice:
+            raise UserError(
+                f"{path}: found '{twice[0]}' and {len(twice) - 1} more tensors that a file named "
+                "before it holds too, expected one file of each network"
+            )
+        tensors |= found
+    return tensors
+
+
+def _refuse_critics_alone(network: PoseTransfer, tensors: Mapping[str, Tensor], where: str) -> None:
+    wanted = network.sampling_state()
+    if wanted.keys().isdisjoint(tensors):
+        raise UserError(
+            f"{where}: found {len(tensors)} tensors ({', '.join(list(tensors)[:3])}), none of them "
+            f"of the generator, expected its {len(wanted)} too ({', '.join(list(wanted)[:3])})"
+        )

@@ -6,7 +6,7 @@ The header has one metadata key, since the order of several differs from process
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +62,7 @@ def save_weights(
     """Write weights, whole or not at all; equal weights give equal bytes.
 
     Args:
-        tensors: The tensors of the children named in ``sampling``.
+        tensors: Those of the children named in ``sampling``, and of any of the ``critics``.
         path: The file.
         header: What the file says about itself.
         half: Store weights of two and more dimensions in half precision.
@@ -123,13 +123,31 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
     config = network_class.Config.from_json(json.dumps(header.config), where=f"header of {path}")
     with torch.device("meta"):
         network = network_class(config)
+    tensors = read_tensors(path)
+    refuse_difference(tensors, expected_tensors(network, tensors), f"{path} ({header.generator})")
     for name, _ in list(network.named_children()):
         if name not in network.sampling:
             delattr(network, name)
-    tensors = read_tensors(path)
-    refuse_difference(tensors, network.state_dict(), f"{path} ({header.generator})")
-    network.load_state_dict(tensors, assign=True)
+    needed = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(needed, assign=True)
     return network.to(device).eval()
+
+
+def expected_tensors(network: PoseTransfer, found: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors that a file must hold if it holds those of the names ``found``.
+
+    All that sampling needs, and all of every critic of which there is one.
+    """
+    names = tuple(found)
+    begun = tuple(
+        f"{critic}."
+        for critic in network.critics
+        if any(name.startswith(f"{critic}.") for name in names)
+    )
+    critics = {
+        name: value for name, value in network.state_dict().items() if name.startswith(begun)
+    }
+    return network.sampling_state() | critics
 
 
 def refuse_difference(

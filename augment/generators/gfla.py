@@ -17,31 +17,43 @@ from itertools import pairwise
 from typing import ClassVar, Final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment.losses.adversarial import least_squares
-from augment.losses.features import FeatureNetwork, Features, load_features
+from augment import one_judge
+from augment.losses.features import Features, load_features
 from augment.losses.flow import bending, correctness
-from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.attention import LocalAttention
-from augment.nets.official import renamed, without_twins
-from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, initialise
-from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
+from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, encoder, initialise
+from augment.nets.spectral import SpectralDiscriminator
+from augment.one_judge import OneJudgeConfig
 from augment.pose.jitter import Jitter
-from augment.pose.maps import gaussians
-from augment.pose.pose import Pose
-from augment.transfer import Adam, Condition, Pair, Phase, PoseTransfer, Stage
+from augment.pose.maps import whole_pixel_gaussians
+from augment.transfer import Adam, Condition, Constant, Pair, Phase, PoseTransfer, Stage
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Frozen
 
 ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
 
 FLOW_LAYER: Final = "relu3_1"
 """Features that judge the flow; their grid is the flow's, a quarter of the image's size."""
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32 whatever its weights are stored in.
+
+    A flow in bfloat16 would be off by tenths of a pixel.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch inputs rows columns"],  # noqa: A002 - torch's name
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        """Return the features in float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(input.float(), self.weight.float(), bias)
 
 
 class FlowNet(nn.Module):
@@ -56,8 +68,8 @@ class FlowNet(nn.Module):
             Up(inputs, outputs, hidden=outputs) for inputs, outputs in pairwise(widths)
         )
         self.jump = nn.ModuleList(Jump(channels) for channels in widths[1:])
-        self.flow = nn.Conv2d(2 * width, 2, 3, padding=1)
-        self.mask = nn.Conv2d(2 * width, 1, 3, padding=1)
+        self.flow = Float32Conv2d(2 * width, 2, 3, padding=1)
+        self.mask = Float32Conv2d(2 * width, 1, 3, padding=1)
 
     def forward(
         self,
@@ -77,10 +89,7 @@ class FlowNet(nn.Module):
             encoded.append(features)
         for up, jump, skipped in zip(self.up, self.jump, reversed(encoded[1:-1]), strict=True):
             features = up(features) + jump(skipped)
-        # A flow in bfloat16 would be off by tenths of a pixel.
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            return self.flow(features), torch.sigmoid(self.mask(features))
+        return self.flow(features), torch.sigmoid(self.mask(features))
 
 
 class TargetNet(nn.Module):
@@ -88,9 +97,7 @@ class TargetNet(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.down = nn.Sequential(
-            Down(NUM_JOINTS, width), Down(width, 2 * width), Down(2 * width, 4 * width)
-        )
+        self.down = encoder(NUM_JOINTS, width)
         widths = (4 * width, 2 * width, width)
         self.residual = nn.ModuleList(Residual(channels) for channels in widths)
         self.up = nn.ModuleList(
@@ -120,15 +127,13 @@ class TargetNet(nn.Module):
 class Gfla(PoseTransfer):
     """GFLA with its discriminator."""
 
-    class Config(Frozen):
+    class Config(OneJudgeConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: int = 64
         """Channels of the first layer of source and target networks."""
         flow_width: int = 32
         """Channels of the flow network's first layer."""
-        discriminator_width: int = 32
-        """Channels of the discriminator's first block."""
         angle_degrees: float = 5.0
         """Largest random turn of a training source; targets are turned by a fifth of it."""
         shift_px: float = 5.0
@@ -140,41 +145,27 @@ class Gfla(PoseTransfer):
         """The two weights of the first stage, which trains the flow alone."""
         weight_correctness: float = 5.0
         weight_bending: float = 0.0025
-        weight_l1: float = 5.0
-        weight_style: float = 500.0
-        weight_content: float = 0.5
-        weight_adversarial: float = 2.0
-        features: FeatureNetwork = "vgg19"
-        """Feature network of flow, style and content: vgg19, vgg19-random, or a file."""
-        batch_size: int = 8
         flow_steps: int = 100_000
-        """The authors stop when the unweighted correctness loss is about 1.5 on Market-1501."""
+        """The authors stop when the weighted correctness loss is about 1.5 on Market-1501."""
         steps: int = 500_000
         """The authors stop when the losses have settled."""
-        learning_rate: float = 1e-4
-        discriminator_learning_rate: float = 1e-5
 
     sampling: ClassVar[tuple[str, ...]] = ("source", "target", "flow_net")
+    critics: ClassVar[tuple[str, ...]] = ("discriminator",)
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
         # The last block feeds nothing: it is there because the authors' files hold it, and is
         # neither run nor trained.
-        self.source = nn.Sequential(
-            Down(3, c.base_width),
-            Down(c.base_width, 2 * c.base_width),
-            Down(2 * c.base_width, 4 * c.base_width),
-        )
+        self.source = encoder(3, c.base_width)
         self.target = TargetNet(c.base_width)
         self.flow_net = FlowNet(c.flow_width)
         for child in self.sampling:
             initialise(self.get_submodule(child))
         self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=True)
         self.flow_features = load_features(c.features, (FLOW_LAYER,), imagenet_normalised=False)
-        self.features = load_features(
-            c.features, CONTENT_LAYERS + STYLE_LAYERS, imagenet_normalised=False
-        )
+        self.features = one_judge.style_features(c)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return two stages: the flow alone, then everything, discriminator first.
@@ -183,27 +174,20 @@ class Gfla(PoseTransfer):
             UserError: If there is no feature network: nothing else tells a flow right from wrong.
         """
         c = self.config
-        _needed(self.features)
-
-        def phase(name: str, rate: float, *trains: str) -> Phase:
-            adam = Adam(learning_rate=rate, beta1=0.0, beta2=0.999)
-            return Phase(name=name, trains=trains, optimizer=adam)
-
+        _needed(self.flow_features)
+        flow = Phase(
+            name="flow",
+            trains=("flow_net", "-flow_net.mask"),
+            optimizer=Adam(learning_rate=c.learning_rate, beta1=0.0),
+        )
+        generator = (*self.sampling, "-source.2")
         return (
-            Stage(
-                name="flow",
-                steps=c.flow_steps,
-                batch_size=c.batch_size,
-                phases=(phase("flow", c.learning_rate, "flow_net", "-flow_net.mask"),),
-            ),
+            Stage(name="flow", steps=c.flow_steps, batch_size=c.batch_size, phases=(flow,)),
             Stage(
                 name="transfer",
                 steps=c.steps,
                 batch_size=c.batch_size,
-                phases=(
-                    phase("discriminator", c.discriminator_learning_rate, "discriminator"),
-                    phase("generator", c.learning_rate, *self.sampling, "-source.2"),
-                ),
+                phases=one_judge.phases(c, generator, beta1=0.0, schedule=Constant()),
             ),
         )
 
@@ -212,12 +196,12 @@ class Gfla(PoseTransfer):
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
         del noise
-        target_maps = _maps(condition.target_pose, condition.image)
+        target_maps = whole_pixel_gaussians(condition.target_pose, *condition.image.shape[-2:])
         flow, mask = self._flow(condition, target_maps)
         return self._transfer(condition.image, target_maps, flow, mask)
 
     def _flow(self, condition: Condition, target_maps: Tensor) -> tuple[Tensor, Tensor]:
-        source_maps = _maps(condition.pose, condition.image)
+        source_maps = whole_pixel_gaussians(condition.pose, *condition.image.shape[-2:])
         return self.flow_net(condition.image, source_maps, target_maps)
 
     def _transfer(self, image: Tensor, maps: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
@@ -229,7 +213,7 @@ class Gfla(PoseTransfer):
         The moved images are the outputs ``source`` and ``target``.
         """
         condition, target = self._moved(pair)
-        target_maps = _maps(condition.target_pose, condition.image)
+        target_maps = whole_pixel_gaussians(condition.target_pose, *condition.image.shape[-2:])
         flow, mask = self._flow(condition, target_maps)
         outputs = {"source": condition.image, "target": target, "flow": flow}
         if stage == "transfer":
@@ -254,19 +238,10 @@ class Gfla(PoseTransfer):
             return self._flow_losses(outputs, c.weight_flow_correctness, c.weight_flow_bending)
         fake, target = outputs["fake"], outputs["target"]
         if phase == "discriminator":
-            real = least_squares(self.discriminator(target), real=True)
-            false = least_squares(self.discriminator(fake.detach()), real=False)
-            return {"judge": 0.5 * (real + false)}
-        features = _needed(self.features)
-        with torch.no_grad():
-            wanted = features(target)
-        found = features(fake)
-        fool = least_squares(self.discriminator(fake), real=True)
+            return one_judge.judging(self.discriminator, fake, target)
         return {
-            "l1": c.weight_l1 * F.l1_loss(fake, target),
-            "fool": c.weight_adversarial * fool,
-            "style": c.weight_style * style(found, wanted),
-            "content": c.weight_content * content(found, wanted),
+            **one_judge.distances(c, self.features, fake, target),
+            **one_judge.fooling(c, self.discriminator, fake),
             **self._flow_losses(outputs, c.weight_correctness, c.weight_bending),
         }
 
@@ -285,14 +260,9 @@ class Gfla(PoseTransfer):
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the generator, or of the discriminator, under our names.
-
-        The authors save the two in separate files; which one this is shows in its names.
-        """
+        """Return the tensors of the generator, or of the discriminator, under our names."""
         _refuse_fashion(weights)
-        if is_discriminator(weights):
-            return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
-        return renamed(without_twins(weights, TWINS), RENAMED)
+        return one_judge.from_official(weights, TWINS, RENAMED)
 
 
 TWINS: Final = {
@@ -323,11 +293,6 @@ RENAMED: Final = {
     r"^flow_net\.output2\.": "flow_net.flow.",
     r"^flow_net\.mask2\.0\.": "flow_net.mask.",
 }
-
-
-def _maps(pose: Pose, image: Tensor) -> Tensor:
-    """Return the joints' maps, truncated to whole pixels, as the published code does."""
-    return gaussians(Pose(pose.joints.trunc()), *image.shape[-2:])
 
 
 def _needed(features: Features | None) -> Features:

@@ -9,14 +9,14 @@ the authors compute and discard is not concatenated; any width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from augment import two_judges
 from augment.nets import resnet
-from augment.nets.official import renamed
 from augment.pose.maps import gaussians
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
@@ -57,6 +57,7 @@ class Patn(PoseTransfer):
         num_blocks: int = 9
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
+    critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -120,20 +121,20 @@ class Patn(PoseTransfer):
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the generator's tensors under our names.
+        """Return the tensors of the generator, or of a discriminator, under our names.
 
         Instance-normalised (DeepFashion) files saved by old torch carry running statistics that
         the network never had; they are left out. In batch-normalised files they are real.
         """
-        if not any(name.startswith("stream1_down.2.weight") for name in weights):
+        if not any(name in weights for name in ("stream1_down.2.weight", "2.weight")):
             weights = {name: value for name, value in weights.items() if "running_" not in name}
-        return renamed(
-            weights,
-            {
-                r"^stream1_down\.": "image_encoder.",
-                r"^stream2_down\.": "pose_encoder.",
-                r"^att\.(\d+)\.conv_block_stream1\.": r"blocks.\1.image_path.",
-                r"^att\.(\d+)\.conv_block_stream2\.": r"blocks.\1.pose_path.",
-                r"^stream1_up\.": "decoder.",
-            },
-        )
+        return two_judges.from_official(weights, RENAMED)
+
+
+RENAMED: Final = {
+    r"^stream1_down\.": "image_encoder.",
+    r"^stream2_down\.": "pose_encoder.",
+    r"^att\.(\d+)\.conv_block_stream1\.": r"blocks.\1.image_path.",
+    r"^att\.(\d+)\.conv_block_stream2\.": r"blocks.\1.pose_path.",
+    r"^stream1_up\.": "decoder.",
+}

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from augment import two_judges
 from augment.nets import resnet
-from augment.nets.official import renamed
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
@@ -108,7 +108,8 @@ class Fusion(nn.Module):
             ],
             dim=1,
         )
-        return torch.einsum("bkhw,bkchw->bchw", weights, candidates.float().unflatten(1, (-1, 3)))
+        # A matrix product per pixel takes several times as long.
+        return (weights[:, :, None] * candidates.float().unflatten(1, (-1, 3))).sum(dim=1)
 
 
 class Xinggan(PoseTransfer):
@@ -124,6 +125,7 @@ class Xinggan(PoseTransfer):
         weight_perceptual: float = 50.0
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
+    critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -176,8 +178,8 @@ class Xinggan(PoseTransfer):
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the generator's tensors under our names."""
-        return renamed(weights, RENAMED)
+        """Return the tensors of the generator, or of a discriminator, under our names."""
+        return two_judges.from_official(weights, RENAMED)
 
 
 RENAMED: Final = {

@@ -31,10 +31,10 @@ def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
         else:
             strangers.append(name)
     if strangers:
+        known = [re.sub(r"[\\^]", "", rule.replace(r"(\d+)", "0")) for rule in list(rules)[:3]]
         raise UserError(
             f"found {len(strangers)} tensors that this system does not have "
-            f"({', '.join(strangers[:3])}); expected names like "
-            f"{', '.join(list(rules)[:3])}"
+            f"({', '.join(strangers[:3])}); expected names that begin with {', '.join(known)}"
         )
     return result
 

@@ -62,12 +62,20 @@ def _normalise(channels: int) -> tuple[nn.Module, nn.Module]:
 
 
 class Down(nn.Module):
-    """Half the height and width; the input is normalised and rectified first."""
+    """Half the height and width."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, normalises_input: bool = True) -> None:
+        """Build two convolutions.
+
+        Args:
+            inputs: Channels that come in.
+            outputs: Channels of both convolutions.
+            normalises_input: Whether the input is normalised and rectified first; otherwise it
+                enters the convolution as it is.
+        """
         super().__init__()
         self.model = nn.Sequential(
-            *_normalise(inputs),
+            *(_normalise(inputs) if normalises_input else ()),
             nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
             *_normalise(outputs),
             nn.Conv2d(outputs, outputs, 3, padding=1),
@@ -80,22 +88,19 @@ class Down(nn.Module):
         return self.model(x)
 
 
-class FirstDown(nn.Module):
-    """Half the height and width of raw input, which enters the convolution as it is."""
+def encoder(in_channels: int, width: int, *, normalises_input: bool = True) -> nn.Sequential:
+    """Return three layers to ``4 * width`` channels at an eighth of the height and width.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.model = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
-            *_normalise(outputs),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-        )
-
-    def forward(
-        self, x: Float[Tensor, "batch inputs height width"]
-    ) -> Float[Tensor, "batch outputs rows columns"]:
-        """Return the features at half the size."""
-        return self.model(x)
+    Args:
+        in_channels: Channels of the images or maps.
+        width: Channels of the first layer.
+        normalises_input: Whether the images are normalised, as in GFLA; not in DPTN.
+    """
+    return nn.Sequential(
+        Down(in_channels, width, normalises_input=normalises_input),
+        Down(width, 2 * width),
+        Down(2 * width, 4 * width),
+    )
 
 
 class Residual(nn.Module):

@@ -25,14 +25,15 @@ _LEGACY_NAMES: Final = {
 
 def is_discriminator(weights: Mapping[str, Tensor]) -> bool:
     """Return whether an authors' file holds a discriminator: only there are spectral norms."""
-    return any(name.endswith(tuple(_LEGACY_NAMES)) for name in weights)
+    leaves = tuple(f".{leaf}" for names in _LEGACY_NAMES.items() for leaf in names)
+    return any(name.endswith(leaves) for name in weights)
 
 
 def modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under the names of ``parametrizations.spectral_norm``.
 
     The older hook, with which the authors saved, stores ``weight_orig``, ``weight_u`` and
-    ``weight_v``; the numbers are the same.
+    ``weight_v``; the numbers are the same. Names that are modern already stay.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():

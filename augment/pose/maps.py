@@ -29,3 +29,10 @@ def gaussians(
     down = torch.exp(scale * (rows[None, :, None] - joints[:, None, :, 1]) ** 2)
     down = down * pose.visible[:, None, :]
     return (down[:, :, None, :] * across[:, None, :, :]).permute(0, 3, 1, 2)
+
+
+def whole_pixel_gaussians(
+    pose: Pose, height: int, width: int
+) -> Float[Tensor, "batch 18 height width"]:
+    """Return the maps of joints truncated to whole pixels, as GFLA's and DPTN's code draws them."""
+    return gaussians(Pose(pose.joints.trunc()), height, width)

@@ -41,7 +41,8 @@ class TrainSettings(LoopSettings):
     root: Path | None = None
     """Where the images lie, if not where the table says."""
     init: str | None = None
-    """Weights to start from: a shipped name or a file of the same system and settings."""
+    """Weights to start from: a shipped name or a file of the same system and settings.
+    Discriminators that the file holds start from it too."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on this part of the train rows, spread over all people."""
     data_seed: int = 0
@@ -221,7 +222,7 @@ def _load_images(
 
 def _start_from(network: PoseTransfer, path: Path) -> None:
     tensors = store.read_tensors(path)
-    store.refuse_difference(tensors, network.sampling_state(), str(path))
+    store.refuse_difference(tensors, store.expected_tensors(network, tensors), str(path))
     network.load_state_dict(tensors, strict=False)
 
 
