@@ -202,7 +202,9 @@ def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) 
 
 def _refuse_not_finite(distances: np.ndarray, rows: slice) -> None:
     # A sum is quicker than a look at every number; finite numbers can overflow in it.
-    if not np.isfinite(distances.sum()) and not np.isfinite(distances).all():
+    with np.errstate(all="ignore"):
+        total = distances.sum()
+    if not np.isfinite(total) and not np.isfinite(distances).all():
         raise ValueError(f"distances of queries {rows.start} to {rows.stop - 1} are not finite")
 
 

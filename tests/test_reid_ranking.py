@@ -222,6 +222,13 @@ def test_distances_and_features_that_are_not_finite_are_refused(bad):
         distance_of(features[:3], features, "cosine")
 
 
+def test_finite_distances_whose_sum_overflows_are_ranked():
+    query, gallery, generator = made_up(3, 20, 2)
+    distances = (generator.random((3, 20)) * 3e38).astype(np.float32)
+    large, small = rank(distances, query, gallery), rank(distances / 1e30, query, gallery)
+    np.testing.assert_array_equal(large.average_precision, small.average_precision)
+
+
 def test_constant_features_score_as_one_block_of_ties():
     query, gallery, _ = made_up(30, 100, 5)
     ranking = rank(distance_of(np.ones((30, 8)), np.ones((100, 8)), "cosine"), query, gallery)
