@@ -23,8 +23,17 @@ PROGRAM: Final = Program(
             "CompareSettings",
             "hold runs against a baseline, with honest intervals",
         ),
+        "study": Command(
+            "reid.study",
+            "study",
+            "StudySettings",
+            "a grid of runs: real fractions x synthetic sets x seeds, with its tables",
+        ),
         "export": Command(
-            "reid.export", "export", "ExportSettings", "write a trained network as a .pt2 file"
+            "reid.export",
+            "export",
+            "ExportSettings",
+            "write a trained network as a .pt2 or ONNX file",
         ),
     },
 )

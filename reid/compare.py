@@ -130,8 +130,17 @@ def read_arm(text: str) -> Arm:
             f"'{pattern}' holds no scored run; expected a folder of reid train with a {REPORT}, a "
             "folder of such folders, or a pattern"
         )
+    return arm_of(name or Path(pattern).name.rstrip("-_*"), folders)
+
+
+def arm_of(name: str, folders: Sequence[Path]) -> Arm:
+    """Return the arm of some scored runs, by seed.
+
+    Raises:
+        UserError: If one is not scored, or the runs differ in more than their seeds.
+    """
     runs = sorted((read_scored(folder) for folder in folders), key=lambda run: run.recipe["seed"])
-    arm = Arm(name or Path(pattern).name.rstrip("-_*"), tuple(runs))
+    arm = Arm(name, tuple(runs))
     _check_seeds(arm)
     return arm
 
@@ -176,20 +185,32 @@ def check_alike(arms: Sequence[Arm]) -> None:
 
 def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:
     """Return every arm's difference from the baseline, p values corrected for their number."""
+    return compare_families([(baseline, others)])[0]
+
+
+def compare_families(families: Sequence[tuple[Arm, Sequence[Arm]]]) -> list[list[Comparison]]:
+    """Return every arm's difference from its own baseline.
+
+    Args:
+        families: Baselines, each with the arms held against it. The p values are corrected for
+            the number of arms in all families together.
+    """
+    found = [[_differences(baseline, arm) for arm in others] for baseline, others in families]
+    corrected = iter(holm([precision.p_value for family in found for _, precision, _ in family]))
+    return [[Comparison(*row, next(corrected)) for row in family] for family in found]
+
+
+def _differences(baseline: Arm, arm: Arm) -> tuple[Arm, Difference, Difference]:
     people = baseline.runs[0].people
-    found: list[tuple[Arm, Difference, Difference]] = []
-    for arm in others:
-        same = arm.seeds == baseline.seeds
-        pairs = (
-            (baseline.average_precision, arm.average_precision),
-            (baseline.is_first, arm.is_first),
-        )
-        precision, first = (
-            paired_difference(left, right, people, same_seeds=same) for left, right in pairs
-        )
-        found.append((arm, precision, first))
-    corrected = holm([precision.p_value for _, precision, _ in found])
-    return [Comparison(*row, p) for row, p in zip(found, corrected, strict=True)]
+    same = arm.seeds == baseline.seeds
+    pairs = (
+        (baseline.average_precision, arm.average_precision),
+        (baseline.is_first, arm.is_first),
+    )
+    precision, first = (
+        paired_difference(left, right, people, same_seeds=same) for left, right in pairs
+    )
+    return arm, precision, first
 
 
 def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
@@ -209,7 +230,8 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"queries of {protocol['query']['num_people']:,} people against "
         f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
-        f"{', flip test' if protocol['flip_test'] else ''}. Gains are paired; 95 % intervals "
+        f"{', flip test' if protocol['flip_test'] else ''}"
+        f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
         "resample people and seeds; p by Holm."
     )
     smallest = min(len(arm.runs) for arm in [baseline, *(c.arm for c in comparisons)])

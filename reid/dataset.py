@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -13,8 +14,9 @@ from manifests import pixels
 from manifests.console import UserError
 from manifests.draws import draws
 from manifests.io import Images, Synthetic
-from manifests.schema import DISTRACTOR, JUNK
+from manifests.schema import JUNK
 from manifests.subset import subset_train
+from reid.integrity import check_origin, check_people, integrity_block
 from reid.losses import NO_IDENTITY
 from reid.ranking import Labels
 
@@ -46,6 +48,8 @@ class Selection:
     """Train images of people set aside; empty without a validation split."""
     synthetic_rows: Int[np.ndarray, " synthetic"]
     """Rows of the synthetic manifest that are used."""
+    integrity: dict[str, Any]
+    """What was checked, and what could not be."""
 
 
 def select(
@@ -60,8 +64,8 @@ def select(
 
     Raises:
         UserError: If there is nothing to train on, a person stands in train and in a test split,
-            a synthetic row belongs to another split or to a person without train images, or more
-            validation people are asked for than there are.
+            a synthetic row belongs to another split, comes from a test image or shows a person
+            without train images, or more validation people are asked for than there are.
     """
     train = images.only("train")
     people = np.array(train.strings("person_id"))
@@ -70,7 +74,9 @@ def select(
         raise UserError(
             f"{images.root}: the train split has {len(names)} people; training needs at least 2"
         )
-    _check_disjoint(images, set(names.tolist()))
+    check_people(images, set(names.tolist()))
+    if synthetic is not None:
+        check_origin(images, synthetic)
     if num_validation_people > len(names) - 2:
         raise UserError(
             f"--val-people {num_validation_people} leaves fewer than 2 of {len(names)} people "
@@ -85,34 +91,17 @@ def select(
     rows = np.empty(0, np.int64)
     if synthetic is not None:
         rows = _synthetic_rows(synthetic, set(names.tolist()), set(aside.tolist()))
-    return Selection(kept, train.take(np.flatnonzero(is_aside)), rows)
-
-
-def _check_disjoint(images: Images, train_people: set[str]) -> None:
-    for split in ("query", "gallery"):
-        others = set(images.only(split).strings("person_id")) - {JUNK, DISTRACTOR}
-        shared = sorted(train_people & others)
-        if shared:
-            raise UserError(
-                f"{len(shared)} people stand in train and in {split} (first: {shared[0]}); "
-                "expected none, or the scores would mean nothing"
-            )
+    used = None if synthetic is None else synthetic.take(rows)
+    return Selection(
+        kept, train.take(np.flatnonzero(is_aside)), rows, integrity_block(images, kept, used)
+    )
 
 
 def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> np.ndarray:
     """Return the finished rows of the people that are trained on."""
     table = synthetic.table
-    columns = {
-        name: table.column(name).to_pylist() for name in ("split", "person_id", "error", "image_id")
-    }
-    for split, person, name in zip(
-        columns["split"], columns["person_id"], columns["image_id"], strict=True
-    ):
-        if split != "train":
-            raise UserError(
-                f"{synthetic.root}: synthetic image {name} is in the split '{split}'; expected "
-                "train only"
-            )
+    columns = {name: table.column(name).to_pylist() for name in ("person_id", "error", "image_id")}
+    for person, name in zip(columns["person_id"], columns["image_id"], strict=True):
         if person != JUNK and person not in train:
             raise UserError(
                 f"{synthetic.root}: synthetic image {name} shows person {person}, who has no "

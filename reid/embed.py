@@ -17,6 +17,10 @@ from reid.torchreid_adapter import build_model
 
 Device = Literal["auto", "cpu", "cuda"]
 
+Feature = Literal["output", "raw"]
+"""``output``: what the network gives in evaluation mode, after the BN neck where there is one.
+``raw``: what enters its last batch normalisation of features, so before the neck."""
+
 _BATCH_SIZE: Final = 128
 
 
@@ -37,6 +41,42 @@ class Embedder(nn.Module):
     ) -> Float[Tensor, "batch width"]:
         """Return the features of RGB images in [-1, 1]."""
         return self.network(((images + 1) / 2 - self.mean) / self.std)
+
+
+class RawFeatures(nn.Module):
+    """A network that gives what enters its last batch normalisation of features.
+
+    Raises:
+        UserError: If the network normalises no features.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+        if not self._layers:
+            raise UserError(
+                f"--feature raw: {type(network).__name__} has no batch normalisation of features; "
+                "expected a network with a BN neck, so use --feature output"
+            )
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch width"]:
+        """Return the features of normalised images before their last normalisation."""
+        entered: list[Tensor] = []
+
+        def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            del layer
+            entered.append(inputs[0])
+
+        hooks = [layer.register_forward_pre_hook(keep) for layer in self._layers]
+        try:
+            self.network(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return entered[-1]
 
 
 @torch.inference_mode()

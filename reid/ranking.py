@@ -1,8 +1,8 @@
 """Exact ranking of a gallery for every query: average precision, mINP and CMC, safe under ties.
 
-The rank of a match is one plus the number of kept gallery images that are closer, so one sort of
-the distances per query and a binary search of its few matches give everything. Queries go by in
-chunks: no query-by-gallery matrix is held.
+The rank of a match is one plus the number of kept gallery images that are closer, so a sort of the
+distances up to the last match and a binary search of the few matches give everything. Queries go by
+in chunks: no query-by-gallery matrix is held.
 
 Ties: images at equal distance have no order. Average precision counts all of a tied block, as
 scikit-learn's ``average_precision_score`` does; CMC, mINP and the trapezoidal average precision
@@ -177,63 +177,103 @@ class _Matches:
 
 
 def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) -> Ranking:
-    is_junk = np.asarray(gallery.people == JUNK)
-    is_person = np.asarray(query.people != JUNK)
+    kept = np.flatnonzero(np.asarray(gallery.people != JUNK))
+    if len(kept) < len(gallery):
+        whole = measure
+        gallery, measure = gallery.take(kept), lambda rows: whole(rows)[:, kept]
     matches = _Matches.of(query, gallery, protocol)
 
-    def chunk(start: int) -> list[tuple[float, ...]]:
-        stop = min(start + _CHUNK, len(query))
-        distances = measure(slice(start, stop))
-        if not np.isfinite(distances).all():
-            raise ValueError(f"distances of queries {start} to {stop - 1} are not finite")
-        return _rank_chunk(distances, start, matches, is_junk, is_person)
+    def chunk(start: int) -> list[_Places]:
+        rows = slice(start, min(start + _CHUNK, len(query)))
+        distances = measure(rows)
+        _refuse_not_finite(distances, rows)
+        return _places(distances, rows, matches)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        rows = [row for part in pool.map(chunk, range(0, len(query), _CHUNK)) for row in part]
-    if not rows:
+        found = [p for part in pool.map(chunk, range(0, len(query), _CHUNK)) for p in part]
+    found = [place for place in found if query.people[place.query] != JUNK]
+    if not found:
         raise ValueError(
             f"none of {len(query)} queries has a match among {len(gallery)} gallery images "
             f"under the protocol '{protocol}'"
         )
-    columns = np.array(rows).T
-    queries = columns[0].astype(np.int64)
-    unmatched = np.setdiff1d(np.arange(len(query)), queries)
-    whole = [columns[i].astype(np.int64) for i in (4, 5, 6)]
-    return Ranking(queries, columns[1], columns[2], columns[3], *whole, unmatched=unmatched)
+    return _measures(found, len(query))
 
 
-def _rank_chunk(
-    distances: np.ndarray, start: int, matches: _Matches, is_junk: np.ndarray, is_person: np.ndarray
-) -> list[tuple[float, ...]]:
-    """Return (query, AP, trapezoidal AP, INP, first rank, matches, ties) of matched queries."""
-    found: list[np.ndarray] = []
-    hidden = np.array(distances)
-    hidden[:, is_junk] = np.inf
-    for row in range(len(distances)):
-        pairs = slice(matches.starts[start + row], matches.starts[start + row + 1])
+def _refuse_not_finite(distances: np.ndarray, rows: slice) -> None:
+    # A sum is quicker than a look at every number; finite numbers can overflow in it.
+    with np.errstate(all="ignore"):
+        total = distances.sum()
+    if not np.isfinite(total) and not np.isfinite(distances).all():
+        raise ValueError(f"distances of queries {rows.start} to {rows.stop - 1} are not finite")
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the matches of one query stand, nearest first, among the images that are kept."""
+
+    query: int
+    before: Int[np.ndarray, " matches"]
+    """Kept images that are nearer than the match."""
+    until: Int[np.ndarray, " matches"]
+    """Kept images that are nearer or as near, itself included."""
+    first_equal: Int[np.ndarray, " matches"]
+    """Matches that are nearer."""
+    last_equal: Int[np.ndarray, " matches"]
+    """Matches that are nearer or as near, itself included."""
+
+
+def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Places]:
+    """Return the places of every query of a chunk that has a match.
+
+    Only gallery images at most as far as a query's last match decide anything, so only they are
+    sorted; the few ignored ones are counted out again.
+    """
+    found: list[_Places] = []
+    for query, row in zip(range(rows.start, rows.stop), distances, strict=True):
+        pairs = slice(matches.starts[query], matches.starts[query + 1])
         gallery, ignored = matches.gallery[pairs], matches.ignored[pairs]
-        hidden[row, gallery[ignored]] = np.inf
-        found.append(np.sort(distances[row, gallery[~ignored]]))
-    hidden.sort(axis=1)
-    rows: list[tuple[float, ...]] = []
-    for row, own in enumerate(found):
-        if len(own) and is_person[start + row]:
-            rows.append((start + row, *_measures(own, hidden[row])))
-    return rows
+        own, hidden = row[gallery[~ignored]], row[gallery[ignored]]
+        if not len(own):
+            continue
+        own.sort()
+        hidden.sort()
+        near = row[row <= own[-1]]
+        near.sort()
+        found.append(
+            _Places(
+                query,
+                near.searchsorted(own, "left") - hidden.searchsorted(own, "left"),
+                near.searchsorted(own, "right") - hidden.searchsorted(own, "right"),
+                own.searchsorted(own, "left"),
+                own.searchsorted(own, "right"),
+            )
+        )
+    return found
 
 
-def _measures(own: np.ndarray, kept: np.ndarray) -> tuple[float, ...]:
-    """Return the measures of one query from its matches' and all kept distances, both sorted."""
-    count = len(own)
-    end = np.searchsorted(kept, own, side="right")
-    hits = np.searchsorted(own, own, side="right")
-    average = (hits / end).mean()
+def _measures(found: list[_Places], num_queries: int) -> Ranking:
+    """Return the measures of all queries, computed over all matches at once."""
+    queries = np.array([places.query for places in found])
+    count = np.array([len(places.until) for places in found])
+    ends = np.cumsum(count)
+    starts = ends - count
+    before, until, first, last = (
+        np.concatenate([getattr(places, name) for places in found])
+        for name in ("before", "until", "first_equal", "last_equal")
+    )
     # The matches of a tied block take its last places.
-    number = np.arange(1, count + 1)
-    place = end - (hits - number)
-    before = np.where(place > 1, (number - 1) / np.maximum(place - 1, 1), 1.0)
-    trapezoid = (before + number / place).mean() / 2
-    block = end - np.searchsorted(kept, own, side="left")
-    block_hits = hits - np.searchsorted(own, own, side="left")
-    ties = int((block > block_hits).sum())
-    return float(average), float(trapezoid), count / int(end[-1]), int(place[0]), count, ties
+    number = np.arange(1, ends[-1] + 1) - np.repeat(starts, count)
+    place = until - (last - number)
+    earlier = np.where(place > 1, (number - 1) / np.maximum(place - 1, 1), 1.0)
+    tied = until - before > last - first
+    return Ranking(
+        queries,
+        np.add.reduceat(last / until, starts) / count,
+        np.add.reduceat(earlier + number / place, starts) / (2 * count),
+        count / until[ends - 1],
+        place[starts],
+        count,
+        np.add.reduceat(tied.astype(np.int64), starts),
+        unmatched=np.setdiff1d(np.arange(num_queries), queries),
+    )

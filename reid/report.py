@@ -44,12 +44,12 @@ def protocol_block(query: Labels, gallery: Labels, choices: Mapping[str, Any]) -
     Args:
         query: Who was searched for.
         gallery: Where, junk included.
-        choices: The rule, the distance, the flip test, width and height.
+        choices: The rule, the distance, the flip test, width and height, the feature.
     """
     return {
+        "feature": "the network's output in evaluation mode",
         **choices,
         "average_precision": "non-interpolated",
-        "feature": "the network's output in evaluation mode",
         "query": _split_block(query),
         "gallery": _split_block(gallery),
     }

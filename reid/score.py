@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from torch import nn
 from tyro.conf import Positional
 
 from manifests.console import Console, Exit, UserError
@@ -16,10 +20,20 @@ from manifests.pixels import read_all
 from manifests.schema import JUNK
 from manifests.settings import Frozen
 from reid.dataset import labels_of
-from reid.embed import Device, choose_device, embed, load_network
-from reid.ranking import Distance, Protocol, distance_of, rank
+from reid.embed import Device, Feature, RawFeatures, choose_device, embed, load_network
+from reid.integrity import difference_hashes, duplicates_block, near_duplicates
+from reid.ranking import Distance, Measure, Protocol, Ranking, distance_of, rank
 from reid.report import protocol_block, scores, write_report
-from reid.runs import read_run
+from reid.reranking import Reranking, reranked
+from reid.runs import REPORT, Run, read_run
+
+TARGETS: Final = "targets"
+
+_FEATURES: Final[Mapping[Feature, str]] = {
+    "output": "the network's output in evaluation mode",
+    "raw": "what enters the network's last batch normalisation of features",
+}
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class ScoreSettings(Frozen):
@@ -31,87 +45,202 @@ class ScoreSettings(Frozen):
     """Table of real images with query and gallery rows, from 'augment index'."""
     root: Path | None = None
     """Where the images' relative paths start, if not where the table says."""
+    targets: tuple[str, ...] = ()
+    """Further data sets, NAME=TABLE each: scored in the same way into RUN/targets/NAME."""
     protocol: Protocol = "market1501"
     """all-cameras ignores only the query's own image, for data of one camera."""
     distance: Distance = "cosine"
     """Between features."""
+    feature: Feature = "output"
+    """raw takes features before the BN neck (the last batch normalisation of features)."""
     flip_test: bool = False
     """Average the features of an image and its mirror image."""
+    rerank: bool = False
+    """Re-rank by k-reciprocal neighbours (Zhong et al. 2017); refused where memory is short."""
+    rerank_k1: int = 20
+    """Nearest images that can be reciprocal neighbours."""
+    rerank_k2: int = 6
+    """Nearest images that encodings are averaged over."""
+    rerank_lambda: float = 0.3
+    """Weight of the plain distance."""
+    near_duplicates: bool = True
+    """Look for near-duplicates between the table's train and gallery images."""
     which: Literal["auto", "last", "best"] = "auto"
     """Weights to score: auto is best where the run set validation people aside, else last."""
     device: Device = "auto"
     """auto is cuda where there is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A trained network and how it is scored."""
+
+    settings: ScoreSettings
+    network: nn.Module
+    size: tuple[int, int]
+    """(width, height) of the network's input."""
+    console: Console
+
+    def features(
+        self, images: UInt8[np.ndarray, "rows height width 3"], label: str
+    ) -> Float[np.ndarray, "rows width"]:
+        """Return the features of images."""
+        return embed(self.network, images, label, self.console, flip_test=self.settings.flip_test)
+
+    def measure(self, query: np.ndarray, gallery: np.ndarray) -> Measure:
+        """Return what gives the distances, re-ranked where asked."""
+        settings = self.settings
+        if not settings.rerank:
+            return distance_of(query, gallery, settings.distance)
+        return reranked(query, gallery, settings.distance, _reranking(settings))
+
+
 def score(settings: ScoreSettings, console: Console) -> Exit:
-    """Write RUN/report.json and RUN/queries.parquet.
+    """Write RUN/report.json and RUN/queries.parquet, and the same for every target.
 
     Raises:
-        UserError: If the run is not finished, there is nothing to rank, or a feature is not
-            finite.
+        UserError: If the run is not finished, there is nothing to rank, a feature is not finite,
+            or the network or the memory cannot give what is asked for.
     """
     run = read_run(settings.run)
     which = run.default_weights if settings.which == "auto" else settings.which
-    images = read_images(settings.images, settings.root)
-    query, gallery = images.only("query"), images.only("gallery")
-    if not len(query) or not len(gallery):
-        raise UserError(
-            f"{settings.images} has {len(query)} query and {len(gallery)} gallery rows; expected "
-            "some of each (train with --no-score to skip this)"
-        )
+    tables = _tables(settings)
     network = load_network(run, which).to(choose_device(settings.device))
+    if settings.feature == "raw":
+        network = RawFeatures(network)
     size = (run.recipe["width"], run.recipe["height"])
+    scorer = Scorer(settings, network, size, console)
+    for folder, images in tables.items():
+        facts = {**run.facts, "weights": which}
+        _score_table(scorer, images, folder, facts, is_home=folder == settings.run)
+    return Exit.DONE
 
-    def features(part: Images, label: str) -> Float[np.ndarray, "rows width"]:
-        return embed(
-            network,
-            read_all(part, size),
-            label,
-            console,
-            flip_test=settings.flip_test,
-        )
 
+def choices(settings: ScoreSettings, run: Run) -> dict[str, Any]:
+    """Return what of the protocol follows from the settings."""
+    reranking = _reranking(settings)
+    return {
+        "rule": settings.protocol,
+        "distance": settings.distance,
+        "feature": _FEATURES[settings.feature],
+        "flip_test": settings.flip_test,
+        "width": run.recipe["width"],
+        "height": run.recipe["height"],
+        "reranking": {
+            "k1": reranking.k1,
+            "k2": reranking.k2,
+            "lambda": reranking.weight,
+            "distance_in": f"{_distance_in(settings.distance)}, divided by the largest of its row",
+        }
+        if settings.rerank
+        else None,
+    }
+
+
+def _distance_in(distance: Distance) -> str:
+    return "squared Euclidean" if distance == "euclidean" else "one minus the cosine"
+
+
+def _reranking(settings: ScoreSettings) -> Reranking:
+    return Reranking(settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda)
+
+
+def _tables(settings: ScoreSettings) -> dict[Path, Images]:
+    """Return the test sets by the folder that their report goes to, the run's own first."""
+    tables = {settings.run: read_images(settings.images, settings.root)}
+    files = {settings.run: settings.images}
+    for target in settings.targets:
+        name, _, table = target.partition("=")
+        folder = settings.run / TARGETS / name
+        if not table or not _NAME.fullmatch(name) or folder in tables:
+            raise UserError(
+                f"--targets: found '{target}', expected NAME=TABLE, a name of letters, digits, "
+                "'.', '_' and '-', each once"
+            )
+        files[folder] = Path(table)
+        tables[folder] = read_images(files[folder])
+    for folder, images in tables.items():
+        counts = [len(images.only(split)) for split in ("query", "gallery")]
+        if not all(counts):
+            raise UserError(
+                f"{files[folder]} has {counts[0]} query and {counts[1]} gallery rows; expected "
+                "some of each (train with --no-score to skip this)"
+            )
+    return tables
+
+
+def _score_table(
+    scorer: Scorer, images: Images, folder: Path, facts: Mapping[str, Any], *, is_home: bool
+) -> None:
+    settings, console = scorer.settings, scorer.console
+    query, gallery = images.only("query"), images.only("gallery")
     query_labels, every_label = labels_of(query), labels_of(gallery)
     # Junk is never ranked, so its features are not needed.
     ranked = np.flatnonzero(every_label.people != JUNK)
-    gallery_labels = every_label.take(ranked)
-    query_features = features(query, "query")
-    gallery_features = features(gallery.take(ranked), "gallery")
+    gallery_labels, gallery = every_label.take(ranked), gallery.take(ranked)
+    gallery_pixels = read_all(gallery, scorer.size)
+    integrity = dict(facts.get("integrity", {}))
+    if is_home and settings.near_duplicates:
+        integrity["near_duplicates"] = _near_duplicates(images, gallery, gallery_pixels, scorer)
+    query_features = scorer.features(read_all(query, scorer.size), "query")
+    gallery_features = scorer.features(gallery_pixels, "gallery")
     began = time.perf_counter()
     try:
-        measure = distance_of(query_features, gallery_features, settings.distance)
+        measure = scorer.measure(query_features, gallery_features)
         ranking = rank(measure, query_labels, gallery_labels, settings.protocol)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(
-            f"{settings.images}: {error}; with a single camera use --protocol all-cameras"
+            f"{images.root}: {error}; with a single camera use --protocol all-cameras"
         ) from error
     seconds = time.perf_counter() - began
+    how = choices(settings, Run(settings.run, dict(facts)))
     facts = {
-        **run.facts,
-        "weights": which,
-        "protocol": protocol_block(
-            query_labels,
-            every_label,
-            {
-                "rule": settings.protocol,
-                "distance": settings.distance,
-                "flip_test": settings.flip_test,
-                "width": size[0],
-                "height": size[1],
-            },
-        ),
+        **facts,
+        "integrity": integrity,
+        "protocol": protocol_block(query_labels, every_label, how),
         "ranking_seconds": round(seconds, 3),
     }
-    write_report(settings.run, facts, ranking, query_labels)
+    write_report(folder, facts, ranking, query_labels)
+    _say_scores(folder, ranking, console)
+    if is_home:
+        _say_integrity(folder, integrity, console)
+
+
+def _near_duplicates(
+    images: Images, gallery: Images, gallery_pixels: np.ndarray, scorer: Scorer
+) -> dict[str, Any]:
+    train = images.only("train")
+    pairs = near_duplicates(
+        difference_hashes(read_all(train, scorer.size)), difference_hashes(gallery_pixels)
+    )
+    return duplicates_block(pairs, train, gallery)
+
+
+def _say_scores(folder: Path, ranking: Ranking, console: Console) -> None:
     found = scores(ranking)
     dropped = len(ranking.unmatched)
     console.say(
-        f"{settings.run}: mAP {found['mAP']:.1%}, rank-1 {found['rank_1']:.1%}, "
+        f"{folder}: mAP {found['mAP']:.1%}, rank-1 {found['rank_1']:.1%}, "
         f"rank-5 {found['rank_5']:.1%}, rank-10 {found['rank_10']:.1%}, mINP {found['mINP']:.1%} "
         f"over {len(ranking.queries):,} queries"
         + (f" ({dropped:,} without a match left out)" if dropped else ""),
         event="scores",
-        run=str(settings.run),
+        run=str(folder),
         **found,
     )
-    return Exit.DONE
+
+
+def _say_integrity(folder: Path, integrity: Mapping[str, Any], console: Console) -> None:
+    parts: list[str] = []
+    if integrity.get("synthetic"):
+        parts.append(integrity["synthetic"]["summary"])
+    if "near_duplicates" in integrity:
+        pairs = integrity["near_duplicates"]["num_pairs"]
+        parts.append(
+            f"{pairs:,} pairs of a train and a gallery image are near-duplicates"
+            + (f" ({REPORT} lists them)" if pairs else "")
+        )
+    if parts:
+        console.say(f"{folder}: {'; '.join(parts)}", event="integrity", **integrity)

@@ -125,6 +125,19 @@ def evaluate_rank(
         )
 
 
+def re_ranking(distances: tuple[Any, Any, Any], k1: int, k2: int, weight: float) -> Any:
+    """Return torchreid's own re-ranked distances: an oracle for tests.
+
+    Args:
+        distances: Query to gallery, query to query, gallery to gallery; they are squared inside.
+        k1: Nearest images that can be reciprocal neighbours.
+        k2: Nearest images that encodings are averaged over.
+        weight: Of the squared distances.
+    """
+    module = import_module(_torchreid().__name__ + ".utils.rerank")
+    return module.re_ranking(*distances, k1, k2, weight)
+
+
 @contextlib.contextmanager
 def _muted() -> Generator[None]:
     """Keep torchreid's prints and its advice about Cython away from the user."""

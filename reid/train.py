@@ -366,6 +366,7 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         "num_synthetic": data.num_synthetic,
         "num_validation": len(selection.validation),
         "seen": count_seen(data.synthetic, settings),
+        "integrity": selection.integrity,
         "people": list(data.people),
     }
     claims.claim(folder, recipe, facts)

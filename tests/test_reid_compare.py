@@ -13,7 +13,7 @@ from reid_people import write_people
 from manifests.console import Console, Exit, UserError
 from reid import torchreid_adapter
 from reid.cli import PROGRAM
-from reid.compare import CompareSettings, compare, read_arm
+from reid.compare import CompareSettings, compare, compare_arms, compare_families, read_arm
 from reid.embed import Embedder, embed, load_network
 from reid.ranking import Labels, rank
 from reid.report import protocol_block, read_scored, write_report
@@ -60,6 +60,16 @@ def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
     assert "ONE SEED" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["none", "same", "gain"]
+
+
+def test_p_values_of_several_families_are_corrected_together(tmp_path):
+    none = read_arm(str(write_run(tmp_path / "none", 0)))
+    gain = read_arm(str(write_run(tmp_path / "gain", 0, 0.3, kind="gain")))
+    (alone,) = compare_arms(none, [gain])
+    families = compare_families([(none, [gain]), (none, [gain, gain])])
+    assert [len(family) for family in families] == [1, 2]
+    assert families[0][0].p_value == pytest.approx(3 * alone.p_value)
+    assert families[0][0].mean_average_precision == alone.mean_average_precision
 
 
 def test_one_seed_is_said_loudly(tmp_path, capsys):

@@ -159,6 +159,56 @@ def test_a_small_gallery_with_uneven_removal_is_ranked_where_torchreid_crashes()
     assert rank(distances, query, gallery).cmc(3).tolist() == [1, 1, 1]
 
 
+def test_cmc_does_not_fall_where_few_gallery_images_are_kept():
+    # Ten of twelve gallery images are ignored for the first query; the second finds its match last.
+    query = Labels(np.array(["1", "2"]), np.array([1, 1]))
+    gallery = Labels(np.array(["1"] * 11 + ["2"]), np.array([1] * 10 + [2, 2]))
+    distances = np.tile(np.arange(12.0), (2, 1))
+    ranking = rank(distances, query, gallery)
+    assert ranking.first_rank.tolist() == [1, 12]
+    assert ranking.cmc(11).tolist() == [0.5] * 11
+    assert ranking.cmc(12)[11] == 1
+
+
+@pytest.mark.parametrize("protocol", ["market1501", "all-cameras"])
+@pytest.mark.parametrize("levels", [3, 40, 10**9])
+def test_every_measure_equals_one_look_at_the_sorted_list(levels, protocol):
+    query, gallery, generator = made_up(40, 200, 9)
+    images = [np.arange(len(part)).astype(str) for part in (query, gallery)]
+    query, gallery = (
+        Labels(np.where(generator.random(len(part)) < 0.1, JUNK, part.people), part.cameras, names)
+        for part, names in zip((query, gallery), images, strict=True)
+    )
+    distances = np.floor(generator.random((40, 200)) * levels)
+    ranking = rank(distances, query, gallery, protocol)
+    expected: list[tuple[float, ...]] = []
+    for row, (person, camera, name) in enumerate(
+        zip(query.people, query.cameras, images[0], strict=True)
+    ):
+        same = gallery.people == person
+        hidden = gallery.cameras == camera if protocol == "market1501" else images[1] == name
+        kept = (gallery.people != JUNK) & ~(same & hidden)
+        # Of equally near images the matches stand last.
+        order = np.lexsort((same[kept], distances[row, kept]))
+        hits = np.flatnonzero(same[kept][order]) + 1
+        if person == JUNK or not len(hits):
+            continue
+        found = np.arange(1, len(hits) + 1)
+        before = np.where(hits > 1, (found - 1) / np.maximum(hits - 1, 1), 1)
+        others = set(distances[row, kept & ~same])
+        ties = sum(value in others for value in distances[row, kept & same])
+        trapezoid = ((before + found / hits) / 2).mean()
+        expected.append((row, trapezoid, len(hits) / hits[-1], hits[0], len(hits), ties))
+    columns = np.array(expected).T
+    np.testing.assert_array_equal(ranking.queries, columns[0])
+    np.testing.assert_allclose(ranking.trapezoidal_precision, columns[1], atol=SAME_SUM)
+    np.testing.assert_array_equal(ranking.inverse_penalty, columns[2])
+    np.testing.assert_array_equal(ranking.first_rank, columns[3])
+    np.testing.assert_array_equal(ranking.num_matches, columns[4])
+    np.testing.assert_array_equal(ranking.num_tied, columns[5])
+    assert len(ranking.unmatched) == 40 - len(expected)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_distances_and_features_that_are_not_finite_are_refused(bad):
     query, gallery, generator = made_up(3, 20, 2)
@@ -170,6 +220,13 @@ def test_distances_and_features_that_are_not_finite_are_refused(bad):
     features[3, 3] = bad
     with pytest.raises(ValueError, match="gallery features are not finite"):
         distance_of(features[:3], features, "cosine")
+
+
+def test_finite_distances_whose_sum_overflows_are_ranked():
+    query, gallery, generator = made_up(3, 20, 2)
+    distances = (generator.random((3, 20)) * 3e38).astype(np.float32)
+    large, small = rank(distances, query, gallery), rank(distances / 1e30, query, gallery)
+    np.testing.assert_array_equal(large.average_precision, small.average_precision)
 
 
 def test_constant_features_score_as_one_block_of_ties():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -112,6 +112,8 @@ class Weights:
     image_size: tuple[int, int]
     """(height, width)."""
     load: Callable[[torch.device], PoseTransfer]
+    facts: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
+    """What the weights say of their training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,13 @@ def open_weights(name: str) -> Weights:
     """
     path = store.find(name)
     network = store.load(path)
+    header = store.read_header(path)
     return Weights(
-        generator=store.read_header(path).generator,
+        generator=header.generator,
         sha256=io.sha256_file(path),
         image_size=network.image_size,
         load=network.to,
+        facts=header.facts,
     )
 
 
@@ -266,7 +270,7 @@ def begin_or_join(settings: GenerateSettings, plan: Plan, weights: Weights) -> R
     Raises:
         UserError: If the folder belongs to another run, or this machine would make other bytes.
     """
-    made_from = settings.model_dump(mode="json")
+    made_from = {**settings.model_dump(mode="json"), "weights_facts": dict(weights.facts)}
     found = read_run(settings.out)
     run = describe(settings, plan, weights, found)
     try:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests import market1501, pixels
+from manifests.io import Images
+from manifests.sample import SampleSettings, draw_data_set
+from manifests.schema import JUNK
+from reid.ranking import Labels, distance_of, rank
+from reid.report import protocol_block, read_scored, write_report
+
+GOLDEN = Path(__file__).parent / "golden" / "reid_report.json"
+# Sums of the same float64 terms in another order.
+SAME_SUM = 1e-12
+
+
+def labels(images: Images) -> Labels:
+    cameras = images.table["camera_id"].to_numpy().astype(np.int64)
+    names = np.array(images.strings("image_id"))
+    return Labels(np.array(images.strings("person_id")), cameras, names)
+
+
+def features(images: Images) -> np.ndarray:
+    """Return the colours of the middle cells: exact integers, so that sums are exact as well."""
+    middle = pixels.read_all(images, (8, 16))[:, 3:14, 3:5]
+    return middle.reshape(len(images), -1).astype(np.float64)
+
+
+def report_of_eight_people(folder: Path) -> dict:
+    """Score colour features on eight drawn people and return the report."""
+    draw_data_set(folder / "people", SampleSettings(people=1, test_people=8))
+    images, _ = market1501.index(folder / "people")
+    query, gallery = images.only("query"), images.only("gallery")
+    kept = gallery.take(np.flatnonzero(np.array(gallery.strings("person_id")) != JUNK))
+    measure = distance_of(features(query), features(kept), "euclidean")
+    choices = {"rule": "market1501", "distance": "euclidean", "flip_test": False}
+    facts = {
+        "asked": {"seed": 0},
+        "weights": "last",
+        "protocol": protocol_block(labels(query), labels(gallery), choices),
+    }
+    write_report(folder, facts, rank(measure, labels(query), labels(kept)), labels(query))
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_the_report_of_eight_drawn_people_is_the_stored_one(tmp_path):
+    # To store another: json.dumps(report_of_eight_people(folder), indent=1, sort_keys=True).
+    found, golden = report_of_eight_people(tmp_path), json.loads(GOLDEN.read_text())
+    assert found.keys() == golden.keys()
+    for name in golden:
+        if name in {"scores", "cmc"}:
+            assert found[name] == pytest.approx(golden[name], abs=SAME_SUM)
+        else:
+            assert found[name] == golden[name]
+    assert golden["protocol"]["query"]["num_people"] == 8
+    assert 0 < golden["scores"]["mAP"] < golden["scores"]["rank_1"] < 1
+    scored = read_scored(tmp_path)
+    assert scored.average_precision.mean() == pytest.approx(golden["scores"]["mAP"])
