@@ -223,7 +223,7 @@ def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people
 
 def test_validation_people_of_one_camera_are_refused_with_a_sentence(tmp_path):
     images = write_people(tmp_path / "people", cameras=1)
-    with pytest.raises(UserError, match=r"the 2 validation people: .* leave --val-people out"):
+    with pytest.raises(UserError, match=r"the 2 validation people: .*\(leave --val-people out"):
         train(settings(images, tmp_path / "run", val_people=2, steps=2), QUIET)
 
 
