@@ -35,7 +35,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         triplet_weight=1.0,
         centre_weight=5e-4,
         optimizer="sgd",
-        learning_rate=0.02,
+        learning_rate=5e-4,
         precision="float32",
         steps=4,
         batch_size=8,
