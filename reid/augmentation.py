@@ -33,17 +33,23 @@ _ERASE_ASPECT: Final = (0.3, 1 / 0.3)
 """Height over width, the same source."""
 
 
+def chances(count: int, seed: int) -> Float[Tensor, "count 8"]:
+    """Return what decides over flip, crop and erasing of ``count`` images, in [0, 1).
+
+    Drawn on the CPU, so that a seed means the same on every device.
+    """
+    return torch.rand(count, 8, generator=torch.Generator().manual_seed(seed))
+
+
 def augment(
     images: UInt8[Tensor, "batch height width 3"],
     settings: Augmentation,
-    generator: torch.Generator,
+    chance: Float[Tensor, "batch 8"],
 ) -> Float[Tensor, "batch 3 height width"]:
     """Return normalised images, each with its own draw of flip, crop and erasing.
 
-    The draws come from ``generator`` on the CPU, so that a seed means the same on every device.
-    The result is channels-last in memory.
+    The draws come from ``chances``; the result is channels-last in memory.
     """
-    chance = torch.rand(len(images), 8, generator=generator)
     cropped = _crop_and_flip(images, settings, chance[:, :3].to(images.device))
     normalised = normalise(cropped)
     hole = _holes(images.shape[1], images.shape[2], settings, chance[:, 3:]).to(images.device)

@@ -12,7 +12,7 @@ PROGRAM: Final = Program(
     summary="Train and score person re-identification networks on real and synthetic images.",
     commands={
         "train": Command(
-            "reid.train", "train", "TrainSettings", "train on real and synthetic images, then score"
+            "reid.train", "train", "settings_for", "train on real and synthetic images, then score"
         ),
         "score": Command(
             "reid.score", "score", "ScoreSettings", "rank the gallery for every query of a test set"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from manifests.console import Console, UserError
 from reid.augmentation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from reid.network import network_of
 from reid.runs import Run, Which
-from reid.torchreid_adapter import build_model
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -135,7 +135,7 @@ def load_network(run: Run, which: Which) -> nn.Module:
         raise UserError(
             f"{path} does not exist; expected a finished run, so run its reid train again"
         )
-    network = build_model(run.recipe["model"], len(run.facts["people"]))
+    network = network_of(run.recipe, len(run.facts["people"]))
     network.load_state_dict(load_file(path))
     network.eval()
     # torch's own annotations leave this form of ``to`` out.

@@ -16,6 +16,7 @@ from manifests import claims
 from manifests.io import write_bytes
 
 LOG: Final = "log.jsonl"
+TENSORBOARD: Final = "tensorboard"
 STATE: Final = "last.pt"
 REPORT: Final = "report.json"
 QUERIES: Final = "queries.parquet"

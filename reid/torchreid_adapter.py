@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import uuid
 import warnings
-from collections.abc import Callable, Generator, Sized
+from collections.abc import Callable, Generator, Sequence, Sized
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
@@ -85,7 +87,30 @@ def build_model(
         )
 
 
-def train(network: nn.Module, batches: Sized, step: Callable[[Any], None]) -> None:
+def keep_last_size(network: nn.Module) -> None:
+    """Set the last stride of a ResNet to 1, which doubles its last feature map's height and width.
+
+    Luo et al. 2019, "Bag of tricks", section 3.4; torchreid has no setting for it.
+
+    Raises:
+        UserError: If the network is no ResNet.
+    """
+    block: Any = getattr(network, "layer4", [None])[0]
+    convolutions = [] if block is None else [m for m in block.modules() if _strides(m)]
+    if not convolutions:
+        raise UserError(
+            f"--last-stride 1 is for networks of the ResNet family with a last stride of 2, found "
+            f"{type(network).__name__}"
+        )
+    for convolution in convolutions:
+        convolution.stride = (1, 1)
+
+
+def _strides(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.stride == (2, 2)
+
+
+def train(network: nn.Module, batches: Sized, step: Callable[[Any], object]) -> None:
     """Run ``step`` on every batch with torchreid's engine, the network in training mode.
 
     Only the engine's loop is used. Its evaluation, checkpoints and learning-rate hook are left
@@ -136,6 +161,73 @@ def re_ranking(distances: tuple[Any, Any, Any], k1: int, k2: int, weight: float)
     """
     module = import_module(_torchreid().__name__ + ".utils.rerank")
     return module.re_ranking(*distances, k1, k2, weight)
+
+
+def triplet_loss(features: Any, labels: Any, margin: float) -> Any:
+    """Return torchreid's own batch-hard triplet loss: an oracle for tests."""
+    losses = import_module(_torchreid().__name__ + ".losses")
+    return losses.TripletLoss(margin)(features, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How torchreid's data manager reads and changes images."""
+
+    height: int
+    width: int
+    batch_size: int
+    workers: int
+    transforms: tuple[str, ...]
+
+
+def image_engine(
+    network: nn.Module,
+    optimizer: Any,
+    rows: Sequence[tuple[str, int, int]],
+    loading: Loading,
+    *,
+    use_gpu: bool,
+) -> Any:
+    """Return torchreid's own softmax engine over images of its data manager: for benchmarks.
+
+    ``rows`` are (path, label, camera) of the train images. Query and gallery are their first row,
+    for torchreid does without neither; nothing is evaluated.
+    """
+    data: Any = import_module(_torchreid().__name__ + ".data")
+    engine: Any = import_module(_torchreid().__name__ + ".engine")
+
+    class Listed(data.ImageDataset):
+        def __init__(self, root: str = "", **settings: Any) -> None:
+            del root
+            first = list(rows[:1])
+            super().__init__(list(rows), first, first, **settings)
+
+    name = f"listed-{uuid.uuid4().hex}"
+    with _muted():
+        data.register_image_dataset(name, Listed)
+        manager = data.ImageDataManager(
+            sources=name,
+            targets=name,
+            height=loading.height,
+            width=loading.width,
+            transforms=list(loading.transforms),
+            batch_size_train=loading.batch_size,
+            workers=loading.workers,
+            use_gpu=use_gpu,
+        )
+        return engine.ImageSoftmaxEngine(manager, network, optimizer, use_gpu=use_gpu)
+
+
+def train_epochs(engine: Any, num_epochs: int, before: Callable[[int], None]) -> None:
+    """Run a torchreid engine's own training; ``before`` is called with the number of each epoch.
+
+    Its evaluation and checkpoints are left out.
+    """
+    engine.max_epoch = num_epochs
+    with _muted():
+        for engine.epoch in range(num_epochs):
+            before(engine.epoch)
+            engine.train(print_freq=10**9)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from reid.augmentation import IMAGENET_MEAN, IMAGENET_STD, Augmentation, augment, normalise
+from reid.augmentation import IMAGENET_MEAN, IMAGENET_STD, Augmentation, augment, chances, normalise
 
 NOTHING = Augmentation(flip=0.0, pad=0, erase=0.0)
 
@@ -10,10 +10,6 @@ NOTHING = Augmentation(flip=0.0, pad=0, erase=0.0)
 def images(count: int = 64, height: int = 16, width: int = 8) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, height, width, 3), generator=generator, dtype=torch.uint8)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_normalised_pixels_have_imagenet_mean_and_deviation_taken_off():
@@ -27,13 +23,13 @@ def test_normalised_pixels_have_imagenet_mean_and_deviation_taken_off():
 
 def test_nothing_asked_for_changes_nothing():
     pixels = images()
-    assert torch.equal(augment(pixels, NOTHING, seeded()), normalise(pixels))
+    assert torch.equal(augment(pixels, NOTHING, chances(64, 0)), normalise(pixels))
 
 
 def test_a_flip_mirrors_left_and_right_of_about_the_asked_share():
     pixels = images(400)
     plain = normalise(pixels)
-    found = augment(pixels, NOTHING.model_copy(update={"flip": 0.25}), seeded())
+    found = augment(pixels, NOTHING.model_copy(update={"flip": 0.25}), chances(400, 0))
     kept = (found == plain).flatten(1).all(1)
     mirrored = (found == plain.flip(3)).flatten(1).all(1)
     assert torch.equal(kept, ~mirrored)
@@ -44,7 +40,7 @@ def test_a_flip_mirrors_left_and_right_of_about_the_asked_share():
 def test_a_crop_is_a_window_of_the_padded_image_and_every_place_occurs():
     pixels = images(300)
     padded = torch.nn.functional.pad(pixels, (0, 0, 1, 1, 1, 1), value=127)
-    found = augment(pixels, NOTHING.model_copy(update={"pad": 1}), seeded())
+    found = augment(pixels, NOTHING.model_copy(update={"pad": 1}), chances(300, 0))
     places = {
         (top, left): normalise(padded[:, top : top + 16, left : left + 8])
         for top in range(3)
@@ -57,7 +53,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_place_occurs():
 
 def test_an_erased_image_has_one_rectangle_of_the_mean_colour():
     pixels = images(100, 32, 16)
-    found = augment(pixels, NOTHING.model_copy(update={"erase": 1.0}), seeded())
+    found = augment(pixels, NOTHING.model_copy(update={"erase": 1.0}), chances(100, 0))
     plain = normalise(pixels)
     holes = (found == 0).all(1)
     assert torch.equal(found, plain.masked_fill(holes[:, None], 0))
@@ -70,7 +66,7 @@ def test_an_erased_image_has_one_rectangle_of_the_mean_colour():
 
 def test_a_seed_gives_the_same_batch():
     pixels = images()
-    one, other, third = (augment(pixels, Augmentation(), seeded(seed)) for seed in (5, 5, 6))
+    one, other, third = (augment(pixels, Augmentation(), chances(64, seed)) for seed in (5, 5, 6))
     assert torch.equal(one, other)
     assert not torch.equal(one, third)
 
@@ -78,5 +74,5 @@ def test_a_seed_gives_the_same_batch():
 def test_the_batch_asked_for_is_left_as_it_was():
     pixels = images()
     before = pixels.clone()
-    augment(pixels, Augmentation(pad=0), seeded())
+    augment(pixels, Augmentation(pad=0), chances(64, 0))
     assert torch.equal(pixels, before)

@@ -16,16 +16,14 @@ from safetensors.torch import load_file
 
 from manifests.console import Console, Exit, UserError
 from manifests.io import read_images, read_synthetic
+from reid.batches import Batches, count_seen
 from reid.dataset import load_training_set, select
+from reid.loop import Trainer
+from reid.network import build_network
 from reid.runs import read_run
-from reid.train import (
-    Batches,
-    TrainSettings,
-    count_seen,
-    learning_rate,
-    start_from,
-    train,
-)
+from reid.score import ScoreSettings, score
+from reid.train import TrainSettings, train
+from reid.weights import start_from
 
 QUIET = Console(quiet=True)
 
@@ -113,7 +111,7 @@ def test_a_batch_is_the_same_whichever_step_the_run_starts_from(people, syntheti
         assert one.step == other.step
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
-    assert count_seen(data.synthetic, plan) == {"real": 6 * 6, "synthetic": 6 * 2}
+    assert count_seen(data, plan) == {"real": 6 * 6, "synthetic": 6 * 2, "no_identity": 0}
 
 
 def test_a_finished_run_is_left_alone(people, tmp_path):
@@ -204,24 +202,73 @@ def test_a_truncated_image_fails_at_once_and_is_named(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_validation_people_choose_the_best_weights(people, tmp_path):
-    plan = settings(people, tmp_path / "run", val_people=2, steps=4)
+def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people, tmp_path):
+    changes = {"neck": "bnneck", "triplet_weight": 1.0, "centre_weight": 5e-4}
+    changes |= {"train_sampler": "identity", "num_instances": 2, "batch_size": 4}
+    plan = settings(people, tmp_path / "run", val_people=2, steps=4, score=True, **changes)
     train(plan, QUIET)
-    assert (plan.out / "best.safetensors").exists()
-    assert read_run(plan.out).default_weights == "best"
+    lines = [json.loads(line) for line in (plan.out / "log.jsonl").read_text().splitlines()]
+    found = [line["validation_mAP"] for line in lines if "validation_mAP" in line]
+    assert len(found) == 2
+    state = torch.load(plan.out / "last.pt", weights_only=True)
+    assert state["best"] == max(found)
+    report = json.loads((plan.out / "report.json").read_text())
+    assert report["weights"] == "best"
+    score(ScoreSettings(run=plan.out, images=people, which="best", device="cpu"), QUIET)
+    assert json.loads((plan.out / "report.json").read_text())["scores"] == report["scores"]
+    before = (plan.out / "report.json").stat().st_mtime_ns
+    train(plan, QUIET)
+    assert (plan.out / "report.json").stat().st_mtime_ns == before
+
+
+def test_validation_people_of_one_camera_are_refused_with_a_sentence(tmp_path):
+    images = write_people(tmp_path / "people", cameras=1)
+    with pytest.raises(UserError, match=r"the 2 validation people: .*\(leave --val-people out"):
+        train(settings(images, tmp_path / "run", val_people=2, steps=2), QUIET)
+
+
+def test_a_control_trains_on_the_rows_it_names_and_says_how_many(people, synthetic, tmp_path):
+    plan = settings(
+        people, tmp_path / "run", steps=2, synthetic=synthetic, synthetic_share=0.5
+    ).model_copy(update={"control": "synthetic-only"})
+    train(plan, QUIET)
+    facts = read_run(plan.out).facts
+    assert facts["seen"] == {"real": 0, "synthetic": 16, "no_identity": 0}
+    assert facts["asked"]["control"] == "synthetic-only"
+    assert (facts["num_real"], facts["num_synthetic"]) == (24, 12)
+
+
+def test_tensorboard_shows_the_numbers_of_the_log(people, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plan = settings(people, tmp_path / "run", steps=4, tensorboard=True)
+    train(plan, QUIET)
+    board = EventAccumulator(str(plan.out / "tensorboard"))
+    board.Reload()
+    lines = [json.loads(line) for line in (plan.out / "log.jsonl").read_text().splitlines()]
+    shown = {event.step: event.value for event in board.Scalars("loss")}
+    assert shown == {line["step"]: pytest.approx(line["loss"]) for line in lines}
+    assert set(shown) == {2, 4}
+
+
+def test_a_save_that_fails_leaves_the_old_state(people, tmp_path, monkeypatch):
+    plan = settings(people, tmp_path / "run", steps=2)
+    train(plan, QUIET)
+    before = (plan.out / "last.pt").read_bytes()
+    network = build_network("osnet_x0_25", 6, neck="none", last_stride=2, with_features=False)
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="no space left"):
+        Trainer(network, plan, torch.device("cpu")).save(plan.out)
+    assert (plan.out / "last.pt").read_bytes() == before
 
 
 def test_a_diverged_run_stops_with_a_sentence(people, tmp_path):
     with pytest.raises(UserError, match=r"the loss became (nan|inf)"):
         train(settings(people, tmp_path / "run", learning_rate=1e30, warmup=0.0, steps=4), QUIET)
-
-
-def test_the_rate_rises_to_the_peak_and_falls():
-    rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
-    assert np.argmax(rates) == 10
-    assert max(rates) == 1.0
-    assert rates[:11] == sorted(rates[:11])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 def test_training_starts_from_weights_of_another_number_of_people(people, tmp_path):

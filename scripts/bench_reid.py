@@ -1,0 +1,226 @@
+#!/usr/bin/env python
+"""Images per second of re-ID training: torchreid's own engine against ours.
+
+Both train the same network from the same weights on the same images for the same number of steps,
+one after the other in one run. torchreid: ImageSoftmaxEngine, its data manager and transforms,
+float32. Ours: everything that 'reid train' does between reading the table and the last step, the
+decoding of every image included. With --accuracy both are also scored on the test people by our
+evaluator, over several seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median, stdev
+
+import torch
+from torch import nn
+
+from manifests.console import Console
+from manifests.io import Images, read_images, write_images
+from manifests.market1501 import index
+from manifests.pixels import read_all
+from manifests.sample import SampleSettings, draw_data_set
+from manifests.schema import JUNK
+from reid import torchreid_adapter
+from reid.augmentation import Augmentation
+from reid.batches import Batches
+from reid.dataset import labels_of, load_training_set, select
+from reid.embed import choose_device, embed
+from reid.loop import Trainer, learning_rate, make_optimizer
+from reid.network import build_network
+from reid.ranking import distance_of, rank
+from reid.recipes import TrainSettings
+
+QUIET = Console(quiet=True)
+TRANSFORMS = ("random_flip", "random_crop", "random_erase")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network after the last step, and how long that took."""
+
+    network: nn.Module
+    seconds: float
+
+
+def settings_of(options: argparse.Namespace, images: Path, num_images: int) -> TrainSettings:
+    """Return the same training for both: whole epochs of whole batches, torchreid's optimiser."""
+    batch_size = min(options.batch_size, num_images)
+    return TrainSettings(
+        images=images,
+        out=images.parent,
+        model=options.model,
+        height=options.height,
+        width=options.height // 2,
+        batch_size=batch_size,
+        steps=options.epochs * (num_images // batch_size),
+        optimizer="amsgrad",
+        learning_rate=1.5e-3,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup=0.0,
+        augmentation=Augmentation(flip=0.5, pad=8, erase=0.5),
+        precision=options.precision,
+        device=options.device,
+        compile=options.compile,
+        workers=options.batch_threads,
+    )
+
+
+def drawn_network(settings: TrainSettings, num_people: int, seed: int) -> nn.Module:
+    """Return the network with the weights of a seed, in training mode."""
+    torch.manual_seed(seed)
+    return build_network(
+        settings.model, num_people, neck="none", last_stride=2, with_features=False
+    ).train()
+
+
+def train_theirs(images: Images, settings: TrainSettings, workers: int, seed: int) -> Trained:
+    """Train with torchreid's engine; building the data manager is not timed."""
+    train = images.only("train")
+    people = sorted(set(train.strings("person_id")))
+    label = {person: number for number, person in enumerate(people)}
+    names, cameras = train.strings("person_id"), train.table["camera_id"].to_pylist()
+    rows = [
+        (str(train.file(row)), label[name], camera)
+        for row, (name, camera) in enumerate(zip(names, cameras, strict=True))
+    ]
+    device = choose_device(settings.device)
+    network = drawn_network(settings, len(people), seed).to(device)
+    optimizer = make_optimizer(network, settings)
+    loading = torchreid_adapter.Loading(
+        settings.height, settings.width, settings.batch_size, workers, TRANSFORMS
+    )
+    engine = torchreid_adapter.image_engine(
+        network, optimizer, rows, loading, use_gpu=device.type == "cuda"
+    )
+    per_epoch = len(rows) // settings.batch_size
+
+    def set_rate(epoch: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(epoch * per_epoch, settings)
+
+    warm_up(network, settings, device, torch.float32)
+    began = time.perf_counter()
+    torchreid_adapter.train_epochs(engine, settings.steps // per_epoch, set_rate)
+    synchronize(device)
+    return Trained(network, time.perf_counter() - began)
+
+
+def train_ours(images: Images, settings: TrainSettings, seed: int) -> Trained:
+    """Train as 'reid train' does; reading the table and drawing weights is not timed."""
+    settings = settings.model_copy(update={"seed": seed})
+    selection = select(images, None, real_fraction=1.0, num_validation_people=0, data_seed=0)
+    num_people = len(set(selection.train.strings("person_id")))
+    device = choose_device(settings.device)
+    trainer = Trainer(drawn_network(settings, num_people, seed), settings, device)
+    kind = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    warm_up(trainer.network, settings, device, kind)
+    began = time.perf_counter()
+    data = load_training_set(selection, None, (settings.width, settings.height))
+    batches = Batches(data, settings, device, 0)
+    torchreid_adapter.train(trainer.network, batches, trainer.update)
+    synchronize(device)
+    return Trained(trainer.network, time.perf_counter() - began)
+
+
+def warm_up(
+    network: nn.Module, settings: TrainSettings, device: torch.device, kind: torch.dtype
+) -> None:
+    """Run one batch forward and back, so that no kernel is built while the clock runs."""
+    saved = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.zeros(settings.batch_size, 3, settings.height, settings.width, device=device)
+    with torch.autocast(device.type, kind, enabled=kind != torch.float32):
+        outputs = network(images.to(memory_format=torch.channels_last))
+    outputs.float().sum().backward()
+    network.zero_grad(set_to_none=True)
+    network.load_state_dict(saved)
+    synchronize(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def mean_average_precision(network: nn.Module, images: Images, settings: TrainSettings) -> float:
+    """Return the score on the test people by our evaluator, the same for both."""
+    query, gallery = images.only("query"), images.only("gallery")
+    kept = [row for row, name in enumerate(gallery.strings("person_id")) if name != JUNK]
+    gallery = gallery.take(torch.tensor(kept).numpy())
+    of_query, of_gallery = (
+        embed(network, read_all(part, (settings.width, settings.height)), "test", QUIET)
+        for part in (query, gallery)
+    )
+    distances = distance_of(of_query, of_gallery, "cosine")
+    ranking = rank(distances, labels_of(query), labels_of(gallery))
+    return ranking.mean_average_precision
+
+
+def made_up_people(folder: Path, options: argparse.Namespace) -> Path:
+    """Draw people and return their images table."""
+    draw_data_set(
+        folder / "people", SampleSettings(people=options.people, test_people=options.test_people)
+    )
+    images, _ = index(folder / "people")
+    write_images(images, folder / "images.parquet")
+    return folder / "images.parquet"
+
+
+def main() -> None:
+    """Print images per second and the ratio; with --accuracy the scores over seeds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="table of images; else people are made up")
+    parser.add_argument("--people", type=int, default=100, help="made-up train people")
+    parser.add_argument("--test-people", type=int, default=50)
+    parser.add_argument("--model", default="osnet_x0_25")
+    parser.add_argument("--height", type=int, default=256, help="width is half of it")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=4, help="of torchreid; 4 is its default")
+    parser.add_argument("--batch-threads", type=int, default=0, help="of ours (reid --workers)")
+    parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--accuracy", action="store_true", help="score both as well")
+    parser.add_argument("--seeds", type=int, default=3, help="of --accuracy")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.images or made_up_people(Path(folder), options)
+        images = read_images(path)
+        settings = settings_of(options, path, len(images.only("train")))
+        num_images = settings.steps * settings.batch_size
+        runs = options.seeds if options.accuracy else options.repeats
+        seconds: dict[str, list[float]] = {"torchreid": [], "ours": []}
+        scores: dict[str, list[float]] = {"torchreid": [], "ours": []}
+        for seed in range(runs):
+            trained = {
+                "torchreid": train_theirs(images, settings, options.workers, seed),
+                "ours": train_ours(images, settings, seed),
+            }
+            for name, result in trained.items():
+                seconds[name].append(result.seconds)
+                if options.accuracy:
+                    scores[name].append(mean_average_precision(result.network, images, settings))
+    print(
+        f"{options.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
+        f"{num_images:,} images a run, {choose_device(settings.device).type}, "
+        f"{torch.get_num_threads()} threads, ours {options.precision}; median of {runs}"
+    )
+    for name, values in seconds.items():
+        print(f"{name:9} {num_images / median(values):9.1f} img/s")
+    print(f"ratio     {median(seconds['torchreid']) / median(seconds['ours']):9.2f}")
+    for name, values in scores.items():
+        if len(values) > 1:
+            print(f"{name:9} mAP {100 * mean(values):5.2f} +- {100 * stdev(values):.2f}")
+
+
+if __name__ == "__main__":
+    main()
