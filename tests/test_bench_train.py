@@ -15,6 +15,7 @@ TINY = Patn.Config(
     num_blocks=2,
     pool_size=5,
     dropout=0.0,
+    learning_rate=bench_train.EQUAL_RATE,
     features="vgg19-random",
     batch_size=3,
     steps=100,

@@ -30,7 +30,7 @@ LOSSES = {"rel": 1e-4}
 GRADIENTS = 1e-4
 """Of a phase's largest: float32 sums in another order."""
 
-WEIGHTS = 0.05
+WEIGHTS = 0.02
 """Of the way they went: where a gradient is rounding alone, Adam makes a whole update of it."""
 
 
