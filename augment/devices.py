@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from manifests.console import UserError
 
@@ -27,6 +28,16 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's on a device, without waiting for the device.
+
+    A copy from ordinary memory would first let a GPU finish all that it has been asked for.
+    """
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

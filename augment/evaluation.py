@@ -38,6 +38,7 @@ from augment.quality.measures import (
     Sides,
     Views,
     fid_measure,
+    identity_measure,
     lpips_measures,
     pool3_of,
     real_moments,
@@ -94,7 +95,7 @@ class EvaluationProtocol(Frozen):
     estimator_weights: str | None = None
     """Weights of Keypoint R-CNN: a file, or download."""
     reid: Path | None = None
-    """Network of the re-ID distances, written by reid export."""
+    """Network of the re-ID distances and of identity similarity, written by reid export."""
     inception: str | None = None
     """Inception weights for FID and IS: a file, or download."""
     alexnet: str | None = None
@@ -317,6 +318,7 @@ def _views(
         patn=strip,
         gfla=Sides(_upload(through_jpeg(generated, pool), device), raw.target),
         raw=raw,
+        source=_upload(source, device),
         mask=body_mask(_pose(poses[1], device), SIZE),
         target_joints=poses[1],
     )
@@ -384,6 +386,7 @@ class _Bench:
             ("PCKh", asked.estimator is not None, self._joints),
             ("re-ID Frechet distance", asked.reid is not None, self._reid_frechet),
             ("re-ID perceptual distance", asked.reid is not None, self._reid_perceptual),
+            ("identity similarity", asked.reid is not None, self._identity),
         ]
         factories, missing = simple_measures(self.total), list[NotMeasured]()
         for names, is_asked_for, build in plans:
@@ -429,6 +432,10 @@ class _Bench:
     def _reid_perceptual(self) -> list[MeasureFactory]:
         path = self._reid_file()
         return [reid_perceptual_measure(load_reid(path, self.device), path.name, self.total)]
+
+    def _identity(self) -> list[MeasureFactory]:
+        path = self._reid_file()
+        return [identity_measure(load_reid(path, self.device), path.name, self.total)]
 
     def _reid_file(self) -> Path:
         if self.protocol.reid is None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from augment.losses.adversarial import ImagePool, cross_entropy
 from augment.losses.features import FeatureNetwork, load_features
+from augment.losses.identity import IdentityLoss
 from augment.nets import resnet
 from augment.nets.official import renamed
 from augment.transfer import Adam, LinearTail, Pair, Phase, Stage
@@ -51,6 +52,10 @@ class TwoJudgesConfig(Frozen):
     weight_adversarial: float = 5.0
     features: FeatureNetwork = "vgg19"
     """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
+    identity: str | None = None
+    """Re-identification network, a file of 'reid export', that has to see the same person."""
+    weight_identity: float | None = None
+    """Weight of what that network sees; 1 where it is given. Not part of the published loss."""
     batch_size: int = 32
     warmup_steps: int = 0
     """Steps of reconstruction alone before the discriminators join; none as published."""
@@ -77,6 +82,7 @@ class TwoJudges(nn.Module):
         self.shape_pool = ImagePool(c.pool_size, 3 + NUM_JOINTS, *size)
         self.appearance_pool = ImagePool(c.pool_size, 6, *size)
         self.features = load_features(c.features, (FEATURE_LAYER,), imagenet_normalised=True)
+        self.identity = None if c.identity is None else IdentityLoss(c.identity)
 
     def stages(self, generator: tuple[str, ...]) -> tuple[Stage, ...]:
         """Return the published stage: generator, then appearance, then shape discriminator.
@@ -148,6 +154,11 @@ class TwoJudges(nn.Module):
                 wanted = self.features(target)[FEATURE_LAYER]
             distance = F.l1_loss(self.features(fake)[FEATURE_LAYER], wanted)
             terms["perceptual"] = self.config.weight_perceptual * distance
+        if self.identity is not None:
+            # The real image in the target pose, not the source: both show the same person, but
+            # nearness to the source would also reward keeping its pose and background.
+            weight = self.config.weight_identity
+            terms["identity"] = (1.0 if weight is None else weight) * self.identity(fake, target)
         return terms
 
 

@@ -20,6 +20,7 @@ from augment.cli import PROGRAM
 from augment.evaluation import EvaluationProtocol, Result, measure
 from augment.quality.frechet import frechet_distance, moments
 from augment.quality.measures import JointAccuracy, Sides, Views
+from augment.quality.pairs import sample_pairs
 from augment.quality.strip import draw_pose
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from manifests import market1501 as market
@@ -241,8 +242,6 @@ def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_imag
         return network(stacked.float() / 127.5 - 1)
 
     real = moments(features([pixels.read(train.file(row)) for row in range(64)]))
-    from augment.quality.pairs import sample_pairs
-
     gallery = images.only("gallery")
     pairs = sample_pairs(gallery.strings("person_id"), gallery.keypoints())
     sources = [jpeg(pixels.read(gallery.file(int(row)))) for row in pairs[:64, 0]]
@@ -262,13 +261,33 @@ def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_measured
     assert 0 < result.value("copy the source", "re-ID perceptual distance", "gfla") < 2
 
 
+def test_identity_similarity_compares_with_the_source(images, reid_network):
+    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy", "target"), count=20)
+    result = measure(images, {}, protocol)
+    name = "identity similarity"
+    assert result.value("copy the source", name, "raw") == pytest.approx(1.0, abs=1e-6)
+    gallery = images.only("gallery")
+    pairs = sample_pairs(gallery.strings("person_id"), gallery.keypoints())[:20]
+    source, target = (
+        Colours()(
+            torch.from_numpy(pixels.read_all(gallery.take(rows), (64, 128))).permute(0, 3, 1, 2)
+            / 127.5
+            - 1
+        )
+        for rows in pairs.T
+    )
+    expected = torch.nn.functional.cosine_similarity(source, target).mean().item()
+    assert expected < 0.999
+    assert result.value("the target itself", name, "raw") == pytest.approx(expected, rel=1e-5)
+
+
 def test_measures_nobody_asked_for_are_named_with_the_reason(images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     result = measure(images, {}, EvaluationProtocol(baseline=("copy",), count=64))
     missing = {row.name: row.reason for row in result.not_measured}
     assert list(missing) == [
         "IS, mask-IS", "FID", "LPIPS, mask-LPIPS", "PCKh", "re-ID Frechet distance",
-        "re-ID perceptual distance", "DS",
+        "re-ID perceptual distance", "identity similarity", "DS",
     ]  # fmt: skip
     assert "give --estimator" in missing["PCKh"]
     assert "give --reid" in missing["re-ID perceptual distance"]
@@ -304,7 +323,7 @@ def test_pckh_pools_joints_over_batches_and_names_the_estimator():
     accuracy = JointAccuracy(Fixed(pose))
     for target in (pose, far, no_head):
         mask = torch.zeros(1, 128, 64, dtype=torch.bool)
-        accuracy.update(Views(side, side, side, mask, target[None]))
+        accuracy.update(Views(side, side, side, black, mask, target[None]))
     (row,) = accuracy.rows()
     assert (row.name, row.family, row.num_images) == ("PCKh (fixed)", "patn", 2)
     assert row.value == (18 + 10) / 36

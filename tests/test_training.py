@@ -2,20 +2,27 @@
 
 import copy
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from augment.checkpoints import store
 from augment.generators.patn import Patn
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages, index_pairs
+from augment.training.run import settings_for, train
 from augment.transfer import LinearTail, Pair
-from manifests.console import UserError
+from manifests import io
+from manifests.console import Console, Exit, UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = Patn.Config(
     base_width=4,
@@ -157,31 +164,103 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def test_a_run_killed_and_started_again_ends_in_the_same_bytes(tiny_images, tiny_root, tmp_path):
+def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tiny_images, tiny_root, tmp_path):
     images = str(tiny_root / "images.parquet")
 
     def command(out):
-        return [*TRAIN, "--images", images, "--out", str(tmp_path / out)]
+        # Long enough that no moment is past the end.
+        longer = ["--config.steps", "30", "--images", images]
+        return [*TRAIN, *longer, "--out", str(tmp_path / out)]
 
     subprocess.run(command("straight"), check=True, capture_output=True)
-    killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL)
     state = tmp_path / "killed" / "state.pt"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "_SUCCESS").exists()
+    moments = random.Random(0)
+    for _ in range(2):
+        before = state.stat().st_mtime_ns if state.exists() else None
+        killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 600
+        while (state.stat().st_mtime_ns if state.exists() else None) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "_SUCCESS").exists()
     subprocess.run(command("killed"), check=True, capture_output=True)
-    for name in ("weights.safetensors", "samples/step-000012.png"):
+    for name in ("state.pt", "weights.safetensors", "samples/step-000030.png"):
         assert (tmp_path / "killed" / name).read_bytes() == (
             tmp_path / "straight" / name
-        ).read_bytes()
+        ).read_bytes(), name
     steps = [
         json.loads(line)["step"]
         for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
     ]
-    assert steps == [2, 4, 6, 8, 10, 12]
+    assert steps == list(range(2, 31, 2))
+
+
+def test_a_run_killed_at_any_file_it_publishes_ends_in_the_same_bytes(
+    tiny_images, tiny_root, tmp_path
+):
+    words = [str(tiny_root / "images.parquet"), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.killed", *words]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Three steps, saved each; a sheet of samples at the second and the last.
+    save = ["weights.safetensors", "state.pt"]
+    assert done.stdout.split() == [
+        *save, "step-000002.png", *save, "step-000003.png", *save, "_SUCCESS",
+    ]  # fmt: skip
+    files = ["_SUCCESS", "log.jsonl", "run.json", "samples", "samples/step-000002.png",
+             "samples/step-000003.png", "state.pt", "weights.safetensors"]  # fmt: skip
+    for publication in range(1, 10):
+        folder = tmp_path / f"killed-{publication}"
+        found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        assert found == files
+        for name in (*files[4:],):
+            expected = (tmp_path / "straight" / name).read_bytes()
+            assert (folder / name).read_bytes() == expected, (publication, name)
+        steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").open()]
+        assert steps == [1, 2, 3]
+
+
+def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finishes_it(
+    tiny_images, tiny_root, tmp_path
+):
+    images = tiny_root / "images.parquet"
+
+    def once(out, **settings):
+        config = TINY.model_copy(update={"warmup_steps": 0, "steps": 2})
+        asked = settings_for([])(images=images, out=tmp_path / out, config=config, **settings)
+        return train(asked, Console(quiet=True))
+
+    assert once("straight") == Exit.DONE
+    codes = [once("pieces", stop_after_minutes=0) for _ in range(2)]
+    assert codes == [Exit.STOPPED_EARLY, Exit.DONE]
+    for name in ("state.pt", "weights.safetensors"):
+        assert (tmp_path / "pieces" / name).read_bytes() == (
+            tmp_path / "straight" / name
+        ).read_bytes()
+
+
+def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, tiny_root, tmp_path):
+    images = tiny_root / "images.parquet"
+    config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
+
+    def run(out, **settings):
+        asked = settings_for([])(images=images, out=tmp_path / out, config=config, **settings)
+        train(asked, Console(quiet=True))
+        return tmp_path / out / "weights.safetensors"
+
+    first = run("first", stop_after_minutes=0)
+    assert store.read_header(first).facts["steps"] == 1
+    facts = store.read_header(run("second", init=str(first), first_step=1)).facts
+    assert (facts["steps"], facts["init_steps"]) == (3, 1)
+    assert facts["init_sha256"] == io.sha256_file(first)
+    assert facts["images_seen"] == 2 * TINY.batch_size
+    with pytest.raises(UserError, match="--first-step 1: found no --init"):
+        run("third", first_step=1)
+    with pytest.raises(UserError, match="--first-step 3: expected a step from 0 to 2"):
+        run("fourth", init=str(first), first_step=3)
 
 
 def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
@@ -193,3 +272,31 @@ def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
     assert "seed: 0, now 1" in other.stderr.decode()
     again = subprocess.run([*short, *out], check=False, capture_output=True)
     assert (again.returncode, b"already complete" in again.stderr) == (0, True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_host_waits_for_nothing_during_a_step():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    images = TrainingImages(
+        rng.integers(0, 256, (4, 128, 64, 3), dtype=np.uint8),
+        rng.uniform([0, 0], [63, 127], (4, 18, 2)).astype(np.float32),
+        ["a", "a", "b", "b"],
+        "cuda",
+    )
+    config = TINY.model_copy(
+        update={"warmup_steps": 0, "steps": 6, "features": "vgg19-random", "pool_size": 5}
+    )
+    device = torch.device("cuda")
+    run = Trainer(Patn(config).to(device), images, LoopSettings(), device)
+    steps = run.steps()
+    for _ in range(3):  # what is allocated once may wait
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

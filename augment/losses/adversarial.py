@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from augment.devices import upload
 
 
 def cross_entropy(logits: Float[Tensor, "*shape"], *, real: bool) -> Float[Tensor, ""]:
@@ -17,6 +21,9 @@ def cross_entropy(logits: Float[Tensor, "*shape"], *, real: bool) -> Float[Tenso
 def least_squares(scores: Float[Tensor, "*shape"], *, real: bool) -> Float[Tensor, ""]:
     """Return the mean squared distance of the scores from 1 (real) or 0 (fake), as in LSGAN."""
     return ((scores.float() - (1.0 if real else 0.0)) ** 2).mean()
+
+
+_UNKNOWN: Final = -1
 
 
 class ImagePool(nn.Module):
@@ -34,19 +41,24 @@ class ImagePool(nn.Module):
         self.size = size
         self.register_buffer("images", torch.zeros(size, channels, height, width))
         self.register_buffer("num_stored", torch.zeros((), dtype=torch.int64))
+        self._known_stored = 0
+        self.register_load_state_dict_post_hook(_forget_count)
 
     def forward(
         self, fakes: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return as many images, some of them older, and remember the new ones.
 
-        Decisions come from the CPU generator, so that no device has to wait for the host.
+        Decisions come from the CPU generator and the host counts along, so that neither the
+        device nor the host has to wait for the other.
         """
         if self.size == 0:
             return fakes
         exchange = (torch.rand(len(fakes)) > 0.5).tolist()
         places = torch.randint(self.size, (len(fakes),)).tolist()
-        num_stored = int(self.num_stored)
+        if self._known_stored == _UNKNOWN:
+            self._known_stored = int(self.num_stored)
+        num_stored = self._known_stored
         # Where each place's image and each returned image come from: numbers from 0 are places
         # of the pool as it was, ~row is a row of the new fakes.
         stored: dict[int, int] = {}
@@ -60,9 +72,22 @@ class ImagePool(nn.Module):
                 stored[place] = row
         result = fakes.clone()
         older = [row for row, origin in enumerate(returned) if origin >= 0]
-        result[older] = self.images[[returned[row] for row in older]].to(fakes.dtype)
+        _copy_rows(result, older, self.images, [returned[row] for row in older])
         exchanged = [row for row, origin in enumerate(returned) if origin < 0 and origin != ~row]
-        result[exchanged] = fakes[[~returned[row] for row in exchanged]]
-        self.images[list(stored)] = fakes[list(stored.values())].to(self.images.dtype)
+        _copy_rows(result, exchanged, fakes, [~returned[row] for row in exchanged])
+        _copy_rows(self.images, list(stored), fakes, list(stored.values()))
         self.num_stored.fill_(num_stored)
+        self._known_stored = num_stored
         return result
+
+
+def _forget_count(pool: nn.Module, keys: object) -> None:
+    """Let a pool whose buffers were loaded look up how full it is."""
+    del keys
+    pool.__dict__["_known_stored"] = _UNKNOWN
+
+
+def _copy_rows(to: Tensor, places: list[int], source: Tensor, rows: list[int]) -> None:
+    if rows:
+        there, here = upload(torch.tensor([places, rows]), to.device)
+        to.index_copy_(0, there, source.index_select(0, here).to(to.dtype))

@@ -91,7 +91,9 @@ class Features:
             UserError: If the weights cannot be had, or a file does not hold VGG19's convolutions.
         """
         weights = self._on(images.device)
-        x = _imagenet(images) if self._imagenet_normalised else images
+        x = (images + 1) / 2 if self._imagenet_normalised else images
+        if self._imagenet_normalised:
+            x = (x - weights["mean"]) / weights["std"]
         found: dict[str, Tensor] = {}
         for name, (place, _, _) in self._plan.items():
             if name.endswith("_1") and place > 0:
@@ -109,6 +111,9 @@ class Features:
                 name: weights[name].detach().to(device, torch.float32)
                 for place, _, _ in self._plan.values()
                 for name in (f"{place}.weight", f"{place}.bias")
+            } | {
+                "mean": torch.tensor(IMAGENET_MEAN, device=device)[:, None, None],
+                "std": torch.tensor(IMAGENET_STD, device=device)[:, None, None],
             }
         return self._by_device[device]
 
@@ -144,12 +149,6 @@ def random_weights(depth: int = len(CONVOLUTIONS)) -> dict[str, Tensor]:
         )
         weights[f"{place}.bias"] = torch.zeros(outputs)
     return weights
-
-
-def _imagenet(images: Tensor) -> Tensor:
-    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]
-    return ((images + 1) / 2 - mean) / std
 
 
 def _imagenet_weights() -> Mapping[str, Tensor]:

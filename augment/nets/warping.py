@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from augment.devices import upload
+
 
 def positions(height: int, width: int, like: Tensor) -> Float[Tensor, "2 height width"]:
     """Return x and y of every pixel.
@@ -64,8 +66,8 @@ def sample(
     pixel.
     """
     height, width = source.shape[-2:]
-    last = points.new_tensor([width - 1, height - 1])[:, None, None]
-    grid = (2 * points / last - 1).permute(0, 2, 3, 1)
+    last = upload(torch.tensor([width - 1, height - 1], dtype=points.dtype), points.device)
+    grid = (2 * points / last[:, None, None] - 1).permute(0, 2, 3, 1)
     return F.grid_sample(source, grid, "bilinear", "border", align_corners=True)
 
 

@@ -50,6 +50,8 @@ class Views:
     patn: Sides
     gfla: Sides
     raw: Sides
+    source: UInt8[Tensor, "batch 3 height width"]
+    """The images that the people are known from, as stored."""
     mask: Bool[Tensor, "batch height width"]
     """The body of the target."""
     target_joints: Float[np.ndarray, "batch 18 2"]
@@ -262,6 +264,20 @@ def reid_perceptual_measure(network: Features, name: str, total: int) -> Measure
 
     note = f"1 - cosine of the features of {name}, generated image against target"
     return lambda: Mean("re-ID perceptual distance", "gfla", note, distance, total)
+
+
+def identity_measure(network: Features, name: str, total: int) -> MeasureFactory:
+    """Return how near generated image and source are to a re-ID network: the same person, or not.
+
+    A network that the generator was trained with flatters it; measure with another one.
+    """
+    features = reid_of(network)
+
+    def similarity(views: Views) -> Tensor:
+        return 1.0 - cosine_distance(features(views.raw.generated), features(views.source))
+
+    note = f"cosine of the features of {name}, generated image against source"
+    return lambda: Mean("identity similarity", "raw", note, similarity, total)
 
 
 def pool3_of(network: Inception) -> ByteFeatures:

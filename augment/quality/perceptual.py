@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from augment.exported import load_network
 from augment.optional import optional_module, read_weights, weights_file
 from manifests.console import UserError
 
@@ -88,17 +89,7 @@ def load_reid(path: Path, device: torch.device | str) -> Features:
     Raises:
         UserError: If the file is missing or no exported program.
     """
-    if not path.is_file():
-        raise UserError(f"--reid: found no file at {path}, expected one written by 'reid export'")
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # whatever a damaged or foreign file raises
-        raise UserError(f"--reid: {path} was not written by 'reid export' ({error})") from error
-    if torch.device(device).type != "cpu":
-        from torch.export.passes import move_to_device_pass
-
-        program = move_to_device_pass(program, torch.device(device))
-    network = program.module()
+    network = load_network(path, device, "--reid")
 
     def features(images: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -9,24 +9,26 @@ from pathlib import Path
 
 from torch import Tensor
 
+from augment.training.parallel import Ranks
 from manifests import io
 
 
 class TrainingLog:
     """Means of the loss terms since the last line, images per second, time left.
 
-    Terms are added up on the device; only a report waits for them.
+    Terms are added up on the device; only a report waits for them. The first rank writes.
     """
 
-    def __init__(self, path: Path, step: int, num_steps: int) -> None:
+    def __init__(self, path: Path, step: int, num_steps: int, ranks: Ranks) -> None:
         self._path = path
         self._num_steps = num_steps
+        self._ranks = ranks
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._images = 0
         self._began = time.monotonic()
         kept = _lines_up_to(path, step)
-        if path.exists():
+        if ranks.first and path.exists():
             io.write_bytes("".join(kept).encode(), path)
 
     def add(self, terms: Mapping[str, Tensor], num_images: int) -> None:
@@ -38,15 +40,17 @@ class TrainingLog:
 
     def report(self, step: int) -> dict[str, float]:
         """Write one line and return it; rates cover the steps since the last line."""
+        sums = self._ranks.mean(self._sums)
         seconds = time.monotonic() - self._began
         line = {
             "step": step,
             "images_per_second": round(self._images / seconds, 2),
             "seconds_left": round((self._num_steps - step) * seconds / max(self._count, 1)),
-            **{name: float(value) / self._count for name, value in sorted(self._sums.items())},
+            **{name: float(value) / self._count for name, value in sorted(sums.items())},
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._ranks.first:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
         self._sums, self._count, self._images = {}, 0, 0
         self._began = time.monotonic()
         return line

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from augment.training.ema import Average
 from augment.training.pairs import TrainingImages
+from augment.training.parallel import ALONE, Ranks, synchronise
 from augment.transfer import Adam, Pair, Phase, PoseTransfer, Stage
 from manifests.console import UserError
 from manifests.draws import draws
@@ -44,6 +45,7 @@ class Trainer:
     images: TrainingImages
     settings: LoopSettings
     device: torch.device
+    ranks: Ranks = ALONE
     step: int = 0
     images_seen: int = 0
     stage: Stage = field(init=False)
@@ -52,6 +54,8 @@ class Trainer:
     _optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ranks.refuse_uneven(self.network.stages())
+        synchronise(self.network, self.ranks, self.device)
         if self.settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = Average(self.network, self.settings.average_half_life_images)
@@ -86,10 +90,10 @@ class Trainer:
 
     def _make_step(self, stage_step: int) -> dict[str, Tensor]:
         seed = self.settings.seed
-        torch.manual_seed(int(draws(seed, "step", counter=self.step)[0] >> 1))
+        drawn = draws(seed, "step", counter=self.step, stream=self.ranks.index)
+        torch.manual_seed(int(drawn[0] >> 1))
         self.network.train()
-        pair = self.images.draw(seed, self.step, self.stage.batch_size)
-        shared = self._run(pair)
+        pair, shared = self._fresh(0)
         terms: dict[str, Tensor] = {}
         for phase in self.stage.phases:
             for repetition in range(phase.repeat):
@@ -105,7 +109,9 @@ class Trainer:
         return terms
 
     def _fresh(self, stream: int) -> tuple[Pair, Mapping[str, Tensor]]:
-        pair = self.images.draw(self.settings.seed, self.step, self.stage.batch_size, stream)
+        whole = self.stage.batch_size
+        part = self.ranks.part(whole)
+        pair = self.images.draw(self.settings.seed, self.step, whole, stream, part)
         return pair, self._run(pair)
 
     def _autocast(self) -> torch.autocast:
@@ -134,13 +140,11 @@ class Trainer:
             "tuple[Tensor | None, ...]",
             torch.autograd.grad(total, parameters, retain_graph=keep_graph, allow_unused=True),
         )
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is None:
-                raise RuntimeError(self._unreached(phase, gradients))
-            # Fused Adam walks through memory: a gradient laid out otherwise than its parameter
-            # would go to the wrong weights, without an error.
-            if gradient.stride() != parameter.stride():
-                gradient = torch.empty_like(parameter).copy_(gradient)  # noqa: PLW2901
+        reached = [gradient for gradient in gradients if gradient is not None]
+        if len(reached) < len(parameters):
+            raise RuntimeError(self._unreached(phase, gradients))
+        alike = list(map(_laid_out_like, parameters, reached))
+        for parameter, gradient in zip(parameters, self.ranks.averaged(alike), strict=True):
             parameter.grad = gradient
         optimizer = self._optimizers[phase.name]
         rate = phase.optimizer.learning_rate * phase.schedule.factor(stage_step)
@@ -163,8 +167,8 @@ class Trainer:
         return f"phase '{phase.name}' trains {', '.join(names[:5])}, but its losses do not reach it"
 
     def state(self) -> dict[str, object]:
-        """Return everything that the next step depends on."""
-        return {
+        """Return everything that the next step depends on; to the first rank, that of all."""
+        state: dict[str, object] = {
             "step": self.step,
             "images_seen": self.images_seen,
             "network": self.network.state_dict(),
@@ -174,6 +178,9 @@ class Trainer:
                 name: optimizer.state_dict() for name, optimizer in self._optimizers.items()
             },
         }
+        if self.ranks.count > 1:
+            state["pools"] = self.ranks.pools(self.network)
+        return state
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from what ``state`` returned."""
@@ -182,6 +189,8 @@ class Trainer:
         self.step = state["step"]  # pyright: ignore[reportAttributeAccessIssue]
         self.images_seen = state["images_seen"]  # pyright: ignore[reportAttributeAccessIssue]
         self.network.load_state_dict(state["network"])  # pyright: ignore[reportArgumentType]
+        if self.ranks.count > 1:
+            self.ranks.restore_pools(self.network, state["pools"])  # pyright: ignore[reportArgumentType]
         for name, value in state["average"].items():  # pyright: ignore[reportAttributeAccessIssue]
             self.average.tensors[name].copy_(value)
         for name, optimizer in self._optimizers.items():
@@ -210,6 +219,17 @@ def trained(network: PoseTransfer, phase: Phase) -> list[tuple[str, Tensor]]:
         if any(under(name, prefix) for prefix in includes)
         and not any(under(name, prefix) for prefix in excludes)
     ]
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient in the parameter's order in memory.
+
+    Fused Adam walks through memory: a gradient laid out otherwise than its parameter would go to
+    the wrong weights, without an error.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:

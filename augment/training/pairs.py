@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
+from augment.devices import upload
 from augment.pose.pose import Pose
 from augment.transfer import Condition, Pair, as_floats
 from manifests import keypoints
@@ -37,9 +38,11 @@ class PairIndex:
         """How many ordered pairs there are."""
         return int(self.end[-1])
 
-    def draw(self, seed: int, step: int, count: int, rank: int = 0) -> Int64[np.ndarray, "count 2"]:
-        """Return (source row, target row) of ``count`` random pairs for one step of one rank."""
-        raw = draws(seed, "pairs", count, counter=step, stream=rank)
+    def draw(
+        self, seed: int, step: int, count: int, stream: int = 0
+    ) -> Int64[np.ndarray, "count 2"]:
+        """Return (source row, target row) of ``count`` random pairs for one step."""
+        raw = draws(seed, "pairs", count, counter=step, stream=stream)
         number = (raw.astype(object) * self.num_pairs >> 64).astype(np.int64)
         person = np.searchsorted(self.end, number, side="right")
         within = number - (self.end[person] - self.count[person] * (self.count[person] - 1))
@@ -84,13 +87,15 @@ class TrainingImages:
         self._joints = torch.from_numpy(np.ascontiguousarray(joints)).to(device)
         self._device = torch.device(device)
 
-    def draw(self, seed: int, step: int, count: int, rank: int = 0) -> Pair:
-        """Return random pairs; the same arguments give the same pairs."""
-        return self.pair(self.index.draw(seed, step, count, rank))
+    def draw(
+        self, seed: int, step: int, count: int, stream: int = 0, part: slice = slice(None)
+    ) -> Pair:
+        """Return a part of a random batch of pairs; the same arguments give the same pairs."""
+        return self.pair(self.index.draw(seed, step, count, stream)[part])
 
     def pair(self, rows: Int64[np.ndarray, "batch 2"]) -> Pair:
         """Return the pairs of (source row, target row)."""
-        source, target = torch.from_numpy(rows.T.copy()).to(self._device)
+        source, target = upload(torch.from_numpy(rows.T.copy()), self._device)
         return Pair(
             Condition(
                 as_floats(self._pixels[source]),

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,12 +22,14 @@ from pydantic import Field
 from augment import generators, sheets
 from augment.checkpoints import store
 from augment.devices import pick_device
+from augment.losses.identity import sha256_of_network
 from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, refuse_divergence
 from augment.training.pairs import TrainingImages
+from augment.training.parallel import Ranks, joined, rank_device
 from augment.transfer import PoseTransfer, as_pixels
 from manifests import claims, io, keypoints, pixels, subset
-from manifests.console import Console, Exit
+from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
 
@@ -43,6 +47,8 @@ class TrainSettings(LoopSettings):
     init: str | None = None
     """Weights to start from: a shipped name or a file of the same system and settings.
     Discriminators that the file holds start from it too."""
+    first_step: int | None = None
+    """Step of the plan at which to begin with --init: where those weights stand in it."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on this part of the train rows, spread over all people."""
     data_seed: int = 0
@@ -55,6 +61,8 @@ class TrainSettings(LoopSettings):
     """Steps between two lines of the log."""
     samples_every: int = 1_000
     """Steps between two contact sheets."""
+    stop_after_minutes: Annotated[float, Field(ge=0)] | None = None
+    """Save and leave with exit code 75 after so long; the same command goes on."""
     half: bool = True
     """Store the weights in half precision."""
 
@@ -67,12 +75,16 @@ NOT_PART_OF_THE_RUN = (
     "save_every",
     "log_every",
     "samples_every",
+    "stop_after_minutes",
 )
 """Settings that a resumed run may change; the images are compared by their digests."""
 
+DECIDING_FACTS = ("train_sha256", "identity_sha256", "processes")
+"""Facts that a resumed run must share, where they apply."""
+
 NUM_SAMPLES = 8
 SAMPLES_STREAM = 1 << 20
-"""A stream of draws that no rank of a training run uses."""
+"""A stream of draws that no step of a training run uses."""
 
 
 def settings_for(words: Sequence[str]) -> type[TrainSettings]:
@@ -94,35 +106,44 @@ def train(settings: TrainSettings, console: Console) -> Exit:
     Raises:
         UserError: If the folder belongs to a run with other settings, or the input is unusable.
     """
+    deadline = _Deadline(settings.stop_after_minutes)
+    device = pick_device(rank_device(settings.device))
+    with joined(device) as ranks:
+        speaker = console if ranks.first else Console(quiet=True)
+        return _train(settings, device, ranks, deadline, speaker)
+
+
+def _train(
+    settings: TrainSettings,
+    device: torch.device,
+    ranks: Ranks,
+    deadline: _Deadline,
+    console: Console,
+) -> Exit:
     generator, out = settings.generator, settings.out
     config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
-    device = pick_device(settings.device)
     facts, training = _load_images(settings, device, console)
-    asked = {
-        **settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)),
-        "train_sha256": facts["train_sha256"],
+    facts |= _sources(settings, config) | ({"processes": ranks.count} if ranks.count > 1 else {})
+    asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
+        name: facts[name] for name in DECIDING_FACTS if name in facts
     }
     claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
+    if ranks.first:
+        _clear_leftovers(out)
     if (out / "_SUCCESS").exists():
         console.say(f"{out}: already complete")
         return Exit.DONE
-    torch.manual_seed(settings.seed)
-    network = generators.system(generator)(config)
-    if settings.init is not None:
-        _start_from(network, store.find(settings.init))
-    network.to(device)
-    if settings.compile:
-        for child in network.children():
-            child.compile()
-    trainer = Trainer(network, training, settings, device)
+    trainer = Trainer(_network(settings, config, device), training, settings, device, ranks)
+    trainer.step = _first_step(settings, trainer.num_steps)
     state = out / "state.pt"
     if state.exists():
         trainer.restore(torch.load(state, map_location=device, weights_only=True))
         console.say(f"{out}: goes on from step {trainer.step:,}")
 
     def save() -> None:
-        with io.replacing(state) as file:
-            torch.save(trainer.state(), file)
+        content = trainer.state()
+        if not ranks.first:
+            return
         header = store.Header(
             generator=generator,
             config=config.model_dump(mode="json"),
@@ -134,9 +155,13 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         )
         weights = out / "weights.safetensors"
         store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
+        # Last: what a killed run finds here, all other files already stand for.
+        with io.replacing(state) as file:
+            torch.save(content, file)
 
-    if _walk(trainer, settings, save, console):
-        io.write_bytes(b"", out / "_SUCCESS")
+    if _walk(trainer, settings, deadline, save, console):
+        if ranks.first:
+            io.write_bytes(b"", out / "_SUCCESS")
         console.say(f"{out / 'weights.safetensors'}: trained {trainer.step:,} steps")
         return Exit.DONE
     console.say(f"{out}: stopped at step {trainer.step:,}; the same command goes on")
@@ -144,11 +169,15 @@ def train(settings: TrainSettings, console: Console) -> Exit:
 
 
 def _walk(
-    trainer: Trainer, settings: TrainSettings, save: Callable[[], None], console: Console
+    trainer: Trainer,
+    settings: TrainSettings,
+    deadline: _Deadline,
+    save: Callable[[], None],
+    console: Console,
 ) -> bool:
     """Make the remaining steps; return whether the plan's end was reached."""
-    out = settings.out
-    log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps)
+    out, ranks = settings.out, trainer.ranks
+    log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps, ranks)
     stop = _StopAsked()
     with stop, console.progress("train", trainer.num_steps, "step", trainer.step) as bar:
         for terms in trainer.steps():
@@ -160,13 +189,24 @@ def _walk(
                 line = log.report(step)
                 refuse_divergence(line, step)
                 console.say(_sentence(line, trainer.num_steps), event="train", **line)
-            if last or stop.asked or step % settings.save_every == 0:
-                save()
-            if last or step % settings.samples_every == 0:
+            if ranks.first and (last or step % settings.samples_every == 0):
                 io.write_bytes(_samples(trainer), out / "samples" / f"step-{step:06d}.png")
-            if stop.asked and not last:
+            stopping = ranks.any(stop.asked or deadline.passed())
+            if last or stopping or step % settings.save_every == 0:
+                save()
+            if stopping and not last:
                 return False
     return True
+
+
+class _Deadline:
+    """When a command that was given some minutes has to stop."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def passed(self) -> bool:
+        return time.monotonic() >= self._end
 
 
 class _StopAsked:
@@ -220,6 +260,50 @@ def _load_images(
     }, training
 
 
+def _sources(settings: TrainSettings, config: Frozen) -> dict[str, str | int | float]:
+    """Return which files the weights owe something to, by their digests."""
+    facts: dict[str, str | int | float] = {}
+    identity: str | None = getattr(config, "identity", None)
+    if identity is not None:
+        facts["identity_sha256"] = sha256_of_network(identity)
+    if settings.init is not None:
+        path = store.find(settings.init)
+        before = store.read_header(path).facts.get("steps", "unknown")
+        facts |= {"init_sha256": io.sha256_file(path), "init_steps": before}
+    return facts
+
+
+def _first_step(settings: TrainSettings, num_steps: int) -> int:
+    first = settings.first_step
+    if first is None:
+        return 0
+    if settings.init is None:
+        raise UserError(f"--first-step {first}: found no --init, expected weights to begin with")
+    if not 0 <= first < num_steps:
+        raise UserError(f"--first-step {first}: expected a step from 0 to {num_steps - 1:,}")
+    return first
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Remove the half-written files of a process that was killed."""
+    for name in ("state.pt", "weights.safetensors", "log.jsonl", "samples/step-*.png"):
+        folder, _, last = name.rpartition("/")
+        for path in sorted((out / folder).glob(f".{last}.*.tmp")):
+            path.unlink()
+
+
+def _network(settings: TrainSettings, config: Frozen, device: torch.device) -> PoseTransfer:
+    torch.manual_seed(settings.seed)
+    network = generators.system(settings.generator)(config)
+    if settings.init is not None:
+        _start_from(network, store.find(settings.init))
+    network.to(device)
+    if settings.compile:
+        for child in network.children():
+            child.compile()
+    return network
+
+
 def _start_from(network: PoseTransfer, path: Path) -> None:
     tensors = store.read_tensors(path)
     store.refuse_difference(tensors, store.expected_tensors(network, tensors), str(path))
@@ -239,7 +323,7 @@ def _sentence(line: Mapping[str, float], num_steps: int) -> str:
 
 def _samples(trainer: Trainer) -> bytes:
     """Return a contact sheet of a few fixed pairs, made with the averaged weights, as PNG."""
-    rows = trainer.images.index.draw(0, 0, NUM_SAMPLES, rank=SAMPLES_STREAM)
+    rows = trainer.images.index.draw(0, 0, NUM_SAMPLES, stream=SAMPLES_STREAM)
     pair = trainer.images.pair(rows)
     condition = pair.condition
     network = trainer.network

@@ -1,0 +1,49 @@
+"""Networks that came as one file, a program of torch.export: ``reid export`` writes them.
+
+The program takes N x 3 x H x W float32 in [-1, 1] and gives N x D features; what made it need not
+be installed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from manifests.console import UserError
+
+Network = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch features"]]
+
+
+def load_network(path: Path, device: torch.device | str, flag: str) -> Network:
+    """Return a network, frozen; gradients pass through it to the images.
+
+    Args:
+        path: The file.
+        device: Where it runs.
+        flag: The option that names the file, for messages.
+
+    Raises:
+        UserError: If the file is missing or no exported program.
+    """
+    if not path.is_file():
+        raise UserError(f"{flag}: found no file at {path}, expected one written by 'reid export'")
+    try:
+        with warnings.catch_warnings():
+            # torch warns of its own archive's read-only buffers.
+            warnings.simplefilter("ignore")
+            program = torch.export.load(path)
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise UserError(f"{flag}: {path} was not written by 'reid export' ({error})") from error
+    if torch.device(device).type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, torch.device(device))
+    network = program.module()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network

@@ -1,0 +1,71 @@
+"""Write the card of weights that scripts/train_market1501 trained: facts, settings, scores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from augment.checkpoints import store
+from manifests import io
+
+TERMS = (
+    "**Terms.** Market-1501 is for research only and must not be redistributed; weights trained on "
+    "it and the\nimages they make show its people and fall under the same terms. No commercial use."
+)
+
+CONFIG_ROWS = ("features", "identity", "weight_identity", "weight_l1", "weight_perceptual",
+               "weight_adversarial", "batch_size", "warmup_steps", "steps", "dropout")  # fmt: skip
+
+
+def card(weights: Path, evaluation: str) -> str:
+    """Return the card as Markdown."""
+    header = store.read_header(weights)
+    facts, config = header.facts, header.config
+    width = config.get("base_width")
+    rows: dict[str, object] = {
+        "data": f"{facts['train_images']} train images of {facts['train_people']} people, "
+        f"{facts['train_pairs']} pairs; no test image",
+        "steps": facts["steps"],
+        "pairs seen": facts["images_seen"],
+        "continued": _continued(facts),
+        "processes": facts.get("processes", 1),
+        "seed": facts["seed"],
+        **{name: config[name] for name in CONFIG_ROWS if config.get(name) is not None},
+        "weights": "running average; matrices in half precision",
+        "sha256": io.sha256_file(weights),
+    }
+    if "identity_sha256" in facts:
+        rows["identity network, sha256"] = facts["identity_sha256"]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        f"# {weights.stem}\n\n{header.generator} of base width {width}, trained on the train split "
+        f"of Market-1501.\n\n{TERMS}\n\n| | |\n|---|---|\n{table}\n\n{evaluation}"
+    )
+
+
+def _continued(facts: dict[str, str | int | float]) -> str:
+    if "init_sha256" not in facts:
+        return "never from weights alone"
+    return (
+        f"from weights alone at step {facts['init_steps']} (sha256 {facts['init_sha256']}): "
+        "optimisers, discriminators and pools were restarted there"
+    )
+
+
+def main() -> None:
+    """Write the card, or print the step that weights stand at."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--step-of", type=Path, help="print the step of these weights, no more")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--evaluation", type=Path, help="Markdown of 'augment evaluate'")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.step_of is not None:
+        print(store.read_header(options.step_of).facts["steps"])
+        return
+    text = card(options.weights, options.evaluation.read_text("utf-8"))
+    io.write_bytes(text.encode(), options.out)
+
+
+if __name__ == "__main__":
+    main()
