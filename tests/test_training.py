@@ -263,6 +263,20 @@ def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, t
         run("fourth", init=str(first), first_step=3)
 
 
+def test_weights_of_another_system_are_refused_before_the_folder_is_claimed(
+    tiny_images, tiny_root, tmp_path
+):
+    weights = tmp_path / "gfla.safetensors"
+    header = store.Header(generator="gfla", config={}, facts={})
+    store.save_weights({"flow_net.weight": torch.zeros(2, 2)}, weights, header)
+    asked = settings_for([])(
+        images=tiny_root / "images.parquet", out=tmp_path / "run", config=TINY, init=str(weights)
+    )
+    with pytest.raises(UserError, match="holds weights of gfla, expected those of patn"):
+        train(asked, Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
     out = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
     short = [*TRAIN, "--config.steps", "3"]

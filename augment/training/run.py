@@ -127,13 +127,15 @@ def _train(
     asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
         name: facts[name] for name in DECIDING_FACTS if name in facts
     }
+    # Before the folder is claimed: a wrong --init shall not make it that of another run.
+    network = _network(settings, config, device)
     claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
     if ranks.first:
         _clear_leftovers(out)
     if (out / "_SUCCESS").exists():
         console.say(f"{out}: already complete")
         return Exit.DONE
-    trainer = Trainer(_network(settings, config, device), training, settings, device, ranks)
+    trainer = Trainer(network, training, settings, device, ranks)
     trainer.step = _first_step(settings, trainer.num_steps)
     state = out / "state.pt"
     if state.exists():
@@ -268,7 +270,13 @@ def _sources(settings: TrainSettings, config: Frozen) -> dict[str, str | int | f
         facts["identity_sha256"] = sha256_of_network(identity)
     if settings.init is not None:
         path = store.find(settings.init)
-        before = store.read_header(path).facts.get("steps", "unknown")
+        header = store.read_header(path)
+        if header.generator != settings.generator:
+            raise UserError(
+                f"--init: {path} holds weights of {header.generator}, expected those of "
+                f"{settings.generator}"
+            )
+        before = header.facts.get("steps", "unknown")
         facts |= {"init_sha256": io.sha256_file(path), "init_steps": before}
     return facts
 

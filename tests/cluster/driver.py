@@ -15,16 +15,14 @@ from augment.generation import crew
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from manifests.console import Console, exit_with
 
-IDS = Path(sys.argv[4])
-NUM_WORKERS = int(sys.argv[6])
-
 
 class Slow(trivial.Trivial):
     """Takes 0.2 s per batch."""
 
     def generate(self, condition, noise=None):
-        (IDS / str(os.getpid())).touch()
-        while len(list(IDS.iterdir())) < NUM_WORKERS:
+        ids = Path(sys.argv[4])
+        (ids / str(os.getpid())).touch()
+        while len(list(ids.iterdir())) < int(sys.argv[6]):
             time.sleep(0.05)
         time.sleep(0.2)
         return super().generate(condition, noise)
