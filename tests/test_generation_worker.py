@@ -123,7 +123,9 @@ def test_noise_of_a_row_does_not_depend_on_its_batch(people, tmp_path):
         [row["sha256"] for row in shard_rows(tmp_path / name)] for name in ("by2", "by4", "without")
     )
     assert by2 == by4
-    assert not set(by2) & set(without)
+    # The noise of a row may be nearly zero.
+    differing = sum(one != other for one, other in zip(by2, without, strict=True))
+    assert differing >= 0.9 * len(without)
 
 
 class Broken(trivial.Trivial):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -159,7 +160,7 @@ def _train(
         store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
         # Last: what a killed run finds here, all other files already stand for.
         with io.replacing(state) as file:
-            torch.save(content, file)
+            torch.save(_unshared(content), file)
 
     if _walk(trainer, settings, deadline, save, console):
         if ranks.first:
@@ -168,6 +169,21 @@ def _train(
         return Exit.DONE
     console.say(f"{out}: stopped at step {trainer.step:,}; the same command goes on")
     return Exit.STOPPED_EARLY
+
+
+def _unshared(value: Any) -> Any:
+    """Return an equal value whose pickle depends on what it says alone.
+
+    Pickle writes an object that it meets again as a reference, so two equal strings are one or two
+    objects by how a process came by them: a straight run and a resumed one would differ in bytes.
+    """
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, Mapping):
+        return {_unshared(key): _unshared(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_unshared(entry) for entry in value])
+    return value
 
 
 def _walk(
