@@ -23,6 +23,7 @@ from tyro.conf import Suppress
 from manifests import claims, jobs
 from manifests.console import Console, Exit, UserError
 from manifests.io import read_images, read_synthetic, write_bytes, write_table
+from manifests.places import Place, PlaceFlag, place
 from manifests.settings import Frozen
 from reid.compare import Arm, arm_of, check_alike, compare_families, markdown
 from reid.dataset import select
@@ -76,7 +77,7 @@ class CellTraining(TrainSettings):
     images: Suppress[Path] = Path()
     out: Suppress[Path] = Path()
     root: Suppress[Path | None] = None
-    synthetic: Suppress[Path | None] = None
+    synthetic: Suppress[PlaceFlag | None] = None
     real_fraction: Suppress[float] = 1.0
     seed: Suppress[int] = 0
     score: Suppress[bool] = False
@@ -134,11 +135,11 @@ class Variant:
     """Of the synthetic set, with {fraction} where it depends on it."""
     control: Control | None = None
 
-    def synthetic(self, fraction: float) -> Path | None:
+    def synthetic(self, fraction: float) -> Place | None:
         """Return the folder of the synthetic set for a fraction."""
         if self.folder is None:
             return None
-        return Path(self.folder.replace("{fraction}", f"{fraction:g}"))
+        return place(self.folder.replace("{fraction}", f"{fraction:g}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ def steps_for_epochs(
     return math.ceil(epochs * num_real / real_per_batch)
 
 
-def _steps(settings: StudySettings, fraction: float, folder: Path | None) -> int:
+def _steps(settings: StudySettings, fraction: float, folder: Place | None) -> int:
     """Return the steps of a cell; a control has those of the set that it stands in for."""
     plan = settings.train
     synthetic = None if folder is None else read_synthetic(folder)

@@ -310,7 +310,7 @@ def _first_step(settings: TrainSettings, num_steps: int) -> int:
 
 def _clear_leftovers(out: Path) -> None:
     """Remove the half-written files of a process that was killed."""
-    for name in ("state.pt", "weights.safetensors", "log.jsonl", "samples/step-*.png"):
+    for name in ("state.pt", "weights.safetensors", "log.jsonl", "samples/step-*.png", "_SUCCESS"):
         folder, _, last = name.rpartition("/")
         for path in sorted((out / folder).glob(f".{last}.*.tmp")):
             path.unlink()
