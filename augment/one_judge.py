@@ -36,6 +36,8 @@ class OneJudgeConfig(Frozen):
     """Weighed against VGG19's terms; without these (vgg19-random, none) it needs a fraction."""
     features: FeatureNetwork = "vgg19"
     """Feature network: vgg19, vgg19-random, a file, or none."""
+    initial_gain: float = 0.02
+    """Gain of the orthogonal weights that a training starts with; a short one wants 1."""
     batch_size: int = 8
     learning_rate: float = 1e-4
     discriminator_learning_rate: float = 1e-5

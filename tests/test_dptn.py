@@ -96,3 +96,13 @@ def test_attention_equals_torchs_forward() -> None:
     query, others, values = torch.randn(2, 5, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)
     expected, _ = attention(query, others, values, need_weights=False)
     assert (attention.attend(query, others, values) - expected).abs().max() < FLOAT_NOISE
+
+
+def test_the_gain_of_the_first_weights_is_published_and_can_be_another() -> None:
+    published = _narrow()
+    torch.manual_seed(0)
+    louder = Dptn(published.config.model_copy(update={"initial_gain": 1.0}))
+    for name in ("pose_encoder.0.model.0.weight", "transformer.context.0.linear1.weight"):
+        expected = published.get_parameter(name) * 50
+        assert torch.allclose(louder.get_parameter(name), expected), name
+    assert torch.equal(louder.get_parameter("pose_encoder.0.model.0.bias"), torch.zeros(8))

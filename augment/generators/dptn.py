@@ -83,7 +83,7 @@ class Dptn(PoseTransfer):
         self.transformer = PoseTransformer(channels, c.num_heads, c.num_context, c.num_texture)
         self.decoder = _decoder(c.base_width)
         for child in self.sampling:
-            initialise(self.get_submodule(child))
+            initialise(self.get_submodule(child), c.initial_gain)
         self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=False)
         self.features = one_judge.style_features(c)
 

@@ -162,7 +162,7 @@ class Gfla(PoseTransfer):
         self.target = TargetNet(c.base_width)
         self.flow_net = FlowNet(c.flow_width)
         for child in self.sampling:
-            initialise(self.get_submodule(child))
+            initialise(self.get_submodule(child), c.initial_gain)
         self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=True)
         self.flow_features = load_features(c.features, (FLOW_LAYER,), imagenet_normalised=False)
         self.features = one_judge.style_features(c)

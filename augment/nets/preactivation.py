@@ -19,13 +19,14 @@ SLOPE: Final = 0.1
 """Negative slope of the leaky ReLU."""
 
 ORTHOGONAL_GAIN: Final = 0.02
+"""As published."""
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw convolutions and linear layers anew: orthogonal with gain 0.02, biases 0."""
+def initialise(module: nn.Module, gain: float = ORTHOGONAL_GAIN) -> None:
+    """Draw convolutions and linear layers anew: orthogonal with a gain, biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.orthogonal_(layer.weight, ORTHOGONAL_GAIN)
+            nn.init.orthogonal_(layer.weight, gain)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
