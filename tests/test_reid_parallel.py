@@ -73,7 +73,8 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     )
     assert [line["step"] for line in other] == [1, 2, 3, 4]
     losses = [[line["loss"] for line in lines] for lines in (one, other)]
-    assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
+    # The log has five decimals of numbers near five.
+    assert losses[0] == pytest.approx(losses[1], rel=TOLERANCE)
     assert losses[0][-1] != losses[0][0]
     left, right = (load_file(run / "last.safetensors") for run in (plan.out, both.out))
     for name in left:

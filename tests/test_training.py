@@ -219,7 +219,9 @@ def test_a_run_killed_at_any_file_it_publishes_ends_in_the_same_bytes(
         for name in (*files[4:],):
             expected = (tmp_path / "straight" / name).read_bytes()
             assert (folder / name).read_bytes() == expected, (publication, name)
-        steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").open()]
+        steps = [
+            json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()
+        ]
         assert steps == [1, 2, 3]
 
 
