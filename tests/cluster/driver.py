@@ -15,20 +15,24 @@ from augment.generation import crew
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from manifests.console import Console, exit_with
 
+# A worker gets them with the class: its own arguments are Ray's.
+IDS = Path()
+NUM_WORKERS = 0
+
 
 class Slow(trivial.Trivial):
     """Takes 0.2 s per batch."""
 
     def generate(self, condition, noise=None):
-        ids = Path(sys.argv[4])
-        (ids / str(os.getpid())).touch()
-        while len(list(ids.iterdir())) < int(sys.argv[6]):
+        (IDS / str(os.getpid())).touch()
+        while len(list(IDS.iterdir())) < NUM_WORKERS:
             time.sleep(0.05)
         time.sleep(0.2)
         return super().generate(condition, noise)
 
 
 if __name__ == "__main__":
+    IDS, NUM_WORKERS = Path(sys.argv[4]), int(sys.argv[6])
     crew.PATIENCE_S = float(sys.argv[5])
     settings = LaunchSettings(
         job=trivial.job_settings(Path(sys.argv[1]), Path(sys.argv[2])),

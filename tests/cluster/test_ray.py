@@ -38,13 +38,16 @@ def cluster(python_path):
         patch.setenv("RAY_raylet_start_wait_time_s", "120")
         patch.setenv("OMP_NUM_THREADS", "1")
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        session = started.head_node.get_session_dir_path()
+        # Asked for now: a cluster that is shut down has neither, and nothing equals nothing.
+        session, address = started.head_node.get_session_dir_path(), started.address
+        assert session
+        assert address
         for _ in range(2):
             started.add_node(num_cpus=1)
         yield started
         started.shutdown()
     for process, (command, environ) in processes().items():
-        if session in command or environ.get("RAY_ADDRESS") == started.address:
+        if session in command or environ.get("RAY_ADDRESS") == address:
             os.kill(process, signal.SIGKILL)
 
 
