@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+# Takes today's default group, none, into its functions' defaults. Imported in passing while a run
+# has one, it would keep that one's threads alive, which may abort the process as it leaves.
+import torch.distributed.nn  # pyright: ignore[reportUnusedImport]
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel

@@ -137,6 +137,12 @@ def test_one_rank_that_asks_stops_all(found):
     assert [rank["any"] for rank in found] == [[True, False], [True, False]]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists threads by name")
+def test_no_thread_of_the_group_outlives_it(found):
+    for rank in found:
+        assert not [name for name in rank["threads"] if name.startswith("pt_")]
+
+
 def test_a_batch_that_the_ranks_cannot_split_evenly_is_refused():
     stage = Stage(name="transfer", steps=1, batch_size=32, phases=())
     Ranks(0, 4).refuse_uneven([stage])

@@ -106,7 +106,8 @@ def main(out: Path) -> None:
             "any": [ranks.any(ranks.index == 1), ranks.any(False)],
             "count": ranks.count,
         }
-        torch.save(found, out / f"rank-{ranks.index}.pt")
+    found["threads"] = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    torch.save(found, out / f"rank-{ranks.index}.pt")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+
+# Takes today's default group, none, into its functions' defaults. Imported in passing while a run
+# has one, it would keep that one's threads alive, which may abort the process as it leaves.
+import torch.distributed.nn  # pyright: ignore[reportUnusedImport]
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
