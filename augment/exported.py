@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.fx import GraphModule
 
+from manifests import io
 from manifests.console import UserError
 
 Network = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch features"]]
 
 
-def load_network(path: Path, device: torch.device | str, flag: str) -> Network:
+def load_network(path: Path, device: torch.device | str, flag: str) -> GraphModule:
     """Return a network, frozen; gradients pass through it to the images.
 
     Args:
@@ -47,3 +49,33 @@ def load_network(path: Path, device: torch.device | str, flag: str) -> Network:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
+
+
+def sha256_of_network(path: str, flag: str) -> str:
+    """Return the digest of a network's file.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{flag}: found no file at {path}, expected one written by 'reid export'")
+    return io.sha256_file(Path(path))
+
+
+def try_network(network: Network, images: Tensor, flag: str, path: Path) -> None:
+    """Refuse a network that does not give a feature per image of this size.
+
+    Raises:
+        UserError: Naming ``flag`` and ``path``.
+    """
+    shape = tuple(images.shape[1:])
+    try:
+        with torch.no_grad():
+            found = network(images.detach().float())
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UserError(
+            f"{flag}: {path} does not take images of 3 x height x width {shape}; expected a "
+            f"network of 'reid export' for that size ({str(error).splitlines()[0]})"
+        ) from error
+    if found.ndim != 2 or len(found) != len(images):
+        raise UserError(f"{flag}: {path} does not give one row of features for each image")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from augment.losses.adversarial import least_squares
-from augment.losses.features import FeatureNetwork, Features, load_features
+from augment.losses.features import FeatureMaps, FeatureNetwork, load_features
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.official import renamed, without_twins
 from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
@@ -35,7 +35,7 @@ class OneJudgeConfig(Frozen):
     weight_adversarial: float = 2.0
     """Weighed against VGG19's terms; without these (vgg19-random, none) it needs a fraction."""
     features: FeatureNetwork = "vgg19"
-    """Feature network: vgg19, vgg19-random, a file, or none."""
+    """Feature network: vgg19, vgg19-random, a VGG19 file, a .pt2 of reid export, or none."""
     initial_gain: float = 0.02
     """Gain of the orthogonal weights that a training starts with; a short one wants 1."""
     batch_size: int = 8
@@ -43,7 +43,7 @@ class OneJudgeConfig(Frozen):
     discriminator_learning_rate: float = 1e-5
 
 
-def style_features(config: OneJudgeConfig) -> Features | None:
+def style_features(config: OneJudgeConfig) -> FeatureMaps | None:
     """Return the features of style and content, which see images in [-1, 1]; None without them."""
     if config.weight_style == 0 and config.weight_content == 0:
         return None
@@ -99,7 +99,7 @@ def fooling(
 
 def distances(
     config: OneJudgeConfig,
-    features: Features | None,
+    features: FeatureMaps | None,
     found: Float[Tensor, "batch 3 height width"],
     wanted: Float[Tensor, "batch 3 height width"],
 ) -> dict[str, Tensor]:

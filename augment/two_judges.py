@@ -51,7 +51,8 @@ class TwoJudgesConfig(Frozen):
     weight_perceptual: float = 10.0
     weight_adversarial: float = 5.0
     features: FeatureNetwork = "vgg19"
-    """Feature network of the perceptual loss: vgg19, vgg19-random, a file, or none."""
+    """Feature network of the perceptual loss: vgg19, vgg19-random, a file of VGG19's weights or of
+    reid export, or none."""
     identity: str | None = None
     """Re-identification network, a file of 'reid export', that has to see the same person."""
     weight_identity: float | None = None

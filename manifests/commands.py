@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 from manifests.console import Console, Exit, LogFormat, UserError, exit_with
 
@@ -109,18 +109,26 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
     return found.settings, found.talk
 
 
-def words_of(settings: Frozen) -> list[str]:
+def words_of(settings: Frozen, prefix: str = "") -> list[str]:
     """Return the words that ``parse`` turns into these settings; defaults are left out.
 
-    For settings whose flags are named as their fields, and whose values are scalars.
+    For settings whose flags are named as their fields: scalars, tuples of them, and settings
+    within settings, whose flags start with ``prefix``.
     """
+    from manifests.settings import Frozen
+
     words: list[str] = []
     for name, field in type(settings).model_fields.items():
-        value, flag = getattr(settings, name), name.replace("_", "-")
+        value, flag = getattr(settings, name), prefix + name.replace("_", "-")
         if value == field.default:
             continue
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+        if isinstance(value, Frozen):
+            words += words_of(value, f"{flag}.")
+        elif isinstance(value, bool):
+            *above, last = flag.split(".")
+            words.append("--" + ".".join([*above, last if value else f"no-{last}"]))
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", *map(str, cast("tuple[object, ...]", value))]
         else:
             words += [f"--{flag}", str(value)]
     return words

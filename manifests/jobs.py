@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from tyro.conf import arg
 
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
@@ -48,6 +50,15 @@ class Slurm(Frozen):
     """The cluster's default where not set."""
     logs: str = "slurm-logs"
     """Folder of the logs, one file per task."""
+
+
+class Submission(Frozen):
+    """What becomes of a Slurm script."""
+
+    print_script: Annotated[bool, arg(name="print")] = False
+    """slurm: show the sbatch script and submit nothing."""
+    wait: bool = False
+    """slurm: wait for the job and end with its exit code."""
 
 
 def who_am_i(flag: str | None, environ: Mapping[str, str], num_workers: int | None) -> Worker:
@@ -124,6 +135,22 @@ set -euo pipefail
 # The worker takes the place of the shell, so that signals reach it.
 exec {shlex.join(command)}
 """
+
+
+def refuse_without_launch(launch: str | None, flags: Mapping[str, tuple[bool, str]]) -> None:
+    """Check that no flag was given that says something of another way to start workers.
+
+    Args:
+        launch: The way that was asked for.
+        flags: For each flag whether it was given, and the way that it belongs to.
+
+    Raises:
+        UserError: If one was; names it.
+    """
+    for flag, (given, needed) in flags.items():
+        if given and launch != needed:
+            found = f"--launch {launch}" if launch else "no --launch"
+            raise UserError(f"{flag}: found {found}, expected --launch {needed}")
 
 
 def submit(script: str, logs: Path, *, wait: bool, console: Console) -> Exit:

@@ -24,9 +24,9 @@ PROGRAM: Final = Program(
             "hold runs against a baseline, with honest intervals",
         ),
         "study": Command(
-            "reid.study",
-            "study",
-            "StudySettings",
+            "reid.launch",
+            "launch",
+            "LaunchSettings",
             "a grid of runs: real fractions x synthetic sets x seeds, with its tables",
         ),
         "export": Command(

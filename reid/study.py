@@ -198,6 +198,16 @@ def study(settings: StudySettings, console: Console) -> Exit:
     return Exit.DONE
 
 
+def refuse_unusable(settings: StudySettings) -> None:
+    """Check every cell, without making one.
+
+    Raises:
+        UserError: As ``study`` does.
+    """
+    for cell in cells_of(settings):
+        _refuse_other(training_of(settings, cell))
+
+
 def variants_of(settings: StudySettings) -> list[Variant]:
     """Return the arms of the grid, the baseline first.
 

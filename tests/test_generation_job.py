@@ -19,7 +19,15 @@ from PIL import Image
 
 from augment.generation import shards
 from augment.generation.export import ExportSettings, export
-from augment.generation.job import GenerateSettings, Weights, generate
+from augment.generation.job import (
+    GenerateSettings,
+    Weights,
+    describe,
+    generate,
+    job_of,
+    open_sampler,
+    plan_of,
+)
 from augment.generation.preview import PreviewSettings, preview
 from augment.generation.run import read_run
 from augment.generation.status import StatusSettings, look, status
@@ -557,6 +565,19 @@ def test_planning_is_imported_without_torch():
     command = [sys.executable, "-c", code]
 
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
+def test_a_worker_computes_on_the_very_device_that_it_was_given(people, tmp_path, name):
+    settings = trivial.job_settings(people, tmp_path / "out").model_copy(update={"device": name})
+    weights = trivial.trivial_weights()
+    plan = plan_of(settings, (weights.image_size[1], weights.image_size[0]))
+    run = describe(settings, plan, weights, None)
+
+    sampler = open_sampler(job_of(settings, run, plan), weights)
+
+    assert run.content.sampling.device == "cpu"
+    assert sampler.device == torch.device(name)
 
 
 @pytest.mark.gpu

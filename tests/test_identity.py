@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from augment.checkpoints import store
+from augment.exported import sha256_of_network
 from augment.generators.patn import Patn
-from augment.losses.identity import IdentityLoss, sha256_of_network
+from augment.losses.identity import SETTING, IdentityLoss
 from manifests import io
 from manifests.console import UserError
 from tests.test_training import TINY, trainer
@@ -85,7 +86,7 @@ def test_images_are_made_without_the_identity_network(tmp_path):
 
 def test_a_missing_or_wrong_identity_network_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--config\.identity: found no file at .*gone\.pt2"):
-        sha256_of_network(str(tmp_path / "gone.pt2"))
+        sha256_of_network(str(tmp_path / "gone.pt2"), SETTING)
     with pytest.raises(UserError, match=r"--config\.identity: found no file at .*gone\.pt2"):
         IdentityLoss(str(tmp_path / "gone.pt2"))(images(), images())
     (tmp_path / "text.pt2").write_text("no program")
@@ -99,4 +100,4 @@ def test_a_missing_or_wrong_identity_network_is_refused(tmp_path):
 def test_the_digest_names_the_file(tmp_path):
     path = tmp_path / "net.pt2"
     path.write_bytes(b"abc")
-    assert sha256_of_network(str(path)) == io.sha256_file(path)
+    assert sha256_of_network(str(path), SETTING) == io.sha256_file(path)

@@ -242,9 +242,9 @@ def _generate(
     _say_about(plan, worker, console)
     if settings.dry_run:
         run = describe(settings, plan, weights, read_run(settings.out))
-        return _dry_run(run, plan, weights, console)
+        return _dry_run(job_of(settings, run, plan), weights, console)
     run = hands.begin(settings, plan, weights)
-    job = Job(settings.out, run, plan, fail=settings.on_error == "fail")
+    job = job_of(settings, run, plan)
     if settings.retry_failed:
         if worker.count > 1:
             raise UserError(f"--retry-failed: found {worker}, expected a single worker")
@@ -285,9 +285,16 @@ def begin_or_join(settings: GenerateSettings, plan: Plan, weights: Weights) -> R
     return run
 
 
-def open_sampler(sampling: Sampling, weights: Weights) -> Sampler:
-    """Return the network, made ready on its device."""
-    device = pick_device(sampling.device)
+def job_of(settings: GenerateSettings, run: Run, plan: Plan) -> Job:
+    """Return what a worker with these settings needs to know."""
+    fail = settings.on_error == "fail"
+    return Job(settings.out, run, plan, fail=fail, device=settings.device)
+
+
+def open_sampler(job: Job, weights: Weights) -> Sampler:
+    """Return the network, made ready on this worker's device."""
+    sampling = job.run.content.sampling
+    device = pick_device(sampling.device if job.device == "auto" else job.device)
     network = prepare_for_sampling(weights.load(device), sampling.precision)
     return Sampler(network, device, sampling.compiled)
 
@@ -301,7 +308,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     if not numbers:
         return
     sampling = job.run.content.sampling
-    sampler = open_sampler(sampling, weights)
+    sampler = open_sampler(job, weights)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
     console.say(
         f"{job.out}: {rows:,} of {job.run.content.rows:,} images to make, {len(numbers):,} shards, "
@@ -382,22 +389,21 @@ def _say_about(plan: Plan, worker: jobs.Worker, console: Console) -> None:
         )
 
 
-def _dry_run(run: Run, plan: Plan, weights: Weights, console: Console) -> Exit:
+def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
     """Say what would be made; the time is that of two batches, extrapolated."""
-    job = Job(Path(), run, plan)
-    sampling = run.content.sampling
-    sampler = open_sampler(sampling, weights)
-    with cpu_threads(sampling.threads):
+    sampler = open_sampler(job, weights)
+    with cpu_threads(job.run.content.sampling.threads):
         seconds, bytes_per_row = sample_cost(job, sampler)
+    run, num_people = job.run, len(job.plan.people)
     rows = run.content.rows
     console.say(
-        f"{rows:,} images: {len(plan.people):,} people x {run.content.per_id:,}, in "
+        f"{rows:,} images: {num_people:,} people x {run.content.per_id:,}, in "
         f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
         f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
         f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",
         event="dry_run",
         rows=rows,
-        people=len(plan.people),
+        people=num_people,
         shards=run.num_shards,
         megabytes=round(rows * bytes_per_row / 1e6, 3),
         seconds=round(rows * seconds, 3),

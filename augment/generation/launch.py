@@ -31,16 +31,12 @@ from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
 
 
-class Launcher(Frozen):
+class Launcher(jobs.Submission):
     """Where the workers run."""
 
     launch: Literal["slurm", "ray"] | None = None
     """slurm: submit a job array of --num-workers tasks; ray: actors, one per GPU or CPU; default:
     this process is a worker."""
-    print_script: Annotated[bool, arg(name="print")] = False
-    """slurm: show the sbatch script and submit nothing."""
-    wait: bool = False
-    """slurm: wait for the job and end with its exit code."""
     ray_address: str | None = None
     """ray: host:port of the head; default: $RAY_ADDRESS, else a Ray on this machine alone."""
 
@@ -146,10 +142,7 @@ def _refuse_contradictions(settings: LaunchSettings) -> None:
         "--slurm": (slurm != jobs.Slurm(), "slurm"),
         "--ray-address": (launcher.ray_address is not None, "ray"),
     }
-    for flag, (given, needed) in others.items():
-        if given and launcher.launch != needed:
-            found = f"--launch {launcher.launch}" if launcher.launch else "no --launch"
-            raise UserError(f"{flag}: found {found}, expected --launch {needed}")
+    jobs.refuse_without_launch(launcher.launch, others)
     if launcher.launch is not None and job.worker is not None:
         raise UserError(f"--worker: found '{job.worker}' and --launch, expected one of them")
     if launcher.launch != "slurm":

@@ -10,6 +10,7 @@ from augment.generation.job import (
     GenerateSettings,
     Weights,
     begin_or_join,
+    job_of,
     open_sampler,
     open_weights,
     plan_of,
@@ -40,7 +41,7 @@ class Member:
         height, width = self._network().image_size
         plan = plan_of(self._settings, (width, height))
         run = begin_or_join(self._settings, plan, self._network())
-        self._job = Job(self._settings.out, run, plan, fail=self._settings.on_error == "fail")
+        self._job = job_of(self._settings, run, plan)
         return run.to_json()
 
     def make(self, shard: int) -> int:
@@ -62,7 +63,7 @@ class Member:
     def _start(self, job: Job, shard: int) -> tuple[Started, str]:
         sampling = job.run.content.sampling
         if self._worker is None:
-            sampler = open_sampler(sampling, self._network())
+            sampler = open_sampler(job, self._network())
             self._worker = Worker(job, sampler), sampler.kind
         worker, kind = self._worker
         with cpu_threads(sampling.threads):

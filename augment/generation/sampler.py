@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -128,8 +128,12 @@ def _compiled(network: PoseTransfer, device: torch.device) -> Generate:
 
 @contextmanager
 def sampling_mode(device: torch.device, precision: Precision) -> Generator[None]:
-    """No gradients, and bf16 arithmetic where asked for, while the block runs."""
+    """No gradients, and bf16 arithmetic where asked for, while the block runs.
+
+    Of several GPUs the one meant is the current one, whose streams and events are used.
+    """
     with (
+        torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):

@@ -133,6 +133,8 @@ class Job:
     plan: Plan
     fail: bool = False
     """End at the first row that fails instead of recording it."""
+    device: str = "auto"
+    """Where this worker computes, ``cuda:1`` say; auto: on the run's kind of device."""
 
 
 def work(job: Job, sampler: Sampler, shards: Iterable[int], bar: Advance) -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from augment import one_judge
-from augment.losses.features import Features, load_features
+from augment.losses.features import FeatureMaps, load_features
 from augment.losses.flow import bending, correctness
 from augment.nets.attention import LocalAttention
 from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, encoder, initialise
@@ -295,7 +295,7 @@ RENAMED: Final = {
 }
 
 
-def _needed(features: Features | None) -> Features:
+def _needed(features: FeatureMaps | None) -> FeatureMaps:
     """Return the features.
 
     Raises:

@@ -19,12 +19,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from augment.losses.exported_features import ExportedFeatures
 from manifests.console import UserError
 
 FeatureNetwork = str
 """Which network features come from: ``vgg19`` (ImageNet weights, downloaded once or found in the
 local torch hub folder), ``vgg19-random`` (the same layers with seeded random weights, a stand-in
-that runs anywhere), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), or ``none``."""
+that runs anywhere), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), the path of a
+re-ID network written by ``reid export`` (``.pt2``), or ``none``."""
+
+BUILT_IN: Final = ("vgg19", "vgg19-random", "none")
+
+FeatureMaps = Callable[
+    [Float[Tensor, "batch 3 height width"]],
+    dict[str, Float[Tensor, "batch channels rows columns"]],
+]
+"""From RGB images in [-1, 1] to activations by layer name."""
 
 BLOCKS: Final = (2, 2, 4, 4, 4)
 """Convolutions per block; a 2 x 2 max pooling lies between blocks."""
@@ -120,10 +130,12 @@ class Features:
 
 def load_features(
     setting: FeatureNetwork, layers: tuple[str, ...], *, imagenet_normalised: bool
-) -> Features | None:
+) -> FeatureMaps | None:
     """Return the features that a setting names; None for ``none``."""
     if setting == "none":
         return None
+    if setting.endswith(".pt2"):
+        return ExportedFeatures(setting, layers)
     return Features(setting, layers, imagenet_normalised=imagenet_normalised)
 
 
@@ -170,7 +182,7 @@ def _read(path: Path) -> object:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise UserError(
             f"feature network '{path}': expected 'vgg19', 'vgg19-random', 'none' or the path of a "
-            ".pth or .safetensors file"
+            ".pth, .safetensors or .pt2 file"
         )
     if not path.is_file():
         raise UserError(f"feature network: no file {path}")

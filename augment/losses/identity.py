@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from augment.exported import Network, load_network
-from manifests import io
-from manifests.console import UserError
+from augment.exported import Network, load_network, try_network
 
 SETTING: Final = "--config.identity"
 
@@ -58,34 +56,6 @@ class IdentityLoss:
         device = images.device
         if device not in self._by_device:
             network = load_network(self._path, device, SETTING)
-            _try(network, images, self._path)
+            try_network(network, images, SETTING, self._path)
             self._by_device[device] = network
         return self._by_device[device]
-
-
-def sha256_of_network(path: str) -> str:
-    """Return the digest of an identity network's file.
-
-    Raises:
-        UserError: If there is none.
-    """
-    if not Path(path).is_file():
-        raise UserError(
-            f"{SETTING}: found no file at {path}, expected one written by 'reid export'"
-        )
-    return io.sha256_file(Path(path))
-
-
-def _try(network: Network, images: Tensor, path: Path) -> None:
-    """Refuse a network that does not give a feature per image of this size."""
-    shape = tuple(images.shape[1:])
-    try:
-        with torch.no_grad():
-            found = network(images.detach().float())
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise UserError(
-            f"{SETTING}: {path} does not take images of 3 x height x width {shape}; expected a "
-            f"network of 'reid export' for that size ({str(error).splitlines()[0]})"
-        ) from error
-    if found.ndim != 2 or len(found) != len(images):
-        raise UserError(f"{SETTING}: {path} does not give one row of features for each image")

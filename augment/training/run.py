@@ -23,7 +23,8 @@ from pydantic import Field
 from augment import generators, sheets
 from augment.checkpoints import store
 from augment.devices import pick_device
-from augment.losses.identity import sha256_of_network
+from augment.exported import sha256_of_network
+from augment.losses.features import BUILT_IN
 from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, refuse_divergence
 from augment.training.pairs import TrainingImages
@@ -80,7 +81,7 @@ NOT_PART_OF_THE_RUN = (
 )
 """Settings that a resumed run may change; the images are compared by their digests."""
 
-DECIDING_FACTS = ("train_sha256", "identity_sha256", "processes")
+DECIDING_FACTS = ("train_sha256", "identity_sha256", "features_sha256", "processes")
 """Facts that a resumed run must share, where they apply."""
 
 NUM_SAMPLES = 8
@@ -281,9 +282,10 @@ def _load_images(
 def _sources(settings: TrainSettings, config: Frozen) -> dict[str, str | int | float]:
     """Return which files the weights owe something to, by their digests."""
     facts: dict[str, str | int | float] = {}
-    identity: str | None = getattr(config, "identity", None)
-    if identity is not None:
-        facts["identity_sha256"] = sha256_of_network(identity)
+    for name in ("identity", "features"):
+        network: str | None = getattr(config, name, None)
+        if network is not None and network not in BUILT_IN:
+            facts[f"{name}_sha256"] = sha256_of_network(network, f"--config.{name}")
     if settings.init is not None:
         path = store.find(settings.init)
         header = store.read_header(path)

@@ -10,12 +10,15 @@ import time
 import pytest
 import trivial
 from machine import ROOT, processes
+from reid_people import write_people
 
+import reid.launch
 from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.status import look
 from manifests.console import Console, Exit, UserError
 from manifests.jobs import Slurm, sbatch, submit
+from reid.study import CellTraining, StudySettings
 
 pytestmark = pytest.mark.cluster
 
@@ -70,6 +73,28 @@ def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path):
 
     with pytest.raises(UserError, match="sbatch: error: invalid partition specified: nowhere"):
         submit(script, tmp_path, wait=True, console=QUIET)
+
+
+def test_a_study_is_an_array_whose_last_task_makes_the_table(slurm, tmp_path):
+    logs = tmp_path / "logs"
+    training = CellTraining(steps=2, batch_size=8, height=64, width=32, device="cpu")
+    plan = StudySettings(
+        images=write_people(tmp_path / "people"),
+        out=tmp_path / "study",
+        fractions=(0.5, 1.0),
+        seeds=(0,),
+        num_workers=2,
+        train=training,
+    )
+    where = reid.launch.Launcher(launch="slurm", wait=True)
+
+    settings = reid.launch.LaunchSettings(study=plan, launcher=where, slurm=small(logs))
+    assert reid.launch.launch(settings, QUIET) == Exit.DONE
+
+    assert len(list(logs.iterdir())) == 2
+    table = (plan.out / "study.md").read_text()
+    assert "## 50% of the real train images (12)" in table
+    assert "## 100% of the real train images (24)" in table
 
 
 def task_of(out, index) -> int | None:

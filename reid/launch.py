@@ -1,0 +1,66 @@
+"""``reid study``: in this process, or as a Slurm job array."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, arg
+
+from manifests import jobs
+from manifests.commands import words_of
+from manifests.console import Console, Exit, UserError
+from manifests.settings import Frozen
+from reid.study import StudySettings, refuse_unusable, study
+
+
+class Launcher(jobs.Submission):
+    """Where the workers run."""
+
+    launch: Literal["slurm"] | None = None
+    """slurm: submit a job array of --num-workers tasks; default: this process is a worker."""
+
+
+class LaunchSettings(Frozen):
+    """Train and score every cell of a grid, here or on a cluster."""
+
+    study: Annotated[StudySettings, arg(name="")]
+    launcher: OmitArgPrefixes[Launcher] = Launcher()
+    slurm: jobs.Slurm = jobs.Slurm()
+
+
+def launch(settings: LaunchSettings, console: Console) -> Exit:
+    """Make the study where the settings say.
+
+    Returns:
+        That of ``study``; with Slurm ``DONE`` once the job is submitted, or its exit code.
+
+    Raises:
+        UserError: If settings contradict each other, an input is bad, or there is no Slurm.
+    """
+    plan, launcher, slurm = settings.study, settings.launcher, settings.slurm
+    others = {
+        "--print": (launcher.print_script, "slurm"),
+        "--wait": (launcher.wait, "slurm"),
+        "--slurm": (slurm != jobs.Slurm(), "slurm"),
+    }
+    jobs.refuse_without_launch(launcher.launch, others)
+    if launcher.launch is None:
+        return study(plan, console)
+    if plan.worker is not None:
+        raise UserError(f"--worker: found '{plan.worker}' and --launch, expected one of them")
+    if plan.num_workers is None:
+        raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
+    command = [
+        *(sys.executable, "-m", "reid.cli", "study"),
+        *words_of(plan.model_copy(update={"num_workers": None})),
+        *console.flags,
+    ]
+    script = jobs.sbatch(command, plan.num_workers, slurm)
+    if launcher.print_script:
+        console.show(script)
+        return Exit.DONE
+    # A bad input shall show now and not after hours in the queue.
+    refuse_unusable(plan)
+    return jobs.submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
