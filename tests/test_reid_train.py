@@ -91,6 +91,37 @@ def test_a_run_killed_in_the_middle_and_continued_equals_a_straight_run(
     assert lines[-1]["step"] == 8
 
 
+RUNS = ("straight", "killed")
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_the_files_it_writes_keeps_the_old_ones_and_ends_like_a_straight_run(
+    people, tmp_path
+):
+    # Validation people, since looking at them between two steps must not change the next one.
+    plan = settings(people, tmp_path, steps=2, checkpoint_every=1, log_every=1, val_people=2)
+    command = [sys.executable, "-m", "tests.killed_reid", plan.to_json()]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    straight, left = json.loads(done.stdout)
+    best, first, second, again, end = straight
+    assert first.keys() == second.keys() == {"run.json", "best.safetensors", "last.pt"}
+    assert first["last.pt"] != second["last.pt"] == again["last.pt"]
+    assert end == second | {"last.safetensors": end["last.safetensors"]}
+    claimed = {"run.json": end["run.json"]}
+    assert left == [claimed, best, first, first, second, end]
+    names = [sorted(path.name for path in (tmp_path / run).iterdir()) for run in RUNS]
+    assert names[0] == names[1] == sorted({*end, "log.jsonl"})
+    log = [
+        [{name: line[name] for name in ("step", "loss", "validation_mAP") if name in line}
+         for line in map(json.loads, (tmp_path / run / "log.jsonl").read_text().splitlines())]
+        for run in RUNS
+    ]  # fmt: skip
+    assert log[0] == log[1]
+    assert [line["step"] for line in log[0]] == [1, 1, 2, 2]
+
+
 def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(people, tmp_path):
     plans = [settings(people, tmp_path / name, steps=2) for name in ("a", "b")]
     plans.append(settings(people, tmp_path / "c", steps=2, seed=1))
