@@ -1,4 +1,7 @@
-"""The log of a training: lines of ``log.jsonl``, and the same numbers for TensorBoard."""
+"""The log of a training: lines of ``log.jsonl``, and the same numbers for TensorBoard.
+
+A run that is continued drops what a killed one wrote after the step it starts from.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 
 from manifests.console import UserError
+from manifests.io import write_bytes
 from reid.recipes import TrainSettings
 from reid.runs import LOG, TENSORBOARD
 
@@ -27,10 +31,11 @@ class Log:
         self._began = time.monotonic()
         self._start = start
         self._last = (self._began, start)
+        if self._path.exists():
+            write_bytes("".join(_lines_up_to(self._path, start)).encode(), self._path)
         self._board: Any = None
         if settings.tensorboard:
             library: Any = import_module("torch.utils.tensorboard")
-            # Points after the step that a killed run is continued from are dropped.
             self._board = library.SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
 
     def add(self, step: int, loss: Tensor, rate: float) -> None:
@@ -81,3 +86,9 @@ class Log:
         if self._board is not None:
             for name, number in numbers.items():
                 self._board.add_scalar(name, number, done)
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    return [line for line in whole if json.loads(line)["step"] <= step]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from manifests import claims
+from manifests import claims, places
 from manifests.console import Console, Exit, UserError
 from manifests.io import read_images, read_synthetic, sha256_file
 from manifests.pixels import read_all
@@ -101,6 +101,8 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
             "processes": group.size,
         }
         claims.claim(settings.out, recipe, facts)
+        for left_by_a_killed_run in places.unpublished(settings.out):
+            left_by_a_killed_run.unlink(missing_ok=True)
     _loop(trainer, batches, selection, settings, console)
     if group.leads:
         trainer.save(settings.out)

@@ -85,6 +85,20 @@ def test_no_number_depends_on_the_order_of_the_gallery(levels):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
+def test_no_query_depends_on_the_order_of_the_queries():
+    query, gallery, generator = made_up(50, 60, 40)
+    distances = np.floor(generator.random((50, 60)) * 10)
+    order = generator.permutation(50)
+    one = rank(distances, query, gallery)
+    other = rank(distances[order], query.take(order), gallery)
+    back = np.argsort(order[other.queries])
+    assert 0 < len(one.unmatched) < 50
+    np.testing.assert_array_equal(np.sort(order[other.unmatched]), one.unmatched)
+    np.testing.assert_array_equal(order[other.queries][back], one.queries)
+    for name in set(Ranking.__slots__) - {"queries", "unmatched"}:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name)[back], err_msg=name)
+
+
 def test_trapezoidal_precision_of_hits_at_1_2_4_7():
     ranking = by_hand([1, 2, 4, 7])
     expected = ((1 + 1) / 2 + (1 + 1) / 2 + (2 / 3 + 3 / 4) / 2 + (3 / 6 + 4 / 7) / 2) / 4

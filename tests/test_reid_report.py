@@ -60,3 +60,19 @@ def test_the_report_of_eight_drawn_people_is_the_stored_one(tmp_path):
     assert 0 < golden["scores"]["mAP"] < golden["scores"]["rank_1"] < 1
     scored = read_scored(tmp_path)
     assert scored.average_precision.mean() == pytest.approx(golden["scores"]["mAP"])
+
+
+def test_a_query_without_a_match_is_counted_and_listed_and_in_no_mean(tmp_path):
+    query = Labels(
+        np.array(["a", "nobody", "b"]), np.array([1, 1, 1]), np.array(["a1", "n1", "b1"])
+    )
+    gallery = Labels(np.array(["b", "a"]), np.array([2, 2]))
+    distances = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    write_report(tmp_path, {"asked": {}}, rank(distances, query, gallery), query)
+    scored = read_scored(tmp_path)
+    assert (scored.report["num_queries"], scored.report["num_matched"]) == (3, 2)
+    assert scored.report["unmatched"] == ["n1"]
+    assert scored.queries.tolist() == ["a1", "b1"]
+    assert scored.people.tolist() == ["a", "b"]
+    assert scored.average_precision.tolist() == [0.5, 1.0]
+    assert scored.report["scores"]["mAP"] == 0.75

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ def test_the_report_says_which_feature_and_which_distance_went_into_reranking(ru
     assert after["num_matched"] == before["num_matched"]
 
 
+def test_reranking_for_which_memory_is_short_is_refused_and_writes_nothing(
+    run, images, monkeypatch
+):
+    plain = ScoreSettings(run=run, images=images, near_duplicates=False, device="cpu")
+    score(plain, QUIET)
+    before = {name: (run / name).read_bytes() for name in ("report.json", "queries.parquet")}
+    monkeypatch.setattr("reid.reranking.available_bytes", lambda: 1000)
+    with pytest.raises(UserError, match=r"--rerank needs up to 0\.0 GB .* found 0\.0 GB available"):
+        score(plain.model_copy(update={"rerank": True}), QUIET)
+    assert before == {name: (run / name).read_bytes() for name in before}
+    score(plain, QUIET)
+
+
 def test_raw_features_are_what_the_last_normalisation_gets():
     network = build_model("osnet_x0_25", 3)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), np.uint8)
@@ -131,6 +145,23 @@ def test_a_network_that_comes_out_otherwise_is_measured_as_such():
     expected = torch.tensor([[1.0, -2.0], [0.5, 4.0]])
     off = Exported(b"", lambda batch: expected + 0.04 * batch.mean())
     assert difference(off, images, expected) == pytest.approx(0.01)
+
+
+def test_an_export_that_gives_other_features_is_refused_and_writes_nothing(
+    run, tmp_path, monkeypatch
+):
+    given: list[nn.Module] = []
+
+    def loaded(file: object) -> SimpleNamespace:
+        return SimpleNamespace(module=lambda: lambda images: 1.01 * given[0](images))
+
+    monkeypatch.setattr(torch.export, "export", lambda network, *_, **__: given.append(network))
+    monkeypatch.setattr(torch.export, "save", lambda program, file: file.write(b"another network"))
+    monkeypatch.setattr(torch.export, "load", loaded)
+    settings = ExportSettings(run=run, out=tmp_path / "net.pt2")
+    with pytest.raises(UserError, match=r"as pt2 differs by 1\.0e-02 .* so nothing was written"):
+        export(settings, QUIET)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_ending_is_refused_before_anything_is_read():

@@ -128,14 +128,18 @@ def test_cells_of_other_settings_are_refused_before_anything_is_trained(people, 
 
 
 def test_other_settings_of_scoring_score_again_and_train_nothing(people, blocks, tmp_path):
-    plan = settings(people, blocks, tmp_path, fractions=(1.0,), seeds=(0,))
+    grid = {"fractions": (1.0,), "seeds": (0,), "controls": ("repeated-real",)}
+    plan = settings(people, blocks, tmp_path, **grid)
     study(plan, QUIET)
     before = files(tmp_path)
+    rows = pq.read_table(tmp_path / "study.parquet").to_pylist()
+    assert [row["arm"] for row in rows] == ["none", "blocks", "repeated-real"]
+    assert [row["seen_synthetic"] for row in rows] == [0, 2 * 4, 0]
     flipped = plan.model_copy(update={"score": CellScoring(flip_test=True)})
     assert study(flipped, QUIET) is Exit.DONE
     after = files(tmp_path)
     weights = [path for path in before if path.name == "last.safetensors"]
-    assert len(weights) == 2
+    assert len(weights) == 3
     assert all(after[path] == before[path] for path in weights)
     assert "flip test" in (tmp_path / "study.md").read_text()
 
@@ -225,8 +229,6 @@ def test_controls_stand_in_for_the_first_set(people, blocks, tmp_path):
     assert names == [("none", None), ("blocks", None), ("repeated-real", "repeated-real")]
     with pytest.raises(UserError, match="found no synthetic set that it could stand in for"):
         variants_of(plan.model_copy(update={"synthetic_sets": ()}))
-    if "control" not in TrainSettings.model_fields:
-        pytest.skip("this reid train has no controls")
     cell = training_of(plan, Cell(1.0, variants_of(plan)[2], 0))
     assert cell.model_dump()["control"] == "repeated-real"
     assert cell.synthetic == blocks
