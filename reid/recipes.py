@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
@@ -317,26 +317,41 @@ RECIPES: Final[Mapping[RecipeName, Recipe]] = {
 }
 
 
+Settings = TypeVar("Settings", bound=TrainSettings)
+
+
 def settings_for(words: Sequence[str]) -> type[TrainSettings]:
     """Return the settings of ``reid train`` with the defaults of the recipe that the words name.
 
     Raises:
         UserError: If there is no such recipe.
     """
+    return with_recipe(TrainSettings, words, "--recipe")
+
+
+def with_recipe(settings: type[Settings], words: Sequence[str], flag: str) -> type[Settings]:
+    """Return a settings class with the defaults of the recipe that the words name after a flag.
+
+    A command line gives every setting its value, so only other defaults can tell the values of a
+    recipe from those of the user.
+
+    Raises:
+        UserError: If there is no such recipe.
+    """
     name = "short"
     for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word == "--recipe":
+        if word == flag:
             name = following
-        elif word.startswith("--recipe="):
+        elif word.startswith(f"{flag}="):
             name = word.partition("=")[2]
     if name not in RECIPES:
-        raise UserError(f"found --recipe '{name}', expected one of {', '.join(RECIPES)}")
+        raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     fields: dict[str, Any] = {}
     for key, value in {"recipe": name, **recipe.settings}.items():
-        field = copy(TrainSettings.model_fields[key])
+        field = copy(settings.model_fields[key])
         field.default = value
         if key == "recipe":
             field.description = f"{field.description}\n\n{name}: {cleandoc(recipe.about)}"
         fields[key] = (field.annotation, field)
-    return create_model(TrainSettings.__name__, __base__=TrainSettings, **fields)
+    return create_model(settings.__name__, __base__=settings, **fields)
