@@ -103,3 +103,19 @@ def test_an_unknown_recipe_of_a_study_is_refused_with_the_known_ones():
 def test_what_cannot_be_made_is_refused_before_it_waits_in_the_queue(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         launch(settings, QUIET)
+
+
+def test_the_studies_of_the_documentation_are_what_they_are_said_to_be():
+    text = (Path(__file__).parents[1] / "docs/reid-evaluation.md").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("reid study -")]
+    plans = [read(words).study for words in lines]
+    assert all(plan.fractions == (0.2, 0.4, 0.6, 0.8, 1.0) for plan in plans)
+    assert [plan.train.recipe for plan in plans] == [
+        "short",
+        "osnet_x1_0-scratch",
+        "torchreid-resnet50",
+        "osnet_x1_0-scratch",
+    ]
+    sizes = [(plan.train.model, plan.train.height, plan.train.width) for plan in plans[1:3]]
+    assert sizes == [("osnet_x1_0", 256, 128), ("resnet50", 256, 128)]
+    assert plans[1].train.steps == 50_500
