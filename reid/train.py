@@ -98,6 +98,7 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
             "seen": count_seen(data, settings),
             "integrity": selection.integrity,
             "people": list(data.people),
+            "validation_people": sorted(set(selection.validation.strings("person_id"))),
             "processes": group.size,
         }
         claims.claim(settings.out, recipe, facts)

@@ -212,6 +212,8 @@ def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people
     assert len(found) == 2
     state = torch.load(plan.out / "last.pt", weights_only=True)
     assert state["best"] == max(found)
+    run = read_run(plan.out)
+    assert (len(run.facts["people"]), len(run.people)) == (4, 6)
     report = json.loads((plan.out / "report.json").read_text())
     assert report["weights"] == "best"
     score(ScoreSettings(run=plan.out, images=people, which="best", device="cpu"), QUIET)
