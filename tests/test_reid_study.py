@@ -97,6 +97,7 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     text = (finished / "study.md").read_text()
     assert text.startswith("# Study: 2 seeds, 2 steps for every run\n")
     assert "corrected together, for 2 comparisons (Holm)" in text
+    assert text.count("standard deviation over seeds 0, 1. ") == 2
     assert text.count("| none ") == text.count("| blocks ") == 2
     assert "## 50% of the real train images (12)" in text
     assert "## 100% of the real train images (24)" in text
