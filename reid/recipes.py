@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
+from tyro.constructors import PrimitiveConstructorSpec
 
 from manifests.console import UserError
 from manifests.places import PlaceFlag
@@ -42,6 +42,34 @@ Schedule = Literal["one-cycle", "cosine", "multi-step"]
 def _as_tuple(value: object) -> object:
     # JSON has no tuples.
     return tuple(value) if isinstance(value, list) else value
+
+
+TORCHREID_SAMPLERS: Final[Mapping[str, Sampler]] = {
+    "RandomSampler": "random",
+    "RandomIdentitySampler": "identity",
+}
+"""torchreid's names of ours."""
+
+_SAMPLERS: Final = (*get_args(Sampler), *TORCHREID_SAMPLERS)
+
+
+def _short_name(value: object) -> object:
+    return TORCHREID_SAMPLERS.get(value, value) if isinstance(value, str) else value
+
+
+SamplerFlag = Annotated[
+    Sampler,
+    BeforeValidator(_short_name),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(_SAMPLERS)}}}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: value in _SAMPLERS,
+        str_from_instance=lambda value: [value],
+        choices=_SAMPLERS,
+    ),
+]
+"""A sampler by our name or torchreid's; the value is ours."""
 
 
 class TrainSettings(Frozen):
@@ -88,8 +116,8 @@ class TrainSettings(Frozen):
     """Optimiser steps."""
     batch_size: Positive = 64
     """Images per step."""
-    train_sampler: Sampler = "random"
-    """torchreid's RandomSampler, or its RandomIdentitySampler: batches of whole people."""
+    train_sampler: SamplerFlag = "random"
+    """identity draws batches of whole people. torchreid's names are taken for ours."""
     num_instances: Positive = 4
     """Images of each person in a batch of the identity sampler."""
     num_outliers: Count = 0
@@ -349,9 +377,13 @@ def with_recipe(settings: type[Settings], words: Sequence[str], flag: str) -> ty
     recipe = RECIPES[name]
     fields: dict[str, Any] = {}
     for key, value in {"recipe": name, **recipe.settings}.items():
-        field = copy(settings.model_fields[key])
-        field.default = value
+        field = settings.model_fields[key]
+        # What a command line and a validator know of a field stands beside its type.
+        kind = (
+            Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        )
+        about = field.description
         if key == "recipe":
-            field.description = f"{field.description}\n\n{name}: {cleandoc(recipe.about)}"
-        fields[key] = (field.annotation, field)
+            about = f"{about}\n\n{name}: {cleandoc(recipe.about)}"
+        fields[key] = (kind, Field(default=value, description=about))
     return create_model(settings.__name__, __base__=settings, **fields)
