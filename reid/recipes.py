@@ -20,6 +20,7 @@ from reid.controls import Control
 from reid.embed import Device
 from reid.mixing import Sampler
 from reid.network import Neck
+from reid.ranking import Protocol
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -173,6 +174,9 @@ class TrainSettings(Frozen):
     """Write RUN/tensorboard beside the log."""
     score: bool = True
     """Score query against gallery at the end."""
+    protocol: Protocol = "market1501"
+    """Of that score and of the validation people; all-cameras ignores only the query's own image,
+    for data of one camera."""
 
     @model_validator(mode="before")
     @classmethod
@@ -184,9 +188,10 @@ class TrainSettings(Frozen):
 
 NOT_IN_RECIPE: Final = {
     "images", "synthetic", "weights", "out", "root", "device", "workers", "checkpoint_every",
-    "log_every", "tensorboard", "score", "compile",
+    "log_every", "tensorboard", "score", "protocol", "compile",
 }  # fmt: skip
-"""Paths count by their contents; the rest does not change what is trained."""
+"""Paths count by their contents; the rest does not change what is trained. The protocol does where
+validation people choose the weights by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,10 +383,10 @@ def with_recipe(settings: type[Settings], words: Sequence[str], flag: str) -> ty
     fields: dict[str, Any] = {}
     for key, value in {"recipe": name, **recipe.settings}.items():
         field = settings.model_fields[key]
-        # What a command line and a validator know of a field stands beside its type.
-        kind = (
-            Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        )
+        kind: Any = field.annotation
+        if field.metadata:
+            # How it is checked and read from words.
+            kind = Annotated[(kind, *field.metadata)]
         about = field.description
         if key == "recipe":
             about = f"{about}\n\n{name}: {cleandoc(recipe.about)}"

@@ -28,7 +28,15 @@ from reid.integrity import (
     near_duplicates,
     people_block,
 )
-from reid.ranking import Distance, Measure, Protocol, Ranking, distance_of, rank
+from reid.ranking import (
+    Distance,
+    Measure,
+    Protocol,
+    Ranking,
+    check_matches,
+    distance_of,
+    rank,
+)
 from reid.report import protocol_block, scores, write_report
 from reid.reranking import Reranking, reranked
 from reid.runs import REPORT, Run, read_run
@@ -171,13 +179,26 @@ def _tables(settings: ScoreSettings) -> dict[Path, Images]:
         files[folder] = Path(table)
         tables[folder] = read_images(files[folder])
     for folder, images in tables.items():
-        counts = [len(images.only(split)) for split in ("query", "gallery")]
-        if not all(counts):
-            raise UserError(
-                f"{files[folder]} has {counts[0]} query and {counts[1]} gallery rows; expected "
-                "some of each (train with --no-score to skip this)"
-            )
+        check_rankable(images, files[folder], settings.protocol)
     return tables
+
+
+def check_rankable(images: Images, file: Path, protocol: Protocol) -> None:
+    """Check that there is something to rank, before a network is trained or used for it.
+
+    Raises:
+        UserError: If there is not; names the file of the table.
+    """
+    query, gallery = (labels_of(images.only(split)) for split in ("query", "gallery"))
+    if not len(query) or not len(gallery):
+        raise UserError(
+            f"{file} has {len(query)} query and {len(gallery)} gallery rows; expected some of "
+            "each (train with --no-score to skip this)"
+        )
+    try:
+        check_matches(query, gallery, protocol)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _score_table(
@@ -202,9 +223,7 @@ def _score_table(
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(
-            f"{images.root}: {error}; with a single camera use --protocol all-cameras"
-        ) from error
+        raise UserError(f"{images.root}: {error}") from error
     seconds = time.perf_counter() - began
     how = choices(settings, Run(settings.run, dict(facts)))
     facts = {

@@ -213,6 +213,18 @@ def test_a_set_is_taken_for_its_fraction_and_the_baseline_has_no_share(people, t
     assert type(cell) is TrainSettings
 
 
+def test_one_camera_is_refused_before_anything_is_trained_unless_scored_by_its_protocol(
+    blocks, tmp_path
+):
+    people = write_people(tmp_path / "people", cameras=1)
+    plan = settings(people, blocks, tmp_path / "out")
+    with pytest.raises(UserError, match=r"none of 4 queries .*\(--protocol all-cameras is for"):
+        study(plan, QUIET)
+    assert not plan.out.exists()
+    own = plan.model_copy(update={"score": CellScoring(protocol="all-cameras")})
+    assert training_of(own, cells_of(own)[0]).protocol == "all-cameras"
+
+
 def test_equal_epochs_over_the_real_images_give_each_cell_its_steps(people, blocks, tmp_path):
     plan = settings(people, blocks, tmp_path, budget="epochs", epochs=4)
     steps = [training_of(plan, cell).steps for cell in cells_of(plan)[:4]]
