@@ -109,21 +109,28 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
     return found.settings, found.talk
 
 
-def words_of(settings: Frozen, prefix: str = "") -> list[str]:
+def words_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None) -> list[str]:
     """Return the words that ``parse`` turns into these settings; defaults are left out.
 
     For settings whose flags are named as their fields: scalars, tuples of them, and settings
-    within settings, whose flags start with ``prefix``.
+    within settings.
+
+    Args:
+        settings: What the words shall say.
+        prefix: What the flags start with.
+        defaults: What ``parse`` gives without any word, where that is not what the class says.
     """
     from manifests.settings import Frozen
 
     words: list[str] = []
     for name, field in type(settings).model_fields.items():
         value, flag = getattr(settings, name), prefix + name.replace("_", "-")
-        if value == field.default:
+        default = field.default if defaults is None else getattr(defaults, name)
+        if value == default:
             continue
         if isinstance(value, Frozen):
-            words += words_of(value, f"{flag}.")
+            inner = default if isinstance(default, Frozen) else None
+            words += words_of(value, f"{flag}.", inner)
         elif isinstance(value, bool):
             *above, last = flag.split(".")
             words.append("--" + ".".join([*above, last if value else f"no-{last}"]))

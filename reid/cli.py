@@ -26,7 +26,7 @@ PROGRAM: Final = Program(
         "study": Command(
             "reid.launch",
             "launch",
-            "LaunchSettings",
+            "settings_for",
             "a grid of runs: real fractions x synthetic sets x seeds, with its tables",
         ),
         "export": Command(

@@ -215,6 +215,7 @@ def _differences(baseline: Arm, arm: Arm) -> tuple[Arm, Difference, Difference]:
 
 def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     """Return the table and what it means, as Markdown that reads well on a terminal too."""
+    arms = [baseline, *(comparison.arm for comparison in comparisons)]
     header = ["arm", "seeds", *(name.replace("_", "-") for name in COLUMNS), "mAP gain", "p"]
     rows = [[*_cells(baseline), "baseline", ""]]
     for comparison in comparisons:
@@ -226,18 +227,26 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     report = baseline.runs[0].report
     protocol = report["protocol"]
     lines.append(
-        f"Percent, mean +- standard deviation over seeds. {protocol['query']['num_images']:,} "
-        f"queries of {protocol['query']['num_people']:,} people against "
+        f"Percent, mean +- standard deviation over {_seeds(arms)}. "
+        f"{protocol['query']['num_images']:,} queries of "
+        f"{protocol['query']['num_people']:,} people against "
         f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
         "resample people and seeds; p by Holm."
     )
-    smallest = min(len(arm.runs) for arm in [baseline, *(c.arm for c in comparisons)])
-    if smallest == 1:
+    if min(len(arm.runs) for arm in arms) == 1:
         lines += ["", _ONE_SEED]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(arms: Sequence[Arm]) -> str:
+    """Return the seeds by number, once where all arms have the same."""
+    named = {arm.name: ", ".join(map(str, arm.seeds)) for arm in arms}
+    if len(set(named.values())) == 1:
+        return f"seeds {named[arms[0].name]}"
+    return "seeds " + ", ".join(f"{seeds} ({name})" for name, seeds in named.items())
 
 
 def _cells(arm: Arm) -> list[str]:

@@ -1,8 +1,9 @@
 """Whether scores can be trusted: nothing that is tested on may have been trained on.
 
 People in train and in a test split, synthetic rows outside train, and synthetic images that were
-made from test images are refused. What cannot be known or need not be wrong is counted and told:
-sources and poses outside the table, what the generator was trained on, near-duplicates.
+made from test images, or by a generator trained on them, are refused. What cannot be known or need
+not be wrong is counted and told: sources and poses outside the table, what the generator was
+trained on, near-duplicates.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def check_people(images: Images, train_people: set[str]) -> None:
         shared = sorted(train_people & others)
         if shared:
             raise UserError(
-                f"{len(shared)} people stand in train and in {split} (first: {shared[0]}); "
-                "expected none, or the scores would mean nothing"
+                f"{images.root}: {len(shared)} people stand in train and in {split} (first: "
+                f"{shared[0]}); expected none, or the scores would mean nothing"
             )
 
 
@@ -80,7 +81,8 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
 
     Raises:
         UserError: If a synthetic row is not in train, its source or pose is a test image, or the
-            generator's weights say that they were not trained on a train split.
+            generator's weights say that they were trained on another split than train, or on test
+            images of this table.
     """
     split_of = dict(zip(images.strings("image_id"), images.strings("split"), strict=True))
     columns = zip(*map(synthetic.strings, ("image_id", "split", *_PARENTS)), strict=True)
@@ -103,6 +105,13 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
         raise UserError(
             f"{synthetic.root}: its generator was trained on the split '{split}'; expected train"
         )
+    found = None if facts is None else facts.get("train_sha256")
+    for rows, digest in _digests_of_test_rows(images).items():
+        if found == digest:
+            raise UserError(
+                f"{synthetic.root}: its generator was trained on {rows} of this table, by "
+                "their digest; expected train images only, or the scores would mean nothing"
+            )
 
 
 _PARENTS: Final = ("source_id", "pose_id")
@@ -134,8 +143,18 @@ def integrity_block(
     """Return what ``report.json`` says of a run whose inputs were checked."""
     origin = None if synthetic is None else origin_of(images, real_train, synthetic)
     return {
-        "train_and_test_share_people": False,
+        **people_block(was_checked=True),
         "synthetic": origin and {**asdict(origin), "num_from_test": 0, "summary": origin.sentence},
+    }
+
+
+def people_block(*, was_checked: bool) -> dict[str, Any]:
+    """Return what ``report.json`` says of people in train and test; shared ones are refused."""
+    return {
+        "train_and_test_share_people": False if was_checked else None,
+        "train_and_test_people": "nobody in both, by their names"
+        if was_checked
+        else "not checked: another data set, whose names are its own",
     }
 
 
@@ -168,13 +187,30 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
         return "unknown images (its weights do not say)"
     fraction, seed = facts.get("real_fraction", 1.0), facts.get("data_seed", 0)
     part = subset_train(images, fraction, seed).only("train")
-    # The digest that augment train writes.
-    digest = hashlib.sha256("\n".join(map(str, part.strings("sha256"))).encode()).hexdigest()
-    if digest != facts["train_sha256"]:
+    if _digest(part) != facts["train_sha256"]:
         return f"{facts.get('train_images', '?')} images that are not this table's train rows"
     if fraction == 1:
         return f"all {len(part):,} train images of this table"
     return f"{len(part):,} train images of this table (fraction {fraction}, data seed {seed})"
+
+
+def _digest(images: Images) -> str:
+    """Return the digest of training images that ``augment train`` writes into its weights."""
+    return hashlib.sha256("\n".join(map(str, images.strings("sha256"))).encode()).hexdigest()
+
+
+def _digests_of_test_rows(images: Images) -> dict[str, str]:
+    """Return the digests of a generator that saw test images: a table may call them train."""
+    splits = np.array(images.strings("split"))
+    if (splits == "train").all() or images.table["sha256"].null_count:
+        return {}
+    tested = {
+        "the query images": splits == "query",
+        "the gallery images": splits == "gallery",
+        "the query and gallery images": splits != "train",
+        "all images, also query and gallery,": np.ones(len(splits), bool),
+    }
+    return {name: _digest(images.take(np.flatnonzero(rows))) for name, rows in tested.items()}
 
 
 def difference_hashes(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
 from manifests import jobs
 from manifests.commands import words_of
 from manifests.console import Console, Exit, UserError
 from manifests.settings import Frozen
-from reid.study import StudySettings, refuse_unusable, study
+from reid.recipes import with_recipe
+from reid.study import CellTraining, StudySettings, refuse_unusable, study
 
 
 class Launcher(jobs.Submission):
@@ -28,6 +31,20 @@ class LaunchSettings(Frozen):
     study: Annotated[StudySettings, arg(name="")]
     launcher: OmitArgPrefixes[Launcher] = Launcher()
     slurm: jobs.Slurm = jobs.Slurm()
+
+
+def settings_for(words: Sequence[str]) -> type[LaunchSettings]:
+    """Return the settings of ``reid study``, with the defaults of the recipe that the words name.
+
+    Raises:
+        UserError: If there is no such recipe.
+    """
+    training = with_recipe(CellTraining, words, "--train.recipe")
+    plan = create_model(
+        StudySettings.__name__, __base__=StudySettings, train=(training, training())
+    )
+    study: Any = (Annotated[plan, arg(name="")], ...)
+    return create_model(LaunchSettings.__name__, __base__=LaunchSettings, study=study)
 
 
 def launch(settings: LaunchSettings, console: Console) -> Exit:
@@ -54,7 +71,7 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
     command = [
         *(sys.executable, "-m", "reid.cli", "study"),
-        *words_of(plan.model_copy(update={"num_workers": None})),
+        *_words_of(plan.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
     script = jobs.sbatch(command, plan.num_workers, slurm)
@@ -64,3 +81,12 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
     # A bad input shall show now and not after hours in the queue.
     refuse_unusable(plan)
     return jobs.submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
+
+
+def _words_of(plan: StudySettings) -> list[str]:
+    """Return the words that give the study again, in which a recipe's own values are not told."""
+    recipe = plan.train.recipe
+    plain = plan.model_copy(update={"train": type(plan).model_fields["train"].default})
+    named = [] if recipe == CellTraining().recipe else ["--train.recipe", recipe]
+    trained = words_of(plan.train, "train.", CellTraining(recipe=recipe))
+    return [*words_of(plain), *named, *trained]

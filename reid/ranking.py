@@ -11,7 +11,7 @@ take the matches of a block as its last. No number depends on the order of the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -19,11 +19,18 @@ from typing import Final, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from manifests.console import UserError
 from manifests.schema import JUNK
 
 Protocol = Literal["market1501", "all-cameras"]
 """``market1501``: a query's own person on its own camera is ignored. ``all-cameras``: only the
 query's own image is, for data of a single camera."""
+
+_EXPECTED: Final[Mapping[Protocol, str]] = {
+    "market1501": "images of a person by two cameras (--protocol all-cameras is for data of one "
+    "camera)",
+    "all-cameras": "two images of a person",
+}
 
 Distance = Literal["cosine", "euclidean"]
 
@@ -108,13 +115,24 @@ def rank(
         protocol: Which gallery images a query ignores.
 
     Raises:
-        ValueError: If no query has a match, or a distance is not finite.
+        UserError: If no query has a match.
+        ValueError: If a distance is not finite.
     """
     if not isinstance(distances, np.ndarray):
         return _rank(distances, query, gallery, protocol)
     if distances.shape != (len(query), len(gallery)):
         raise ValueError(f"distances are {distances.shape}, expected {(len(query), len(gallery))}")
     return _rank(distances.__getitem__, query, gallery, protocol)
+
+
+def check_matches(query: Labels, gallery: Labels, protocol: Protocol) -> None:
+    """Check that a query has a match, as ``rank`` does: before a network is trained for it.
+
+    Raises:
+        UserError: If none has.
+    """
+    kept = gallery.take(np.flatnonzero(np.asarray(gallery.people != JUNK)))
+    _refuse_unmatched(_Matches.of(query, kept, protocol), query, kept, protocol)
 
 
 def distance_of(
@@ -156,6 +174,9 @@ class _Matches:
 
     @classmethod
     def of(cls, query: Labels, gallery: Labels, protocol: Protocol) -> _Matches:
+        if not len(gallery):
+            none = np.empty(0, np.int64)
+            return cls(np.zeros(len(query) + 1, np.int64), none, none.astype(bool))
         names, codes = np.unique(gallery.people, return_inverse=True)
         order = np.argsort(codes, kind="stable")
         first = np.searchsorted(codes[order], np.arange(len(names) + 1))
@@ -182,6 +203,7 @@ def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) 
         whole = measure
         gallery, measure = gallery.take(kept), lambda rows: whole(rows)[:, kept]
     matches = _Matches.of(query, gallery, protocol)
+    _refuse_unmatched(matches, query, gallery, protocol)
 
     def chunk(start: int) -> list[_Places]:
         rows = slice(start, min(start + _CHUNK, len(query)))
@@ -191,13 +213,17 @@ def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) 
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [p for part in pool.map(chunk, range(0, len(query), _CHUNK)) for p in part]
-    found = [place for place in found if query.people[place.query] != JUNK]
-    if not found:
-        raise ValueError(
-            f"none of {len(query)} queries has a match among {len(gallery)} gallery images "
-            f"under the protocol '{protocol}'"
-        )
     return _measures(found, len(query))
+
+
+def _refuse_unmatched(
+    matches: _Matches, query: Labels, gallery: Labels, protocol: Protocol
+) -> None:
+    if matches.ignored.all():
+        raise UserError(
+            f"none of {len(query)} queries has a match among {len(gallery)} gallery images under "
+            f"the protocol '{protocol}'; expected {_EXPECTED[protocol]}"
+        )
 
 
 def _refuse_not_finite(distances: np.ndarray, rows: slice) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
+from tyro.constructors import PrimitiveConstructorSpec
 
 from manifests.console import UserError
 from manifests.places import PlaceFlag
@@ -20,6 +20,7 @@ from reid.controls import Control
 from reid.embed import Device
 from reid.mixing import Sampler
 from reid.network import Neck
+from reid.ranking import Protocol
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -42,6 +43,34 @@ Schedule = Literal["one-cycle", "cosine", "multi-step"]
 def _as_tuple(value: object) -> object:
     # JSON has no tuples.
     return tuple(value) if isinstance(value, list) else value
+
+
+TORCHREID_SAMPLERS: Final[Mapping[str, Sampler]] = {
+    "RandomSampler": "random",
+    "RandomIdentitySampler": "identity",
+}
+"""torchreid's names of ours."""
+
+_SAMPLERS: Final = (*get_args(Sampler), *TORCHREID_SAMPLERS)
+
+
+def _short_name(value: object) -> object:
+    return TORCHREID_SAMPLERS.get(value, value) if isinstance(value, str) else value
+
+
+SamplerFlag = Annotated[
+    Sampler,
+    BeforeValidator(_short_name),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(_SAMPLERS)}}}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: value in _SAMPLERS,
+        str_from_instance=lambda value: [value],
+        choices=_SAMPLERS,
+    ),
+]
+"""A sampler by our name or torchreid's; the value is ours."""
 
 
 class TrainSettings(Frozen):
@@ -88,8 +117,8 @@ class TrainSettings(Frozen):
     """Optimiser steps."""
     batch_size: Positive = 64
     """Images per step."""
-    train_sampler: Sampler = "random"
-    """torchreid's RandomSampler, or its RandomIdentitySampler: batches of whole people."""
+    train_sampler: SamplerFlag = "random"
+    """identity draws batches of whole people. torchreid's names are taken for ours."""
     num_instances: Positive = 4
     """Images of each person in a batch of the identity sampler."""
     num_outliers: Count = 0
@@ -145,6 +174,9 @@ class TrainSettings(Frozen):
     """Write RUN/tensorboard beside the log."""
     score: bool = True
     """Score query against gallery at the end."""
+    protocol: Protocol = "market1501"
+    """Of that score and of the validation people; all-cameras ignores only the query's own image,
+    for data of one camera."""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,9 +188,10 @@ class TrainSettings(Frozen):
 
 NOT_IN_RECIPE: Final = {
     "images", "synthetic", "weights", "out", "root", "device", "workers", "checkpoint_every",
-    "log_every", "tensorboard", "score", "compile",
+    "log_every", "tensorboard", "score", "protocol", "compile",
 }  # fmt: skip
-"""Paths count by their contents; the rest does not change what is trained."""
+"""Paths count by their contents; the rest does not change what is trained. The protocol does where
+validation people choose the weights by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,26 +350,45 @@ RECIPES: Final[Mapping[RecipeName, Recipe]] = {
 }
 
 
+Settings = TypeVar("Settings", bound=TrainSettings)
+
+
 def settings_for(words: Sequence[str]) -> type[TrainSettings]:
     """Return the settings of ``reid train`` with the defaults of the recipe that the words name.
 
     Raises:
         UserError: If there is no such recipe.
     """
+    return with_recipe(TrainSettings, words, "--recipe")
+
+
+def with_recipe(settings: type[Settings], words: Sequence[str], flag: str) -> type[Settings]:
+    """Return a settings class with the defaults of the recipe that the words name after a flag.
+
+    A command line gives every setting its value, so only other defaults can tell the values of a
+    recipe from those of the user.
+
+    Raises:
+        UserError: If there is no such recipe.
+    """
     name = "short"
     for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word == "--recipe":
+        if word == flag:
             name = following
-        elif word.startswith("--recipe="):
+        elif word.startswith(f"{flag}="):
             name = word.partition("=")[2]
     if name not in RECIPES:
-        raise UserError(f"found --recipe '{name}', expected one of {', '.join(RECIPES)}")
+        raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     fields: dict[str, Any] = {}
     for key, value in {"recipe": name, **recipe.settings}.items():
-        field = copy(TrainSettings.model_fields[key])
-        field.default = value
+        field = settings.model_fields[key]
+        kind: Any = field.annotation
+        if field.metadata:
+            # How it is checked and read from words.
+            kind = Annotated[(kind, *field.metadata)]
+        about = field.description
         if key == "recipe":
-            field.description = f"{field.description}\n\n{name}: {cleandoc(recipe.about)}"
-        fields[key] = (field.annotation, field)
-    return create_model(TrainSettings.__name__, __base__=TrainSettings, **fields)
+            about = f"{about}\n\n{name}: {cleandoc(recipe.about)}"
+        fields[key] = (kind, Field(default=value, description=about))
+    return create_model(settings.__name__, __base__=settings, **fields)

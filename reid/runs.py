@@ -37,6 +37,11 @@ class Run:
         return self.facts["asked"]
 
     @property
+    def people(self) -> set[str]:
+        """Return who was trained on, or set aside to choose the weights."""
+        return {*self.facts["people"], *self.facts.get("validation_people", ())}
+
+    @property
     def is_complete(self) -> bool:
         """Return whether training has finished."""
         return self.weights("last").exists()

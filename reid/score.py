@@ -15,14 +15,28 @@ from torch import nn
 from tyro.conf import Positional
 
 from manifests.console import Console, Exit, UserError
-from manifests.io import Images, read_images
+from manifests.io import Images, read_images, sha256_file
 from manifests.pixels import read_all
 from manifests.schema import JUNK
 from manifests.settings import Frozen
 from reid.dataset import labels_of
 from reid.embed import Device, Feature, RawFeatures, choose_device, embed, load_network
-from reid.integrity import difference_hashes, duplicates_block, near_duplicates
-from reid.ranking import Distance, Measure, Protocol, Ranking, distance_of, rank
+from reid.integrity import (
+    check_people,
+    difference_hashes,
+    duplicates_block,
+    near_duplicates,
+    people_block,
+)
+from reid.ranking import (
+    Distance,
+    Measure,
+    Protocol,
+    Ranking,
+    check_matches,
+    distance_of,
+    rank,
+)
 from reid.report import protocol_block, scores, write_report
 from reid.reranking import Reranking, reranked
 from reid.runs import REPORT, Run, read_run
@@ -46,7 +60,8 @@ class ScoreSettings(Frozen):
     root: Path | None = None
     """Where the images' relative paths start, if not where the table says."""
     targets: tuple[str, ...] = ()
-    """Further data sets, NAME=TABLE each: scored in the same way into RUN/targets/NAME."""
+    """Further data sets, NAME=TABLE each: scored in the same way into RUN/targets/NAME. Their
+    people are taken for others than those trained on, whatever their names."""
     protocol: Protocol = "market1501"
     """all-cameras ignores only the query's own image, for data of one camera."""
     distance: Distance = "cosine"
@@ -99,12 +114,16 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
     """Write RUN/report.json and RUN/queries.parquet, and the same for every target.
 
     Raises:
-        UserError: If the run is not finished, there is nothing to rank, a feature is not finite,
-            or the network or the memory cannot give what is asked for.
+        UserError: If the run is not finished, there is nothing to rank, somebody that it was
+            trained on is among those to be ranked, a feature is not finite, or the network or the
+            memory cannot give what is asked for.
     """
     run = read_run(settings.run)
     which = run.default_weights if settings.which == "auto" else settings.which
     tables = _tables(settings)
+    # The table of the training was checked before it.
+    if sha256_file(settings.images) != run.recipe["images_sha256"]:
+        check_people(tables[settings.run], run.people)
     network = load_network(run, which).to(choose_device(settings.device))
     if settings.feature == "raw":
         network = RawFeatures(network)
@@ -160,13 +179,26 @@ def _tables(settings: ScoreSettings) -> dict[Path, Images]:
         files[folder] = Path(table)
         tables[folder] = read_images(files[folder])
     for folder, images in tables.items():
-        counts = [len(images.only(split)) for split in ("query", "gallery")]
-        if not all(counts):
-            raise UserError(
-                f"{files[folder]} has {counts[0]} query and {counts[1]} gallery rows; expected "
-                "some of each (train with --no-score to skip this)"
-            )
+        check_rankable(images, files[folder], settings.protocol)
     return tables
+
+
+def check_rankable(images: Images, file: Path, protocol: Protocol) -> None:
+    """Check that there is something to rank, before a network is trained or used for it.
+
+    Raises:
+        UserError: If there is not; names the file of the table.
+    """
+    query, gallery = (labels_of(images.only(split)) for split in ("query", "gallery"))
+    if not len(query) or not len(gallery):
+        raise UserError(
+            f"{file} has {len(query)} query and {len(gallery)} gallery rows; expected some of "
+            "each (train with --no-score to skip this)"
+        )
+    try:
+        check_matches(query, gallery, protocol)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _score_table(
@@ -179,7 +211,7 @@ def _score_table(
     ranked = np.flatnonzero(every_label.people != JUNK)
     gallery_labels, gallery = every_label.take(ranked), gallery.take(ranked)
     gallery_pixels = read_all(gallery, scorer.size)
-    integrity = dict(facts.get("integrity", {}))
+    integrity = {**facts.get("integrity", {}), **people_block(was_checked=is_home)}
     if is_home and settings.near_duplicates:
         integrity["near_duplicates"] = _near_duplicates(images, gallery, gallery_pixels, scorer)
     query_features = scorer.features(read_all(query, scorer.size), "query")
@@ -191,9 +223,7 @@ def _score_table(
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(
-            f"{images.root}: {error}; with a single camera use --protocol all-cameras"
-        ) from error
+        raise UserError(f"{images.root}: {error}") from error
     seconds = time.perf_counter() - began
     how = choices(settings, Run(settings.run, dict(facts)))
     facts = {

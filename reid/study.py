@@ -27,8 +27,9 @@ from manifests.places import Place, PlaceFlag, place
 from manifests.settings import Frozen
 from reid.compare import Arm, arm_of, check_alike, compare_families, markdown
 from reid.dataset import select
+from reid.ranking import Protocol
 from reid.runs import REPORT, Run, read_run
-from reid.score import TARGETS, ScoreSettings, choices, score
+from reid.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.train import TrainSettings, recipe_of, train
 
 BASELINE: Final = "none"
@@ -81,6 +82,7 @@ class CellTraining(TrainSettings):
     real_fraction: Suppress[float] = 1.0
     seed: Suppress[int] = 0
     score: Suppress[bool] = False
+    protocol: Suppress[Protocol] = "market1501"
 
 
 class CellScoring(ScoreSettings):
@@ -179,6 +181,8 @@ def study(settings: StudySettings, console: Console) -> Exit:
         runs=len(cells),
         left=len(left),
     )
+    if left:
+        _check_rankable(settings)
     failed = [cell for cell in left if not _make(settings, cell, plans[cell], console)]
     if failed:
         console.say(
@@ -206,6 +210,7 @@ def refuse_unusable(settings: StudySettings) -> None:
     """
     for cell in cells_of(settings):
         _refuse_other(training_of(settings, cell))
+    _check_rankable(settings)
 
 
 def variants_of(settings: StudySettings) -> list[Variant]:
@@ -268,6 +273,7 @@ def training_of(settings: StudySettings, cell: Cell) -> TrainSettings:
         "root": settings.root and str(settings.root),
         "real_fraction": cell.fraction,
         "seed": cell.seed,
+        "protocol": settings.score.protocol,
         "synthetic": synthetic and str(synthetic),
     }
     if synthetic is None:
@@ -335,6 +341,11 @@ def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
             "near_duplicates": cell == first,
         }
     )
+
+
+def _check_rankable(settings: StudySettings) -> None:
+    images = read_images(settings.images, settings.root)
+    check_rankable(images, settings.images, settings.score.protocol)
 
 
 def _refuse_other(plan: TrainSettings) -> None:

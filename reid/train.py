@@ -7,6 +7,7 @@ the same number of threads).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from manifests import claims, places
 from manifests.console import Console, Exit, UserError
-from manifests.io import read_images, read_synthetic, sha256_file
+from manifests.io import Images, read_images, read_synthetic, sha256_file
 from manifests.pixels import read_all
 from reid import torchreid_adapter
 from reid.batches import Batch, Batches, count_seen
@@ -26,10 +27,10 @@ from reid.log import Log
 from reid.loop import Trainer, needs_features
 from reid.network import build_network
 from reid.parallel import Group, joined
-from reid.ranking import distance_of, rank
+from reid.ranking import check_matches, distance_of, rank
 from reid.recipes import NOT_IN_RECIPE, RECIPES, TrainSettings, settings_for
 from reid.runs import REPORT, Run
-from reid.score import ScoreSettings, score
+from reid.score import ScoreSettings, check_rankable, score
 from reid.weights import download_imagenet, start_from
 
 __all__ = ["TrainSettings", "settings_for", "train"]
@@ -67,6 +68,7 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
         num_validation_people=settings.val_people,
         data_seed=settings.data_seed,
     )
+    _check_rankable(images, selection, settings)
     data = load_training_set(selection, synthetic, (settings.width, settings.height))
     data = controlled(data, settings.control, settings.seed)
     console.say(
@@ -98,6 +100,7 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
             "seen": count_seen(data, settings),
             "integrity": selection.integrity,
             "people": list(data.people),
+            "validation_people": sorted(set(selection.validation.strings("person_id"))),
             "processes": group.size,
         }
         claims.claim(settings.out, recipe, facts)
@@ -110,6 +113,18 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
     group.wait()
 
 
+def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:
+    """Check now what would end the run at its first validation or after its last step."""
+    if settings.score:
+        check_rankable(images, settings.images, settings.protocol)
+    if len(selection.validation):
+        labels = labels_of(selection.validation)
+        try:
+            check_matches(labels, labels, settings.protocol)
+        except UserError as error:
+            raise UserError(f"the {settings.val_people} validation people: {error}") from error
+
+
 def recipe_of(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that decide the weights, with inputs by their sha256.
 
@@ -117,6 +132,8 @@ def recipe_of(settings: TrainSettings) -> dict[str, Any]:
         UserError: If an input is missing.
     """
     recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    if settings.val_people:
+        recipe["protocol"] = settings.protocol
     inputs = {
         "images": settings.images,
         "synthetic": settings.synthetic and settings.synthetic / "manifest.parquet",
@@ -191,14 +208,8 @@ def _validator(
     def validate() -> None:
         features = embed(trainer.network, images, "validation", console)
         trainer.network.train()
-        try:
-            ranking = rank(distance_of(features, features, "cosine"), labels, labels)
-        except ValueError as error:
-            raise UserError(
-                f"the {settings.val_people} validation people: {error}; expected images of a "
-                "person by two cameras (leave --val-people out for data of one camera)"
-            ) from error
-        value = ranking.mean_average_precision
+        measure = distance_of(features, features, "cosine")
+        value = rank(measure, labels, labels, settings.protocol).mean_average_precision
         log.validation(trainer.done, value)
         console.say(
             f"step {trainer.done:,}: validation mAP {value:.1%}",
@@ -216,12 +227,24 @@ def _validator(
 def _score(settings: TrainSettings, console: Console) -> Exit:
     if not settings.score:
         return Exit.DONE
-    if (settings.out / REPORT).exists():
+    if _is_scored(settings):
         console.say(f"{settings.out}: already scored ('reid score' does it again)")
         return Exit.DONE
     return score(
         ScoreSettings(
-            run=settings.out, images=settings.images, root=settings.root, device=settings.device
+            run=settings.out,
+            images=settings.images,
+            root=settings.root,
+            protocol=settings.protocol,
+            device=settings.device,
         ),
         console,
+    )
+
+
+def _is_scored(settings: TrainSettings) -> bool:
+    """Return whether there is a report, by the protocol that is asked for."""
+    report = settings.out / REPORT
+    return report.exists() and (
+        json.loads(report.read_text("utf-8"))["protocol"]["rule"] == settings.protocol
     )

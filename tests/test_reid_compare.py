@@ -13,7 +13,14 @@ from reid_people import write_people
 from manifests.console import Console, Exit, UserError
 from reid import torchreid_adapter
 from reid.cli import PROGRAM
-from reid.compare import CompareSettings, compare, compare_arms, compare_families, read_arm
+from reid.compare import (
+    CompareSettings,
+    compare,
+    compare_arms,
+    compare_families,
+    markdown,
+    read_arm,
+)
 from reid.embed import Embedder, embed, load_network
 from reid.ranking import Labels, rank
 from reid.report import protocol_block, read_scored, write_report
@@ -58,8 +65,18 @@ def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
     assert "- same: mAP +0.00 [+0.00, +0.00], rank-1 +0.00 [+0.00, +0.00]: compatible" in text
     assert "better than none" in text
     assert "ONE SEED" not in text
+    assert text.count("standard deviation over seeds 0, 1, 2. 60 queries") == 1
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["none", "same", "gain"]
+
+
+def test_arms_of_other_seeds_are_told_by_name(tmp_path):
+    arms = [
+        read_arm(f"{name}={write_run(tmp_path / name, seed, kind=name)}")
+        for name, seed in (("none", 3), ("patn", 7))
+    ]
+    text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
+    assert "standard deviation over seeds 3 (none), 7 (patn). " in text
 
 
 def test_p_values_of_several_families_are_corrected_together(tmp_path):

@@ -82,6 +82,32 @@ def test_a_generator_trained_on_a_test_split_is_refused(images, synthetic):
         check_origin(images, synthetic)
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (["query"], "the query images of this table"),
+        (["gallery"], "the gallery images of this table"),
+        (["query", "gallery"], "the query and gallery images of this table"),
+        (["train", "query", "gallery"], "all images, also query and gallery, of this table"),
+    ],
+)
+def test_a_generator_trained_on_test_images_that_were_called_train_is_refused(
+    images, synthetic, splits, said
+):
+    index = images.table.schema.get_field_index("sha256")
+    digests = pa.array([f"{row:064x}" for row in range(len(images))])
+    known = replace(images, table=images.table.set_column(index, "sha256", digests))
+    rows = [row for row, split in enumerate(known.strings("split")) if split in splits]
+    facts = {"train_split": "train", "train_sha256": digest(known.take(np.array(rows)))}
+    write_generator(synthetic.root, facts)
+    with pytest.raises(UserError, match=f"its generator was trained on {said}"):
+        check_origin(known, synthetic)
+    train = known.only("train")
+    write_generator(synthetic.root, facts | {"train_sha256": digest(train)})
+    check_origin(known, synthetic)
+    check_origin(train, synthetic)
+
+
 def test_sources_outside_the_real_images_trained_on_are_counted(images, synthetic):
     everything = images.only("train")
     assert origin_of(images, everything, synthetic).num_from_outside == 0

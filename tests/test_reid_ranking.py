@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from manifests.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
-from reid.ranking import Labels, Ranking, distance_of, rank
+from reid.ranking import Labels, Ranking, check_matches, distance_of, rank
 from reid.torchreid_adapter import evaluate_rank
 
 # Sums of the same float64 terms in another order.
@@ -158,6 +159,12 @@ def test_no_match_at_all_is_refused_with_the_numbers():
     query = Labels(np.array(["a"]), np.array([1]))
     with pytest.raises(ValueError, match="none of 1 queries has a match among 1 gallery images"):
         rank(np.zeros((1, 1)), query, query)
+
+
+def test_a_gallery_of_nothing_but_junk_is_refused_with_the_numbers():
+    query, junk = Labels(np.array(["a"]), np.array([1])), Labels(np.array(["-1"]), np.array([2]))
+    with pytest.raises(UserError, match="none of 1 queries has a match among 0 gallery images"):
+        check_matches(query, junk, "market1501")
 
 
 def test_a_small_gallery_with_uneven_removal_is_ranked_where_torchreid_crashes():

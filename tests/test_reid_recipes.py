@@ -36,6 +36,17 @@ def test_flags_change_a_recipe():
     assert TrainSettings(**PATHS, recipe="bot", batch_size=32).batch_size == 32
 
 
+@pytest.mark.parametrize("recipe", ["short", "bot"])
+@pytest.mark.parametrize(
+    ("name", "short"), [("RandomSampler", "random"), ("RandomIdentitySampler", "identity")]
+)
+def test_a_sampler_goes_by_the_name_that_torchreid_gives_it(recipe, name, short):
+    words = ["--recipe", recipe, "--train-sampler", name, "--images", "i", "--out", "o"]
+    found, _ = parse(settings_for(words), "reid train", "", words)
+    assert found.train_sampler == short
+    assert TrainSettings(**PATHS, recipe=recipe, train_sampler=name).train_sampler == short
+
+
 def test_the_strong_baseline_has_the_published_settings():
     bot = TrainSettings(**PATHS, recipe="bot")
     epoch = bot.steps / 120

@@ -70,11 +70,25 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
         {"train": "0002_c1_train_0.jpg", "gallery": "0008_c2_gallery_1.jpg", "bits": 0}
     ]
     assert "near_duplicates" not in report(target)["integrity"]
+    assert report(run)["integrity"]["train_and_test_share_people"] is False
+    # The people of another data set have names of their own.
+    assert report(target)["integrity"]["train_and_test_share_people"] is None
+    assert report(target)["integrity"]["train_and_test_people"].startswith("not checked")
     said = capsys.readouterr().err
     assert "targets/six: mAP" in said
     assert "1 pairs of a train and a gallery image are near-duplicates" in said
     with pytest.raises(UserError, match="found 'six', expected NAME=TABLE"):
         score(ScoreSettings(run=run, images=images, targets=("six",)), QUIET)
+
+
+def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):
+    other = write_people(tmp_path, num_train=3, num_test=4)
+    with pytest.raises(UserError, match="3 people stand in train and in query"):
+        score(ScoreSettings(run=run, images=other, device="cpu"), QUIET)
+    strangers = write_people(tmp_path / "strangers", num_test=5)
+    score(ScoreSettings(run=run, images=strangers, near_duplicates=False, device="cpu"), QUIET)
+    assert report(run)["num_queries"] == 5 * 2
+    assert report(run)["integrity"]["train_and_test_share_people"] is False
 
 
 def test_the_report_says_which_feature_and_which_distance_went_into_reranking(run, images):

@@ -97,6 +97,7 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     text = (finished / "study.md").read_text()
     assert text.startswith("# Study: 2 seeds, 2 steps for every run\n")
     assert "corrected together, for 2 comparisons (Holm)" in text
+    assert text.count("standard deviation over seeds 0, 1. ") == 2
     assert text.count("| none ") == text.count("| blocks ") == 2
     assert "## 50% of the real train images (12)" in text
     assert "## 100% of the real train images (24)" in text
@@ -214,6 +215,18 @@ def test_a_set_is_taken_for_its_fraction_and_the_baseline_has_no_share(people, t
     cell = training_of(plan, Cell(1.0, none, 0))
     assert (cell.synthetic, cell.synthetic_share) == (None, None)
     assert type(cell) is TrainSettings
+
+
+def test_one_camera_is_refused_before_anything_is_trained_unless_scored_by_its_protocol(
+    blocks, tmp_path
+):
+    people = write_people(tmp_path / "people", cameras=1)
+    plan = settings(people, blocks, tmp_path / "out")
+    with pytest.raises(UserError, match=r"none of 4 queries .*\(--protocol all-cameras is for"):
+        study(plan, QUIET)
+    assert not plan.out.exists()
+    own = plan.model_copy(update={"score": CellScoring(protocol="all-cameras")})
+    assert training_of(own, cells_of(own)[0]).protocol == "all-cameras"
 
 
 def test_equal_epochs_over_the_real_images_give_each_cell_its_steps(people, blocks, tmp_path):

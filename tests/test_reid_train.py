@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from manifests.console import Console, Exit, UserError
 from manifests.io import read_images, read_synthetic, write_table
 from reid.batches import Batches, count_seen
+from reid.cli import PROGRAM
 from reid.dataset import load_training_set, select
 from reid.loop import Trainer
 from reid.network import build_network
@@ -346,6 +347,8 @@ def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people
     best = load_file(plan.out / "best.safetensors")
     assert all(torch.equal(best[name], expected[name]) for name in expected)
     assert not torch.equal(best["classifier.weight"], weights(plan.out)["classifier.weight"])
+    run = read_run(plan.out)
+    assert (len(run.facts["people"]), len(run.people)) == (4, 6)
     report = json.loads((plan.out / "report.json").read_text())
     assert report["weights"] == "best"
     score(ScoreSettings(run=plan.out, images=people, which="best", device="cpu"), QUIET)
@@ -355,10 +358,34 @@ def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people
     assert (plan.out / "report.json").stat().st_mtime_ns == before
 
 
-def test_validation_people_of_one_camera_are_refused_with_a_sentence(tmp_path):
-    images = write_people(tmp_path / "people", cameras=1)
-    with pytest.raises(UserError, match=r"the 2 validation people: .*\(leave --val-people out"):
-        train(settings(images, tmp_path / "run", val_people=2, steps=2), QUIET)
+def test_people_of_one_camera_are_validated_and_scored_under_the_protocol_for_them(tmp_path):
+    images = write_people(tmp_path / "people", cameras=1, frames=3)
+    out = tmp_path / "run"
+    words = ["train", "--images", str(images), "--out", str(out), "--steps", "2", "--quiet"]
+    words += ["--height", "64", "--width", "32", "--batch-size", "8", "--device", "cpu"]
+    remedy = r"under the protocol 'market1501'.*\(--protocol all-cameras is for data of one camera"
+    with pytest.raises(UserError, match=rf"images\.parquet: none of 4 queries .*{remedy}"):
+        PROGRAM.run(words)
+    watched = [*words, "--val-people", "2"]
+    with pytest.raises(UserError, match=f"the 2 validation people: none of 6 queries .*{remedy}"):
+        PROGRAM.run([*watched, "--no-score"])
+    assert not out.exists()
+    assert PROGRAM.run([*watched, "--protocol", "all-cameras"]) is Exit.DONE
+    assert '"validation_mAP"' in (out / "log.jsonl").read_text()
+    report = json.loads((out / "report.json").read_text())
+    assert (report["weights"], report["protocol"]["rule"]) == ("best", "all-cameras")
+    assert report["num_matched"] == 4
+    with pytest.raises(UserError, match="protocol: 'all-cameras', now 'market1501'"):
+        PROGRAM.run(watched)
+
+
+def test_a_run_that_nobody_validated_is_scored_again_under_another_protocol(people, tmp_path):
+    plan = settings(people, tmp_path / "run", steps=2, score=True)
+    rules: list[str] = []
+    for protocol in ("market1501", "all-cameras"):
+        train(plan.model_copy(update={"protocol": protocol}), QUIET)
+        rules.append(json.loads((plan.out / "report.json").read_text())["protocol"]["rule"])
+    assert rules == ["market1501", "all-cameras"]
 
 
 def test_a_control_trains_on_the_rows_it_names_and_says_how_many(people, synthetic, tmp_path):
