@@ -17,8 +17,13 @@ from torch import Tensor
 from augment.losses.adversarial import least_squares
 from augment.losses.features import FeatureMaps, FeatureNetwork, load_features
 from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
-from augment.nets.official import renamed, without_twins
-from augment.nets.spectral import SpectralDiscriminator, is_discriminator, modern_names
+from augment.nets.official import original, renamed, without_twins
+from augment.nets.spectral import (
+    SpectralDiscriminator,
+    is_discriminator,
+    legacy_name,
+    modern_names,
+)
 from augment.transfer import Adam, Constant, LinearTail, Phase
 from manifests.settings import Frozen
 
@@ -132,3 +137,10 @@ def from_official(
     if is_discriminator(weights):
         return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
     return renamed(without_twins(weights, twins), names)
+
+
+def official_name(name: str, names: Mapping[str, str]) -> str:
+    """Return the authors' name of a tensor; ``names`` as for ``from_official``."""
+    if name.startswith("discriminator."):
+        return legacy_name(name.removeprefix("discriminator."))
+    return original(name, names)

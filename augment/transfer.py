@@ -171,6 +171,14 @@ class PoseTransfer(nn.Module, ABC):
             UserError: If tensors are missing or left over; the message names some of each.
         """
 
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files, without wrapper prefixes, call a tensor of ours.
+
+        Messages name both; a system whose names are the authors' own need not say so.
+        """
+        return name
+
     def sampling_state(self) -> dict[str, Tensor]:
         """Return the tensors of the children that ``generate`` needs, by name."""
         return {

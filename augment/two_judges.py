@@ -20,7 +20,7 @@ from augment.losses.adversarial import ImagePool, cross_entropy
 from augment.losses.features import FeatureNetwork, load_features
 from augment.losses.identity import IdentityLoss
 from augment.nets import resnet
-from augment.nets.official import renamed
+from augment.nets.official import original, renamed
 from augment.transfer import Adam, LinearTail, Pair, Phase, Stage
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
@@ -187,13 +187,23 @@ def from_official(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> di
             f"expected {3 + NUM_JOINTS} (judges.shape: image and target pose) or 6 "
             "(judges.appearance: image and source)"
         )
-    return renamed(
-        weights,
-        {
-            r"^(\d+)\.conv_block\.": rf"judges.{judge}.\1.path.",
-            r"^(\d+)\.": rf"judges.{judge}.\1.",
-        },
-    )
+    return renamed(weights, _names_in(f"judges.{judge}"))
+
+
+def official_name(name: str, names: Mapping[str, str]) -> str:
+    """Return the authors' name of a tensor; ``names`` as for ``from_official``."""
+    for critic in CRITICS:
+        if name.startswith(f"{critic}."):
+            return original(name, _names_in(critic))
+    return original(name, names)
+
+
+def _names_in(critic: str) -> dict[str, str]:
+    """Return the rules, as for ``renamed``, of one discriminator's file."""
+    return {
+        r"^(\d+)\.conv_block\.": rf"{critic}.\1.path.",
+        r"^(\d+)\.": rf"{critic}.\1.",
+    }
 
 
 def initialise(module: nn.Module) -> None:

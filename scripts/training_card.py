@@ -13,9 +13,6 @@ TERMS = (
     "it and the\nimages they make show its people and fall under the same terms. No commercial use."
 )
 
-CONFIG_ROWS = ("features", "identity", "weight_identity", "weight_l1", "weight_perceptual",
-               "weight_adversarial", "batch_size", "warmup_steps", "steps", "dropout")  # fmt: skip
-
 
 def card(weights: Path, evaluation: str) -> str:
     """Return the card as Markdown."""
@@ -30,7 +27,11 @@ def card(weights: Path, evaluation: str) -> str:
         "continued": _continued(facts),
         "processes": facts.get("processes", 1),
         "seed": facts["seed"],
-        **{name: config[name] for name in CONFIG_ROWS if config.get(name) is not None},
+        **{
+            f"--config.{name.replace('_', '-')}": value
+            for name, value in config.items()
+            if value is not None
+        },
         "weights": "running average; matrices in half precision",
         "sha256": io.sha256_file(weights),
     }

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import trivial
+from PIL import Image
 
 from augment.checkpoints import store
+from augment.evaluation import EvaluateSettings, EvaluationProtocol, evaluate
+from augment.generation.job import generate
+from augment.generation.preview import PreviewSettings, preview
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
 from augment.generators import names, system
 from augment.pose.pose import Pose
 from augment.training.loop import LoopSettings, Trainer, trained
 from augment.training.pairs import TrainingImages
 from augment.transfer import Condition, PoseTransfer
-from manifests.console import UserError
+from manifests import pixels
+from manifests.console import Console, Exit, UserError
+from manifests.io import Images, read_images, read_synthetic
 
 HEIGHT, WIDTH = 64, 32
 
@@ -38,6 +47,10 @@ NARROW = {
 
 BATCH_NOISE = 1e-4
 """The same image alone and among others: convolutions may sum in another order."""
+
+ONE_LEVEL = 1
+"""Of 255: a value next to a whole number is truncated to either side by rounding alone.
+Few values are: their mean moves by less than a hundredth."""
 
 BF16_NOISE = 0.1
 """Of the brightest value: eight bits of every factor, through some twenty layers."""
@@ -64,10 +77,10 @@ PUBLISHED_PARAMETERS = {
 }
 
 
-def _narrow(name: str, features: str = "none") -> PoseTransfer:
+def _narrow(name: str, features: str = "none", **other: int) -> PoseTransfer:
     cls = system(name)
     fields = cls.Config.model_fields
-    chosen = {key: value for key, value in NARROW.items() if key in fields}
+    chosen = {key: value for key, value in (NARROW | other).items() if key in fields}
     if "features" in fields:
         chosen["features"] = features
     torch.manual_seed(0)
@@ -75,8 +88,14 @@ def _narrow(name: str, features: str = "none") -> PoseTransfer:
     try:
         network.stages()
     except UserError:
-        return _narrow(name, "vgg19-random")
+        return _narrow(name, "vgg19-random", **other)
     return network
+
+
+def _saved(network: PoseTransfer, name: str, path: Path) -> Path:
+    header = store.Header(generator=name, config=network.config.model_dump(), facts={})
+    store.save_weights(network.sampling_state(), path, header)
+    return path
 
 
 def _condition(count: int) -> Condition:
@@ -168,9 +187,7 @@ def test_a_training_stopped_after_any_step_goes_on_bit_for_bit(name) -> None:
 @pytest.mark.parametrize("name", names())
 def test_weights_saved_and_loaded_make_the_same_image(name, tmp_path) -> None:
     network = _narrow(name).eval()
-    header = store.Header(generator=name, config=network.config.model_dump(), facts={})
-    store.save_weights(network.sampling_state(), tmp_path / "w.safetensors", header)
-    loaded = store.load(tmp_path / "w.safetensors")
+    loaded = store.load(_saved(network, name, tmp_path / "w.safetensors"))
     with torch.no_grad():
         assert torch.equal(loaded.generate(_condition(1)), network.generate(_condition(1)))
 
@@ -234,3 +251,57 @@ def test_the_published_numbers_of_parameters(name) -> None:
             for parameter in network.get_submodule(part).parameters()
         )
         assert found == expected, child
+
+
+def _by_hand(network: PoseTransfer, people: Images, source: str, pose: str) -> np.ndarray:
+    """Return one image of ``transfer``, as integers that can be subtracted."""
+    rows = {image_id: row for row, image_id in enumerate(people.strings("image_id"))}
+    joints = people.keypoints()
+    image = pixels.read(people.file(rows[source]))
+    return network.transfer(image, joints[rows[source]], joints[rows[pose]]).astype(int)
+
+
+@pytest.mark.parametrize("name", names())
+def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) -> None:
+    network = _narrow(name, image_height=128, image_width=64).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:  # the published first weights give images of one grey
+            torch.nn.init.kaiming_normal_(parameter)
+    weights = _saved(network, name, tmp_path / "w.safetensors")
+    table = trivial.write_people(tmp_path / "people", num_people=2, images_per_person=2)
+    people, quiet = read_images(table), Console(quiet=True)
+
+    settings = trivial.job_settings(
+        table, tmp_path / "out", weights=str(weights), per_id=1, image_format="png"
+    )
+    assert generate(settings, quiet) == Exit.DONE
+    made = read_synthetic(tmp_path / "out").without_errors()
+    assert made.strings("generator") == [name, name]
+    columns = (made.strings(column) for column in ("source_id", "pose_id"))
+    for source, pose, data in zip(*columns, made.read_bytes(np.arange(2)), strict=True):
+        expected = _by_hand(network, people, source, pose)
+        assert expected.std() > 20
+        assert abs(pixels.decode(data, source) - expected).max() <= ONE_LEVEL
+
+    sheet = PreviewSettings(run=tmp_path / "out", out=tmp_path / "sheet.png")
+    assert preview(sheet, quiet) == Exit.DONE
+    with Image.open(tmp_path / "sheet.png") as drawn:
+        assert drawn.format == "PNG"
+
+    ids = people.strings("image_id")
+    pairs = [(ids[0], ids[1]), (ids[3], ids[2])]
+    (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in [("from", "to"), *pairs]))
+    protocol = EvaluationProtocol(pairs=tmp_path / "pairs.csv", split="train")
+    asked = EvaluateSettings(
+        images=table, weights=str(weights), device="cpu", out=tmp_path / "e.json", protocol=protocol
+    )
+    assert evaluate(asked, quiet) == Exit.DONE
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert result["num_pairs"] == 2
+    scores = {(row["name"], row["family"]): row["value"] for row in result["scores"]}
+    targets = {row: pixels.read(people.file(row)).astype(int) for row in (1, 2)}
+    distances = [
+        abs(_by_hand(network, people, *pair) - targets[row]).mean()
+        for pair, row in zip(pairs, (1, 2), strict=True)
+    ]
+    assert abs(scores["L1", "raw"] * 127.5 - np.mean(distances)) < ONE_LEVEL / 100

@@ -163,6 +163,28 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_estimator("keypointrcnn", weights=str(tmp_path / "other.pth"))
 
 
+@pytest.mark.slow
+def test_keypoint_rcnn_finds_18_joints_in_the_image(tmp_path, person):
+    detection = pytest.importorskip("torchvision.models.detection")
+    torch.manual_seed(0)
+    weights = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    # Every box is a person as large as the image, and every joint sure.
+    weights["roi_heads.box_predictor.cls_score.bias"][:] = torch.tensor([-9.0, 9.0])
+    weights["roi_heads.box_predictor.bbox_pred.weight"].zero_()
+    weights["roi_heads.box_predictor.bbox_pred.bias"][:] = torch.tensor([0.0, 0.0, 99.0, 99.0] * 2)
+    weights["roi_heads.keypoint_predictor.kps_score_lowres.bias"].fill_(9.0)
+    torch.save(weights, tmp_path / "rcnn.pth")
+    estimator = load_estimator("keypointrcnn", "cpu", str(tmp_path / "rcnn.pth"))
+    (joints,) = estimator.joints([person(0)])
+    assert joints.shape == (18, 2)
+    assert (joints >= -0.5).all()
+    assert (joints <= (63.5, 127.5)).all()
+    # A place of its own for each joint but the neck, which lies between the shoulders.
+    shoulders = [JOINT_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
+    np.testing.assert_allclose(joints[1], joints[shoulders].mean(axis=0), rtol=1e-6)
+    assert len(np.unique(joints, axis=0)) > 9
+
+
 def test_a_file_that_is_no_network_is_refused(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     path = tmp_path / "net.tflite"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from augment.generators.gfla import Gfla
+from augment.losses.features import FeatureMaps, load_features
 from augment.losses.flow import bending, correctness
+from augment.losses.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
 from augment.nets.attention import LocalAttention
 from augment.nets.warping import extract_blocks, unfold_weights
 from augment.pose.jitter import GREY
@@ -50,25 +53,58 @@ def test_the_first_stage_trains_the_flow_and_not_its_mask() -> None:
     assert not [name for name in names if not name.startswith("flow_net.") or ".mask." in name]
 
 
+def _run(network: Gfla, stage: str) -> dict[str, Tensor]:
+    """Return outputs with a flow that goes somewhere, which an untrained one does not."""
+    outputs = dict(network.run(_pair(), stage))
+    numbers = torch.Generator().manual_seed(3)
+    return {**outputs, "flow": 3 * torch.randn(outputs["flow"].shape, generator=numbers)}
+
+
+def _features(*layers: str) -> FeatureMaps:
+    """Return features that see images in [-1, 1] as they are."""
+    features = load_features("vgg19-random", layers, imagenet_normalised=False)
+    assert features is not None
+    return features
+
+
+def _assert_terms(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert abs(found[name] - value) < FLOAT_NOISE * abs(value), name
+
+
+@torch.no_grad()
 def test_the_first_stages_terms_follow_the_published_weights() -> None:
     network = _narrow()
-    with torch.no_grad():
-        outputs = network.run(_pair(), "flow")
-        terms = network.losses("flow", _pair(), outputs)
-        assert network.flow_features is not None
-        left, right = (network.flow_features(outputs[k])["relu3_1"] for k in ("source", "target"))
-        expected = 20 * correctness(left, right, outputs["flow"])
-        assert abs(terms["correctness"] - expected) < FLOAT_NOISE
-        expected = 0.01 * bending(outputs["flow"], 3)
-        assert abs(terms["bending"] - expected) < FLOAT_NOISE
-    assert terms.keys() == {"correctness", "bending"}
+    outputs = _run(network, "flow")
+    features = [_features("relu3_1")(outputs[side])["relu3_1"] for side in ("source", "target")]
+    expected = {
+        "correctness": 20 * correctness(*features, outputs["flow"]),
+        "bending": 0.01 * bending(outputs["flow"], 3),
+    }
+    _assert_terms(network.losses("flow", _pair(), outputs), expected)
     assert "fake" not in outputs
 
 
-def test_the_second_stages_weights_are_the_published_ones() -> None:
-    config = Gfla.Config()
-    assert (config.weight_l1, config.weight_correctness, config.weight_bending) == (5, 5, 0.0025)
-    assert (config.weight_adversarial, config.weight_style, config.weight_content) == (2, 500, 0.5)
+@torch.no_grad()
+def test_the_second_stages_terms_follow_the_published_weights() -> None:
+    network = _narrow().eval()
+    outputs = _run(network, "transfer")
+    source, target, fake, flow = (outputs[name] for name in ("source", "target", "fake", "flow"))
+    features = _features("relu3_1", *CONTENT_LAYERS, *STYLE_LAYERS)
+    of_source, of_target, of_fake = (features(image) for image in (source, target, fake))
+    judged, real = network.discriminator(fake), network.discriminator(target)
+    expected = {
+        "l1": 5 * F.l1_loss(fake, target),
+        "style": 500 * style(of_fake, of_target),
+        "content": 0.5 * content(of_fake, of_target),
+        "fool": 2 * ((judged - 1) ** 2).mean(),
+        "correctness": 5 * correctness(of_source["relu3_1"], of_target["relu3_1"], flow),
+        "bending": 0.0025 * bending(flow, 3),
+    }
+    _assert_terms(network.losses("generator", _pair(), outputs), expected)
+    expected = {"judge": 0.5 * (((real - 1) ** 2).mean() + (judged**2).mean())}
+    _assert_terms(network.losses("discriminator", _pair(), outputs), expected)
 
 
 def test_training_moves_source_and_target_apart_and_generation_moves_nothing() -> None:

@@ -254,10 +254,15 @@ def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, t
         return tmp_path / out / "weights.safetensors"
 
     first = run("first", stop_after_minutes=0)
-    assert store.read_header(first).facts["steps"] == 1
+    header = store.read_header(first)
+    assert header.facts["steps"] == 1
+    assert "terms" not in header.facts
+    owed = header.model_copy(update={"facts": {**header.facts, "terms": "CC BY-NC 4.0"}})
+    store.save_weights(store.read_tensors(first), first, owed)
     facts = store.read_header(run("second", init=str(first), first_step=1)).facts
     assert (facts["steps"], facts["init_steps"]) == (3, 1)
     assert facts["init_sha256"] == io.sha256_file(first)
+    assert facts["terms"] == "CC BY-NC 4.0"
     assert facts["images_seen"] == 2 * TINY.batch_size
     with pytest.raises(UserError, match="--first-step 1: found no --init"):
         run("third", first_step=1)

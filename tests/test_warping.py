@@ -107,6 +107,11 @@ def test_gradients_of_features_and_flow_are_right(warp) -> None:
     assert torch.autograd.gradcheck(warp, (source, flow.requires_grad_()))
 
 
+def test_gradients_of_unfolded_weights_are_right() -> None:
+    weights = torch.randn(1, 9, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda weights: unfold_weights(weights, 3), (weights,))
+
+
 def test_reduced_precision_around_it_does_not_move_a_sample() -> None:
     source = positions(32, 16, torch.zeros(()))[None]
     flow = torch.full((1, 2, 32, 16), 0.25)

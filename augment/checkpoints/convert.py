@@ -99,7 +99,9 @@ def convert_weights(generator: str, config: Frozen, official: Sequence[Path], ou
         # Files of torch 0.3 lack the counter, which plays no part in the output.
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.zeros_like(value, device="cpu"))
-    refuse_difference(tensors, expected, where)
+    refuse_difference(
+        tensors, expected, where, lambda name: f"{name} (theirs: {network.official_name(name)})"
+    )
     header = Header(
         generator=generator,
         config=config.model_dump(mode="json"),

@@ -6,7 +6,7 @@ The header has one metadata key, since the order of several differs from process
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -151,9 +151,18 @@ def expected_tensors(network: PoseTransfer, found: Iterable[str]) -> dict[str, T
 
 
 def refuse_difference(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    where: str,
+    called: Callable[[str], str] = str,
 ) -> None:
     """Refuse tensors that are missing, left over, or of another shape.
+
+    Args:
+        found: What a file holds.
+        expected: What it must hold.
+        where: The file, for the message.
+        called: What the message calls a tensor of a name.
 
     Raises:
         UserError: With some names of both sides.
@@ -161,14 +170,18 @@ def refuse_difference(
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     shapes = [
-        f"{name} {tuple(found[name].shape)} for {tuple(expected[name].shape)}"
+        f"{called(name)} {tuple(found[name].shape)} for {tuple(expected[name].shape)}"
         for name in sorted(set(found) & set(expected))
         if found[name].shape != expected[name].shape
     ]
     problems = [
-        f"{what} {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for what, names in (("missing", missing), ("unknown", extra), ("of other shape", shapes))
-        if names
+        f"{what} {len(words)}: {', '.join(words[:3])}{', ...' if len(words) > 3 else ''}"
+        for what, words in (
+            ("missing", [called(name) for name in missing]),
+            ("unknown", [called(name) for name in extra]),
+            ("of other shape", shapes),
+        )
+        if words
     ]
     if problems:
         raise UserError(f"{where}: tensors {'; '.join(problems)}")

@@ -154,6 +154,11 @@ class Dptn(PoseTransfer):
         """
         return one_judge.from_official(weights, TWINS, RENAMED)
 
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files call a tensor of ours."""
+        return one_judge.official_name(name, RENAMED)
+
 
 TWINS: Final = {
     r"^(mblock\d+)\.conv1\.": r"\1.model.2.",
@@ -176,6 +181,6 @@ RENAMED: Final = {
     r"^(PTM|transformer)\.encoder\.layers\.": "transformer.context.",
     r"^(PTM|transformer)\.decoder\.layers\.": "transformer.texture.",
     r"^(PTM|transformer)\.decoder\.norm\.": "transformer.norm.",
-    r"^decoder(\d)\.": r"decoder.\1.",
+    r"^decoder([0-2])\.": r"decoder.\1.",
     r"^outconv\.": "decoder.3.",
 }

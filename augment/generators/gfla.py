@@ -264,6 +264,11 @@ class Gfla(PoseTransfer):
         _refuse_fashion(weights)
         return one_judge.from_official(weights, TWINS, RENAMED)
 
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files call a tensor of ours."""
+        return one_judge.official_name(name, RENAMED)
+
 
 TWINS: Final = {
     r"^target\.outconv\.conv1\.": "target.outconv.model.2.",

@@ -130,6 +130,11 @@ class Patn(PoseTransfer):
             weights = {name: value for name, value in weights.items() if "running_" not in name}
         return two_judges.from_official(weights, RENAMED)
 
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files call a tensor of ours."""
+        return two_judges.official_name(name, RENAMED)
+
 
 RENAMED: Final = {
     r"^stream1_down\.": "image_encoder.",

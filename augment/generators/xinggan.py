@@ -181,6 +181,11 @@ class Xinggan(PoseTransfer):
         """Return the tensors of the generator, or of a discriminator, under our names."""
         return two_judges.from_official(weights, RENAMED)
 
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files call a tensor of ours."""
+        return two_judges.official_name(name, RENAMED)
+
 
 RENAMED: Final = {
     r"^stream1_down\.": "image_encoder.",

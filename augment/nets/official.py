@@ -39,6 +39,33 @@ def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
     return result
 
 
+def original(name: str, rules: Mapping[str, str]) -> str:
+    r"""Return the authors' name of a tensor of ours: ``renamed`` backwards.
+
+    Args:
+        name: Our name; it comes back as it is where no rule leads to it.
+        rules: As for ``renamed``. Patterns may hold ``^``, ``$``, ``\.`` and groups without groups
+            in them; of alternatives that our name does not keep, the first is taken.
+
+    >>> original("blocks.3.key.bias", {r"^att\.(\d+)\.(query|key)_conv\.": r"blocks.\1.\2."})
+    'att.3.key_conv.bias'
+    """
+    for pattern, replacement in rules.items():
+        groups = re.findall(r"\((.*?)\)", pattern)
+        ours = re.escape(replacement)
+        for number, group in enumerate(groups, start=1):
+            ours = ours.replace(rf"\\{number}", f"(?P<g{number}>{group})")
+        found = re.match(ours, name)
+        if found is None:
+            continue
+        theirs = re.sub(r"[\\^$]", "", re.sub(r"\(.*?\)", "()", pattern))
+        for number, group in enumerate(groups, start=1):
+            kept = found.groupdict().get(f"g{number}", group.partition("|")[0])
+            theirs = theirs.replace("()", kept, 1)
+        return theirs + name[found.end() :]
+    return name
+
+
 def without_twins(weights: Mapping[str, Tensor], twins: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the tensors without those that are stored again under another name.
 

@@ -42,6 +42,14 @@ def modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def legacy_name(name: str) -> str:
+    """Return the name that the older hook gives a tensor, the authors' one."""
+    for legacy, modern in _LEGACY_NAMES.items():
+        if name.endswith(modern):
+            return name.removesuffix(modern) + legacy
+    return name
+
+
 class SpectralDiscriminator(nn.Module):
     """A map of scores, one per 8 x 8 pixels; trained by least squares."""
 

@@ -296,6 +296,9 @@ def _sources(settings: TrainSettings, config: Frozen) -> dict[str, str | int | f
             )
         before = header.facts.get("steps", "unknown")
         facts |= {"init_sha256": io.sha256_file(path), "init_steps": before}
+        if "terms" in header.facts:
+            # What is trained on from weights under somebody's terms stays under them.
+            facts["terms"] = header.facts["terms"]
     return facts
 
 
