@@ -44,7 +44,7 @@ def remote(function: Callable) -> SimpleNamespace:
 def hired(begin: Callable, make: Callable) -> Crew:
     """Return a crew of one actor."""
     actor = SimpleNamespace(begin=remote(begin), make=remote(make))
-    return Crew(Ray(), lambda member: [actor], Console(quiet=True))
+    return Crew(Ray(), lambda member: [actor], 1, Console(quiet=True))
 
 
 def told(answer: object, number: int) -> object:
