@@ -142,6 +142,18 @@ def test_an_address_without_ray_is_refused_at_once(address, sentence, monkeypatc
         pass
 
 
+def test_the_environment_says_where_ray_is_unless_the_flag_does(monkeypatch):
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+
+    for flag, address in ((None, "127.0.0.1:1"), ("127.0.0.1:2", "127.0.0.1:2")):
+        with (
+            pytest.raises(UserError, match=f"Ray at {address}: no answer"),
+            crew(flag, None, QUIET, gpus=False),
+        ):
+            pass
+
+
 def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process(tmp_path):
     out, straight = tmp_path / "out", tmp_path / "straight"
     # The made-up people as well are drawn by whoever comes first.
