@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -28,6 +28,25 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def own_gpu(name: str, environ: Mapping[str, str], num_gpus: int) -> str:
+    """Return the setting of one of several processes of a machine that shall not share a GPU.
+
+    ``auto`` and ``cuda`` become the GPU of the local rank that torchrun or else srun gives.
+
+    Args:
+        name: The setting that all of them have.
+        environ: The environment of the process.
+        num_gpus: How many GPUs it sees; from a single one there is nothing to choose.
+
+    >>> own_gpu("auto", {"LOCAL_RANK": "5"}, num_gpus=4)
+    'cuda:1'
+    """
+    rank = environ.get("LOCAL_RANK") or environ.get("SLURM_LOCALID") or ""
+    if name not in {"auto", "cuda"} or num_gpus < 2 or not rank.isdecimal():
+        return name
+    return f"cuda:{int(rank) % num_gpus}"
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

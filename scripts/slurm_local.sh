@@ -5,7 +5,8 @@
 #   scripts/slurm_local.sh stop FOLDER    ends it; the folder stays
 #
 # Everything it writes lies in FOLDER, an absolute path. Each node has one CPU slot and a make-believe
-# GPU. Where it cannot run, it says why and exits with 77.
+# GPU. Where it cannot run (not root, no apt-get, no network), it says why and exits with 77; what
+# fails although it should work is an error.
 set -euo pipefail
 
 cannot() {
@@ -13,15 +14,26 @@ cannot() {
     exit 77
 }
 
+fail() {
+    echo "$0: $1" >&2
+    exit 1
+}
+
+packages=(slurm-wlm munge)
+
+apt_install() {
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null 2>&1
+}
+
 install_slurm() {
     command -v slurmctld >/dev/null && command -v munged >/dev/null && return
     command -v apt-get >/dev/null || cannot "it is not installed, and there is no apt-get"
-    local packages=(slurm-wlm munge)
     export DEBIAN_FRONTEND=noninteractive
-    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } \
-            >/dev/null 2>&1 ||
-        cannot "apt-get could not install ${packages[*]}"
+    apt_install && return
+    # Without a network there is nothing to install from, which is nobody's fault.
+    apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1 ||
+        cannot "it is not installed, and apt-get reaches no packages"
+    apt_install || fail "apt-get could not install ${packages[*]}"
 }
 
 write_settings() {
@@ -100,7 +112,7 @@ start() {
         sleep 0.5
     done
     stop
-    cannot "its nodes did not come up; see $folder/log"
+    fail "the nodes did not come up; see $folder/log"
 }
 
 stop() {

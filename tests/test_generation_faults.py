@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 import trivial
 
-from augment.generation.job import generate
+from augment.generation.job import failed_shards, generate
+from augment.generation.run import read_run
 from manifests import io
 from manifests.console import Console, Exit, UserError
 
@@ -477,6 +478,31 @@ def test_killed_runs_leave_nothing_behind_once_the_run_is_complete(people, tmp_p
 
     assert run(people, out) == Exit.DONE
 
+    assert_complete(out, straight)
+
+
+@pytest.mark.parametrize("moment", ["before", "middle", "after"])
+def test_a_retry_killed_at_a_shard_and_retried_again_equals_a_straight_run(
+    tmp_path, straight, moment
+):
+    people, out = trivial.write_people(tmp_path / "people", num_people=6), tmp_path / "out"
+    source = people.parent / "0003_c1s1_000000_01.jpg"
+    sound = source.read_bytes()
+    source.write_bytes(sound[:-200])
+    assert run(people, out) == Exit.ROW_ERRORS
+    first, *others = failed_shards(out, read_run(out))
+    source.write_bytes(sound)
+
+    def killed():
+        strike_at(f"part-{first:06d}.parquet", moment, signal.SIGKILL)
+        return run(people, out, retry_failed=True)
+
+    assert ended(forked(killed)) == -signal.SIGKILL
+
+    # Taken back before anything is made again.
+    assert not (out / "_SUCCESS").exists()
+    assert failed_shards(out, read_run(out)) == [first, *others][moment == "after" :]
+    assert ended(forked(lambda: run(people, out, retry_failed=True))) == Exit.DONE
     assert_complete(out, straight)
 
 

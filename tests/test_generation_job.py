@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ import torch
 import trivial
 from PIL import Image
 
+from augment.devices import own_gpu
+from augment.generation import job as job_module
 from augment.generation import shards
 from augment.generation.export import ExportSettings, export
 from augment.generation.job import (
@@ -567,17 +570,73 @@ def test_planning_is_imported_without_torch():
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def planned(settings):
+    """Return the job of these settings, not begun yet."""
+    plan = plan_of(settings, (64, 128))
+    return job_of(settings, describe(settings, plan, UNLOADED, None), plan)
+
+
 @pytest.mark.parametrize("name", ["cpu", "cpu:0"])
 def test_a_worker_computes_on_the_very_device_that_it_was_given(people, tmp_path, name):
     settings = trivial.job_settings(people, tmp_path / "out").model_copy(update={"device": name})
-    weights = trivial.trivial_weights()
-    plan = plan_of(settings, (weights.image_size[1], weights.image_size[0]))
-    run = describe(settings, plan, weights, None)
+    job = planned(settings)
 
-    sampler = open_sampler(job_of(settings, run, plan), weights)
+    sampler = open_sampler(job, trivial.trivial_weights())
 
-    assert run.content.sampling.device == "cpu"
+    assert job.run.content.sampling.device == "cpu"
     assert sampler.device == torch.device(name)
+
+
+TORCHRUN = {"LOCAL_RANK": "5", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environ", "num_gpus", "own"),
+    [
+        ("auto", TORCHRUN, 8, "cuda:5"),
+        ("cuda", TORCHRUN, 4, "cuda:1"),
+        ("cuda", {"SLURM_LOCALID": "3"}, 4, "cuda:3"),
+        # What is asked for, or the only one there is.
+        ("cuda:0", TORCHRUN, 8, "cuda:0"),
+        ("cpu", TORCHRUN, 8, "cpu"),
+        ("auto", TORCHRUN, 1, "auto"),
+        ("auto", TORCHRUN, 0, "auto"),
+        ("cuda", {}, 8, "cuda"),
+    ],
+)
+def test_each_process_of_a_machine_takes_the_gpu_of_its_local_rank(name, environ, num_gpus, own):
+    assert own_gpu(name, environ, num_gpus) == own
+
+
+def test_a_worker_computes_on_the_gpu_of_its_local_rank(people, tmp_path, monkeypatch):
+    job = planned(trivial.job_settings(people, tmp_path / "out"))
+    monkeypatch.setenv("LOCAL_RANK", "77")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 100)
+
+    # As many as no machine has: the refusal tells which one was meant.
+    with pytest.raises(UserError, match="--device cuda:77: "):
+        open_sampler(replace(job, device="cuda"), UNLOADED)
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "float32")])
+def test_the_precision_is_that_which_the_processor_has(
+    people, tmp_path, monkeypatch, has, precision
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+
+    job = planned(trivial.job_settings(people, tmp_path / "out", precision="auto"))
+
+    assert job.run.content.sampling.precision == precision
+
+
+def test_whether_to_compile_is_decided_by_the_share_of_one_worker(people, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(job_module, "repays_compiling", lambda _, rows: bool(asked.append(rows)))
+
+    for worker in (None, "1/4"):
+        planned(trivial.job_settings(people, tmp_path / "out", worker=worker))
+
+    assert asked == [20, 5]
 
 
 @pytest.mark.gpu

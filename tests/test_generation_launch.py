@@ -142,6 +142,18 @@ def test_an_address_without_ray_is_refused_at_once(address, sentence, monkeypatc
         pass
 
 
+def test_the_environment_says_where_ray_is_unless_the_flag_does(monkeypatch):
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+
+    for flag, address in ((None, "127.0.0.1:1"), ("127.0.0.1:2", "127.0.0.1:2")):
+        with (
+            pytest.raises(UserError, match=f"Ray at {address}: no answer"),
+            crew(flag, None, QUIET, gpus=False),
+        ):
+            pass
+
+
 def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process(tmp_path):
     out, straight = tmp_path / "out", tmp_path / "straight"
     # The made-up people as well are drawn by whoever comes first.
@@ -184,18 +196,26 @@ def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process
     assert read_run(out) == read_run(straight)
 
 
-def test_the_kubernetes_manifest_starts_as_many_workers_as_it_tells_them():
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+def test_the_kubernetes_manifests_start_as_many_workers_as_they_tell_them(page):
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (the extra 'ray' brings it)")
-    text = (ROOT / "docs/cluster.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
-    spec = yaml.safe_load(block)["spec"]
+    manifest = yaml.safe_load(block)
 
+    assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job")
+    assert manifest["metadata"]["name"]
+    spec = manifest["spec"]
     assert spec["completionMode"] == "Indexed"
-    assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    (container,) = spec["template"]["spec"]["containers"]
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    (container,) = pod["containers"]
+    assert container["image"]
+    mounted = [mount["name"] for mount in container["volumeMounts"]]
+    assert mounted == [volume["name"] for volume in pod["volumes"]]
     name, command, *words = container["command"]
     assert (name, command) == ("augment", "generate")
-    settings, talk = parse(LaunchSettings, "augment generate", "", words)
+    settings, _ = parse(LaunchSettings, "augment generate", "", words)
     assert settings.job.num_workers == spec["completions"] == spec["parallelism"]
-    assert talk.log_format == "json"
+    (mount,) = container["volumeMounts"]
+    assert {settings.job.images.parent, settings.job.out.parent} == {Path(mount["mountPath"])}

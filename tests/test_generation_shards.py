@@ -64,8 +64,8 @@ def out(tmp_path):
 
 
 def test_golden_keys():
-    assert RUN.content_key == "e910f24a607a1191ee6f8a8a868bd112ad87782bf1071b87da6a549b9e480241"
-    assert RUN.layout_key == "171f73e3ef839db3cc2b28b8f7e4a30d6e54d671f01392ba64422419c66e8c8d"
+    assert RUN.content_key == "f169a48027c5689e37b8f5d51d1cf2d7653efff92446bdd9cd7e7bb7e85dfacc"
+    assert RUN.layout_key == "7ffe6c37fd340c3f403e9d49d0918a0b3a78aa82e085008d07eaf3ae7d9aa18a"
 
 
 def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():

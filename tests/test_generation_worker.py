@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -12,8 +13,10 @@ import trivial
 
 from augment.generation import worker as workers
 from augment.generation.job import generate
+from augment.generation.member import Member
 from augment.generation.pipeline import ahead
 from augment.generation.run import Encoding
+from augment.pose.plan import Plan
 from augment.transfer import as_floats, as_pixels
 from manifests import io, pixels
 from manifests.console import Console, Exit, UserError
@@ -257,6 +260,80 @@ def test_batches_never_cross_shards_and_the_last_one_is_padded(people, tmp_path)
 
     # Shards of 8, 8 and 4 rows.
     assert Counting.sizes == [3] * (3 + 3 + 2)
+
+
+class Ahead(trivial.Trivial):
+    """Computes a batch only when so many more have been read."""
+
+    wanted = 0
+    reads: ClassVar[list[int]] = []
+    """Of each batch that was read, how many were computed before."""
+    computed = 0
+    progress = threading.Condition()
+
+    def generate(self, condition, noise=None):
+        with Ahead.progress:
+            Ahead.computed += 1
+            wanted = min(Ahead.computed + Ahead.wanted, 10)
+            assert Ahead.progress.wait_for(lambda: len(Ahead.reads) >= wanted, timeout=5)
+        return super().generate(condition, noise)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Let ``Ahead`` know of every batch that is read."""
+    Ahead.reads, Ahead.computed = [], 0
+    read = workers.SourceReader.read
+
+    def record(*arguments):
+        sources = read(*arguments)
+        with Ahead.progress:
+            Ahead.reads.append(Ahead.computed)
+            Ahead.progress.notify()
+        return sources
+
+    monkeypatch.setattr(workers.SourceReader, "read", record)
+
+
+def test_the_next_shards_are_read_while_one_computes_and_only_so_many(people, tmp_path, recorded):
+    # Some in the queue, one in the hand of the reader.
+    Ahead.wanted = workers.BATCHES_READ_AHEAD + 1
+
+    # Five shards of two batches.
+    run(people, tmp_path / "out", trivial.trivial_weights(network=Ahead))
+
+    assert len(Ahead.reads) == 10
+    # One more may be on its way from the queue to the network.
+    assert max(number - computed for number, computed in enumerate(Ahead.reads)) <= Ahead.wanted
+
+
+def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
+    people, tmp_path, recorded
+):
+    run(people, tmp_path / "straight")
+    Ahead.reads.clear()
+    # The other batch of the shard at hand, or else the first one of the next.
+    Ahead.wanted = 1
+    settings = trivial.job_settings(people, tmp_path / "out")
+    member = Member(settings, trivial.trivial_weights(network=Ahead))
+    member.begin()
+
+    with ThreadPoolExecutor(2) as calls:
+        made = list(calls.map(member.make, range(5)))
+
+    assert made == [4] * 5
+    assert shard_rows(tmp_path / "out") == shard_rows(tmp_path / "straight")
+
+
+def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, monkeypatch):
+    asked = []
+    rows = Plan.rows
+    monkeypatch.setattr(Plan, "rows", lambda plan, *part: asked.append(part) or rows(plan, *part))
+
+    run(people, tmp_path / "out", worker="1/3")
+
+    # Shards 1 and 4 of the five, of four rows each.
+    assert asked == [(4, 8), (16, 20)]
 
 
 @pytest.mark.parametrize(

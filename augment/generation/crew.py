@@ -70,7 +70,10 @@ class _Call:
 class Crew:
     """Actors that make shards, and the queue before them."""
 
-    def __init__(self, ray: Any, hire: Callable[..., list[Any]], console: Console) -> None:
+    def __init__(
+        self, ray: Any, hire: Callable[..., list[Any]], count: int, console: Console
+    ) -> None:
+        self.count = count
         self._ray = ray
         self._hire = hire
         self._console = console
@@ -245,7 +248,7 @@ def crew(
             )
             return [actor.remote(*arguments) for _ in range(count)]
 
-        yield Crew(ray, hire, console)
+        yield Crew(ray, hire, count, console)
     finally:
         ray.shutdown()
 

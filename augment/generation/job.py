@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from augment.checkpoints import store
-from augment.devices import cpu_threads, device_class, has_bf16, pick_device
+from augment.devices import cpu_threads, device_class, has_bf16, own_gpu, pick_device
 from augment.generation import shards
 from augment.generation.card import card
 from augment.generation.people import made_up_people
@@ -73,7 +73,8 @@ class GenerateSettings(Frozen):
     seed: int = 0
     """Another seed draws other sources and poses."""
     device: str = "auto"
-    """Where the network runs: auto, cpu, cuda or cuda:N."""
+    """Where the network runs: auto, cpu, cuda or cuda:N; auto and cuda: with several GPUs, the one
+    of the local rank that torchrun or srun gives."""
     precision: Auto | Precision = "auto"
     """Arithmetic of the network; auto: bf16 where the device has it."""
     batch_size: Auto | int = "auto"
@@ -81,7 +82,8 @@ class GenerateSettings(Frozen):
     threads: Auto | int = "auto"
     """CPU threads of the network; auto: torch's own choice."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """torch.compile, on a GPU with CUDA graphs; auto: on a GPU, from 5,000,000 images on."""
+    """torch.compile, on a GPU with CUDA graphs; auto: on a GPU, from 5,000,000 images per worker
+    on."""
     image_format: ImageFormat = "jpg"
     """How images are stored; a Market-1501 export needs jpg."""
     quality: int = 95
@@ -294,7 +296,7 @@ def job_of(settings: GenerateSettings, run: Run, plan: Plan) -> Job:
 def open_sampler(job: Job, weights: Weights) -> Sampler:
     """Return the network, made ready on this worker's device."""
     sampling = job.run.content.sampling
-    device = pick_device(sampling.device if job.device == "auto" else job.device)
+    device = _own_device(sampling.device if job.device == "auto" else job.device)
     network = prepare_for_sampling(weights.load(device), sampling.precision)
     return Sampler(network, device, sampling.compiled)
 
@@ -343,7 +345,7 @@ def failed_shards(out: Place, run: Run) -> list[int]:
 
 def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int) -> Sampling:
     name = found.device if found is not None and settings.device == "auto" else settings.device
-    device = pick_device(name)
+    device = _own_device(name)
     on_cpu = device.type == "cpu"
     precision, batch_size, threads = settings.precision, settings.batch_size, settings.threads
     if precision == "auto":
@@ -356,7 +358,9 @@ def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int)
         threads = torch.get_num_threads() if found is None else found.threads
     compiled = settings.compile == "yes"
     if settings.compile == "auto":
-        compiled = repays_compiling(device, num_rows) if found is None else found.compiled
+        # Every worker compiles for itself.
+        share = num_rows // jobs.who_am_i(settings.worker, os.environ, settings.num_workers).count
+        compiled = repays_compiling(device, share) if found is None else found.compiled
     return Sampling(
         device=device.type,
         precision=precision,
@@ -366,6 +370,10 @@ def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int)
         torch=torch.__version__,
         compiled=compiled,
     )
+
+
+def _own_device(name: str) -> torch.device:
+    return pick_device(own_gpu(name, os.environ, torch.cuda.device_count()))
 
 
 def _refuse_numbers(settings: GenerateSettings) -> None:

@@ -122,6 +122,8 @@ def _on_ray(
         def begin(job: GenerateSettings, plan: Plan, found: Weights) -> Run:
             # Not here: the device and what follows from it are the workers'.
             del plan, found
+            # All are alike; what counts is how many share the job.
+            job = job.model_copy(update={"worker": f"0/{workers.count}"})
             return Run.from_json(workers.begin(Member, job, weights), where="the run of a worker")
 
         def make(job: Job, found: Weights, numbers: Sequence[int], console: Console) -> None:

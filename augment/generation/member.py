@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 from augment.devices import cpu_threads
@@ -15,7 +16,7 @@ from augment.generation.job import (
     open_weights,
     plan_of,
 )
-from augment.generation.worker import Job, Started, Worker, finish
+from augment.generation.worker import Job, Read, Started, Worker, finish, read
 
 
 class Member:
@@ -51,7 +52,9 @@ class Member:
             UserError: If it cannot be written, or a row fails and that shall be the end.
         """
         assert self._job is not None, "a member begins before it makes"
-        started, kind = self._compute.submit(self._start, self._job, shard).result()
+        # Planned and read while the shard before computes.
+        batches = read(self._job, [shard])
+        started, kind = self._compute.submit(self._start, self._job, batches).result()
         finish(self._job, started, kind)
         return len(started.rows)
 
@@ -60,14 +63,15 @@ class Member:
             self._weights = open_weights(self._settings.weights or DEFAULT_WEIGHTS)
         return self._weights
 
-    def _start(self, job: Job, shard: int) -> tuple[Started, str]:
+    def _start(self, job: Job, batches: Generator[Read]) -> tuple[Started, str]:
         sampling = job.run.content.sampling
         if self._worker is None:
             sampler = open_sampler(job, self._network())
             self._worker = Worker(job, sampler), sampler.kind
         worker, kind = self._worker
         with cpu_threads(sampling.threads):
-            return worker.start(shard, _Nothing()), kind
+            (started,) = worker.start(batches, _Nothing())
+        return started, kind
 
 
 class _Nothing:

@@ -20,7 +20,7 @@ from manifests.io import Images, keypoint_array
 from manifests.places import Place
 from manifests.settings import Frozen
 
-CODE_VERSION: Final = 2
+CODE_VERSION: Final = 3
 """Raised when the same settings and inputs begin to give other bytes."""
 
 # pyarrow makes these functions at import time, where type checkers do not see them.

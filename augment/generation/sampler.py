@@ -25,7 +25,7 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 Generate = Callable[[Condition, Tensor | None], Tensor]
 
 COMPILE_MIN_ROWS: Final = 5_000_000
-"""From how many images on compiling is taken to repay itself on a GPU.
+"""From how many images of a worker on compiling is taken to repay itself on a GPU.
 
 An assumption until one is measured: a minute of compiling, a tenth saved, 8,000 img/s; then
 60 s x 8,000 / 0.1 = 4.8 million images give back the minute.
@@ -92,7 +92,7 @@ def fold_batch_norms(network: nn.Module) -> int:
 
 
 def repays_compiling(device: torch.device, num_rows: int) -> bool:
-    """Return whether a job is long enough to compile its network, and the device of a kind for it.
+    """Return whether a worker has enough rows to compile its network, and a device for it.
 
     Never on a CPU, where compiled networks were measured to be slower.
     """

@@ -54,7 +54,8 @@ def stopping() -> Generator[None]:
 def noting() -> Generator[Callable[[], None]]:
     """Note SIGTERM and SIGINT while the block runs; the value raises ``Stopped`` once one came.
 
-    For libraries that swallow what a handler raises. On another thread nothing is noted.
+    So does the end of the block: none is lost. For libraries that swallow what a handler raises. On
+    another thread nothing is noted.
     """
     noted: list[Exit] = []
 
@@ -75,3 +76,4 @@ def noting() -> Generator[Callable[[], None]]:
     finally:
         for sort, handler in before.items():
             signal.signal(sort, handler)
+    check()

@@ -1,7 +1,8 @@
 """A worker: "this is the run, I am one of so many, make my shards"; it knows no launcher.
 
-Three things overlap: threads read and decode the sources of the next batches, the device computes,
-threads encode what it computed and write the shard before. Every queue is bounded, so memory does
+Three things overlap, across the borders of shards too: threads plan the next shard and read and
+decode the sources of the next batches, the device computes, threads encode what it computed and
+write the shard before. Every queue is bounded, so memory does
 not grow with the run. Batches never cross shards and the last one of a shard is padded, so that the
 bytes of a row do not depend on who made it.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,7 @@ from manifests.places import Place
 from manifests.schema import IMAGE_STRUCT, SHARD
 
 NUM_ENCODERS = 2
+SHARDS_PLANNED_AHEAD = 1
 BATCHES_READ_AHEAD = 2
 BATCHES_BEHIND = 4
 ROW_OVERHEAD_BYTES = 350
@@ -117,11 +119,22 @@ class SourceReader:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A shard that has been through the network; its images are still being encoded."""
+    """A shard on its way through the network; its images are encoded batch by batch."""
 
     shard: int
     rows: PlannedRows
     batches: list[Future[Made]]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One batch of a shard, planned and read."""
+
+    shard: Started
+    rows: PlannedRows
+    sources: Sources
+    last: bool
+    """Of its shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,29 +168,61 @@ def work(job: Job, sampler: Sampler, shards: Iterable[int], bar: Advance) -> Non
     with worker.encoders, ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
         before: Future[None] | None = None
         try:
-            for shard in shards:
-                started = worker.start(shard, bar)
-                if before is not None:
-                    before.result()
-                before = writer.submit(finish, job, started, sampler.kind)
+            with closing(worker.start(read(job, shards), bar)) as all_started:
+                for started in all_started:
+                    if before is not None:
+                        before.result()
+                    before = writer.submit(finish, job, started, sampler.kind)
         finally:
             if before is not None:
                 before.result()
 
 
+def read(job: Job, shards: Iterable[int]) -> Generator[Read]:
+    """Give the batches of these shards, planned and read on a thread of its own.
+
+    A few batches are ready before they are asked for, also where one shard ends and the next
+    begins.
+    """
+    return ahead(_read(job, shards), BATCHES_READ_AHEAD)
+
+
+def _read(job: Job, shards: Iterable[int]) -> Generator[Read]:
+    content = job.run.content
+    size = content.sampling.batch_size
+    reader = SourceReader(job.plan.sources, (content.width, content.height))
+    # A shard takes longer to plan than a GPU takes for the batches that are read ahead.
+    planned = ahead(
+        (Started(shard, job.plan.rows(*job.run.shard_rows(shard)), []) for shard in shards),
+        SHARDS_PLANNED_AHEAD,
+    )
+    with closing(planned):
+        for shard in planned:
+            for first in range(0, len(shard.rows), size):
+                rows = shard.rows[first : first + size]
+                sources = reader.read(rows.source, size)
+                yield Read(shard, rows, sources, last=first + size >= len(shard.rows))
+
+
 def sample_cost(job: Job, sampler: Sampler) -> tuple[float, float]:
     """Return seconds and stored bytes per row, measured on two batches of the plan's beginning."""
     worker = Worker(job, sampler)
-    rows = job.plan.rows(0, min(2 * job.run.content.sampling.batch_size, len(job.plan)))
+    two_batches = {"rows_per_shard": 2 * job.run.content.sampling.batch_size}
+    job = replace(job, run=job.run.model_copy(update=two_batches))
+    rows = job.run.num_rows(0)
     silent = Console(quiet=True)
-    with worker.encoders, silent.progress("warm up", len(rows)) as bar:
-        for batch in worker.send(rows, bar):
-            batch.result()
+
+    def make() -> list[Made]:
+        (started,) = worker.start(read(job, [0]), bar)
+        return [batch.result() for batch in started.batches]
+
+    with worker.encoders, silent.progress("warm up", rows) as bar:
+        make()
         began = time.perf_counter()
-        made = [batch.result() for batch in worker.send(rows, bar)]
+        made = make()
     seconds = time.perf_counter() - began
     stored = sum(len(image) for batch in made for image in batch.images if image is not None)
-    return seconds / len(rows), stored / len(rows) + ROW_OVERHEAD_BYTES
+    return seconds / rows, stored / rows + ROW_OVERHEAD_BYTES
 
 
 def finish(job: Job, started: Started, device: str) -> None:
@@ -201,42 +246,24 @@ class Worker:
         self._noise_width = sampler.network.noise_width()
         self._images = sampler.generator()
         self._device = sampler.device
-        content = job.run.content
-        self._batch_size = content.sampling.batch_size
-        self._reader = SourceReader(job.plan.sources, (content.width, content.height))
+        self._batch_size = job.run.content.sampling.batch_size
         self.encoders = ThreadPoolExecutor(NUM_ENCODERS, thread_name_prefix="encode")
 
-    def start(self, shard: int, bar: Advance) -> Started:
-        """Send the rows of one shard through the network."""
-        rows = self._plan.rows(*self._run.shard_rows(shard))
-        return Started(shard, rows, self.send(rows, bar))
-
-    def send(self, rows: PlannedRows, bar: Advance) -> list[Future[Made]]:
-        """Send rows through the network; their encoded images follow, batch by batch."""
-        made: list[Future[Made]] = []
-        with (
-            sampling_mode(self._device, self._run.content.sampling.precision),
-            closing(self._batches(rows)) as batches,
-        ):
-            for first, sources in batches:
+    def start(self, batches: Generator[Read], bar: Advance) -> Generator[Started]:
+        """Send batches through the network; give each shard with its last batch on its way."""
+        with closing(batches):
+            for batch in batches:
+                made = batch.shard.batches
                 if len(made) >= BATCHES_BEHIND:
                     made[-BATCHES_BEHIND].result()
-                batch = rows[first : first + self._batch_size]
-                made.append(self._submit(batch, sources))
-                bar.advance(len(batch))
-        return made
-
-    def _batches(self, rows: PlannedRows) -> Generator[tuple[int, Sources]]:
-        firsts = range(0, len(rows), self._batch_size)
-
-        def read(first: int) -> tuple[int, Sources]:
-            wanted = rows.source[first : first + self._batch_size]
-            return first, self._reader.read(wanted, self._batch_size)
-
-        return ahead(map(read, firsts), BATCHES_READ_AHEAD)
+                made.append(self._submit(batch.rows, batch.sources))
+                bar.advance(len(batch.rows))
+                if batch.last:
+                    yield batch.shard
 
     def _submit(self, rows: PlannedRows, sources: Sources) -> Future[Made]:
-        images, finite, ready = self._generate(rows, sources)
+        with sampling_mode(self._device, self._run.content.sampling.precision):
+            images, finite, ready = self._generate(rows, sources)
         encoding = self._run.content.encoding
 
         def encode() -> Made:

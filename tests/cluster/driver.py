@@ -1,7 +1,8 @@
 """Generates on Ray with a slow network whose workers leave their process ids in a folder.
 
-Arguments: images table, OUT, Ray's address, folder of the ids, patience in seconds, for how many
-workers the first ones wait so that none makes the whole run alone.
+Arguments: images table, OUT, Ray's address (empty: the environment tells it), folder of the ids,
+patience in seconds, for how many workers the first ones wait so that none makes the whole run
+alone.
 """
 
 import os
@@ -36,6 +37,6 @@ if __name__ == "__main__":
     crew.PATIENCE_S = float(sys.argv[5])
     settings = LaunchSettings(
         job=trivial.job_settings(Path(sys.argv[1]), Path(sys.argv[2])),
-        launcher=Launcher(launch="ray", ray_address=sys.argv[3]),
+        launcher=Launcher(launch="ray", ray_address=sys.argv[3] or None),
     )
     exit_with(lambda: launch(settings, Console(), trivial.trivial_weights(network=Slow)))

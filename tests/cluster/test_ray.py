@@ -63,14 +63,20 @@ def straight(people, tmp_path_factory):
 class Driver:
     """A driver in a process of its own, and what can be seen of its run."""
 
-    def __init__(self, people, folder, address, *, num_workers=1, patience_s=PATIENCE_S):
+    def __init__(
+        self, people, folder, address, *, num_workers=1, patience_s=PATIENCE_S, by_flag=True
+    ):
         self.out = folder / "out"
         self.ids = folder / "ids"
         self.ids.mkdir(exist_ok=True)
         script = Path(__file__).with_name("driver.py")
-        words = [people, self.out, address, self.ids, patience_s, num_workers]
+        flag = address if by_flag else ""
+        words = [people, self.out, flag, self.ids, patience_s, num_workers]
         self.process = subprocess.Popen(
-            [sys.executable, script, *map(str, words)], stderr=subprocess.PIPE, text=True
+            [sys.executable, script, *map(str, words)],
+            env=os.environ | ({} if by_flag else {"RAY_ADDRESS": address}),
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def wait_for(self, num_shards):
@@ -106,14 +112,16 @@ def drive(cluster, people, tmp_path):
         driver.process.communicate()
 
 
-def test_a_killed_actor_costs_nothing(drive, straight):
-    driver = drive()
+def test_a_killed_actor_costs_nothing(drive, cluster, straight):
+    # Where Ray is, is told by the environment here and by the flag in the other tests.
+    driver = drive(by_flag=False)
     driver.wait_for(num_shards=1)
     os.kill(int(next(driver.ids.iterdir()).name), signal.SIGKILL)
 
     code, said = driver.ended()
 
     assert code == Exit.DONE, said
+    assert f"Ray at {cluster.address}: " in said
     assert "a worker died with shard" in said
     assert "Traceback" not in said
     assert trivial.files_of(driver.out) == straight
