@@ -34,6 +34,7 @@ from augment.generation.status import StatusSettings, look, status
 from augment.generation.verify import VerifySettings, verify
 from manifests import io, market1501, pixels
 from manifests.console import Console, Exit, UserError
+from manifests.folder import index_table
 from manifests.schema import SHARD
 from manifests.subset import subset_train
 
@@ -470,6 +471,8 @@ def test_the_folder_export_has_a_folder_per_person_and_a_table(out, tmp_path):
     for row in rows:
         assert row["path"].startswith(f"{row['person_id']}/{row['person_id']}_c{row['camera_id']}")
         assert pixels.read(tmp_path / "folder" / row["path"]).shape == (128, 64, 3)
+    images, _ = index_table(tmp_path / "folder", tmp_path / "folder/images.csv")
+    assert images.strings("image_id") == sorted(row["path"] for row in rows)
 
 
 def test_the_webdataset_export_pairs_images_with_their_rows(out, tmp_path):
