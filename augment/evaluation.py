@@ -247,6 +247,11 @@ def measure(
     console = console or Console(quiet=True)
     chosen = images.only(protocol.split)
     pairs, origin = _pairs(chosen, protocol)
+    if _draws_others_than_published(images, protocol):
+        console.say(
+            "these pairs are not the published ones of Market-1501, which follow the order of its "
+            "annotation file; --pairs market-pairs-test.csv gives those"
+        )
     bench = _Bench(protocol, images.only("train"), len(pairs), device, console)
     factories, not_measured = bench.measures()
     subjects: dict[str, PoseTransfer | Baseline] = {
@@ -293,6 +298,12 @@ def _pairs(
     ordered = images.take(order)
     pairs = sample_pairs(ordered.strings("person_id"), ordered.keypoints(), protocol.count)
     return order[pairs], f"drawn by the published rule from the rows in the order of {words}"
+
+
+def _draws_others_than_published(images: Images, protocol: EvaluationProtocol) -> bool:
+    """Return whether somebody may take pairs of the table's own order for the published ones."""
+    is_market1501 = images.provenance.get("layout") == "market1501"
+    return is_market1501 and protocol.pairs is None and protocol.annotation is None
 
 
 def _views(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, cast
 
 from manifests.console import Console, Exit, LogFormat, UserError, exit_with
+from manifests.refusals import one_sentence
 
 if TYPE_CHECKING:
     from manifests.settings import Frozen
+
+HELP: Final = {"-h", "--help"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Program:
         Raises:
             UserError: If the subcommand is unknown or refuses its input.
         """
-        if not words or words[0] in {"-h", "--help"}:
+        if not words or words[0] in HELP:
             sys.stdout.write(self.help())
             return Exit.DONE if words else Exit.REFUSED
         name, *rest = words
@@ -87,7 +91,8 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
     """Return a command's settings, and how it should speak.
 
     Raises:
-        UserError: If a value breaks a rule of the settings.
+        UserError: If a flag is unknown or missing, or a value is none of its kind or breaks a
+            rule of the settings.
     """
     import tyro
     from pydantic import ValidationError
@@ -102,8 +107,11 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
             ("talk", Annotated[Talk, flat], Talk()),
         ],
     )
+    # Help that was asked for is no refusal, and as wide as the terminal.
+    refused = nullcontext() if HELP & set(words) else one_sentence(program)
     try:
-        found = tyro.cli(both, prog=program, description=description, args=list(words))
+        with refused:
+            found = tyro.cli(both, prog=program, description=description, args=list(words))
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
     return found.settings, found.talk

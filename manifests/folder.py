@@ -76,16 +76,17 @@ class Report:
         return "\n".join(lines)
 
 
-def index_table(csv: Path) -> tuple[Images, Report]:
-    """Return the images that a CSV lists; their paths start at the CSV's folder.
+def index_table(root: Path, csv: Path) -> tuple[Images, Report]:
+    """Return the images below a folder that a CSV lists.
 
     Columns: ``path``, ``person_id``, ``camera_id`` (a whole number; empty = unknown), ``split``
-    (train, query or gallery). The path is the ``image_id``.
+    (train, query or gallery). The path starts at the folder and is the ``image_id``.
 
     Raises:
-        UserError: If the CSV or an image is missing or damaged, a column is missing or unknown,
-            a value is not allowed, or a path stands in two rows.
+        UserError: If the folder, the CSV or an image is missing or damaged, a column is missing
+            or unknown, a value is not allowed, or a path stands in two rows.
     """
+    require_folder(root)
     frame = read_csv(csv, ",")
     _check_columns(csv, list(frame.columns))
     crops: list[Crop] = []
@@ -96,7 +97,7 @@ def index_table(csv: Path) -> tuple[Images, Report]:
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
-    images = images_of(crops, csv.parent, {}, provenance)
+    images = images_of(crops, root, {}, provenance)
     return images, Report(rules.check_images(images, str(csv)))
 
 
@@ -186,6 +187,8 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
                 index_col=False,
                 encoding="utf-8-sig",
             )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: found nothing of this name, expected a CSV") from error
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path}: the file is empty, expected a CSV") from error
     except pd.errors.ParserError as error:

@@ -15,13 +15,13 @@ class IndexSettings(Frozen):
     """List images with their people, cameras, splits and keypoints."""
 
     root: Positional[Path]
-    """Folder in Market-1501 layout; with --pattern any folder."""
+    """Folder in Market-1501 layout; with --table or --pattern any folder of crops."""
     out: Path
     """Where the table goes (.parquet)."""
     keypoints: tuple[Path, ...] = ()
     """Keypoint files as published: name:keypoints_y:keypoints_x."""
-    table: bool = False
-    """ROOT is a CSV with columns path, person_id, camera_id, split."""
+    table: Path | None = None
+    """CSV with columns path, person_id, camera_id, split; its paths start at ROOT."""
     pattern: str | None = None
     """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split."""
 
@@ -32,12 +32,12 @@ def index(settings: IndexSettings, console: Console) -> Exit:
     Raises:
         UserError: If the folder, a file or a name is not as expected.
     """
-    if settings.table and settings.pattern is not None:
+    if settings.table is not None and settings.pattern is not None:
         raise UserError("found --table and --pattern, expected one of them")
-    if settings.keypoints and (settings.table or settings.pattern is not None):
+    if settings.keypoints and (settings.table is not None or settings.pattern is not None):
         raise UserError("found --keypoints with --table or --pattern; they go with Market-1501")
-    if settings.table:
-        images, report = folder.index_table(settings.root)
+    if settings.table is not None:
+        images, report = folder.index_table(settings.root, settings.table)
     elif settings.pattern is not None:
         images, report = folder.index_pattern(settings.root, settings.pattern)
     else:

@@ -25,7 +25,8 @@ make_environment() {
         return
     fi
     echo "Making .venv with $("$python" --version) ..."
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || {
+    # Where ensurepip is missing, python -m venv fails and leaves an environment without pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv || {
         echo "could not make .venv (on Debian: apt-get install python3-venv)" >&2
         exit 1
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from augment.checkpoints import store
 from manifests import io
@@ -12,6 +13,9 @@ TERMS = (
     "**Terms.** Market-1501 is for research only and must not be redistributed; weights trained on "
     "it and the\nimages they make show its people and fall under the same terms. No commercial use."
 )
+
+NETWORKS = ("features", "identity")
+"""Settings that may be the path of a file; a card shows its name and its digest."""
 
 
 def card(weights: Path, evaluation: str) -> str:
@@ -28,20 +32,25 @@ def card(weights: Path, evaluation: str) -> str:
         "processes": facts.get("processes", 1),
         "seed": facts["seed"],
         **{
-            f"--config.{name.replace('_', '-')}": value
+            f"--config.{name.replace('_', '-')}": _shown(name, config)
             for name, value in config.items()
             if value is not None
         },
         "weights": "running average; matrices in half precision",
         "sha256": io.sha256_file(weights),
     }
-    if "identity_sha256" in facts:
-        rows["identity network, sha256"] = facts["identity_sha256"]
+    for name in NETWORKS:
+        if f"{name}_sha256" in facts:
+            rows[f"{name} network, sha256"] = facts[f"{name}_sha256"]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"# {weights.stem}\n\n{header.generator} of base width {width}, trained on the train split "
         f"of Market-1501.\n\n{TERMS}\n\n| | |\n|---|---|\n{table}\n\n{evaluation}"
     )
+
+
+def _shown(name: str, config: dict[str, Any]) -> object:
+    return Path(config[name]).name if name in NETWORKS else config[name]
 
 
 def _continued(facts: dict[str, str | int | float]) -> str:

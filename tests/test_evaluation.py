@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from augment.cli import PROGRAM
 from augment.evaluation import EvaluationProtocol, Result, measure
 from augment.quality.frechet import frechet_distance, moments
-from augment.quality.measures import JointAccuracy, Sides, Views
+from augment.quality.measures import JointAccuracy, Sides, Views, fid_measure
 from augment.quality.pairs import sample_pairs
 from augment.quality.strip import draw_pose
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
@@ -394,6 +394,30 @@ def test_the_command_shows_the_table_and_keeps_it(images, three_pairs, tmp_path,
     assert shown.startswith("3 pairs: the first 3 of pairs.csv.\n")
     assert "| patn | copy the source | the target itself | protocol |" in shown
     assert json.loads(out.read_text())["num_pairs"] == 3
+
+
+def test_pairs_of_market1501_that_are_not_the_published_ones_are_called_so(
+    images, three_pairs, tmp_path, capsys
+):
+    write_images(images, tmp_path / "images.parquet")
+    words = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--count", "3",
+             "--baseline", "copy", "--device", "cpu"]  # fmt: skip
+
+    PROGRAM.run([*words, "--pairs", str(three_pairs[0])])
+    assert "published" not in capsys.readouterr().err
+
+    PROGRAM.run(words)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "published" in line]
+    assert told.startswith("these pairs are not the published ones of Market-1501")
+    assert told.endswith("--pairs market-pairs-test.csv gives those")
+
+
+def test_the_row_of_fid_names_the_port_of_inception_and_its_way_of_resizing():
+    measure_of = fid_measure(lambda _: pytest.fail("asked"), moments(torch.rand(3, 4)), 64)
+    (row,) = measure_of().rows()
+    assert "torch-fidelity's port (inception-v3-compat" in row.protocol
+    assert "resized to 299 x 299 as TensorFlow 1 does" in row.protocol
+    assert "not TTUR's or pytorch-fid's" in row.protocol
 
 
 def test_the_command_refuses_to_measure_nothing(images, tmp_path):

@@ -31,12 +31,14 @@ from augment.generation.job import (
     open_sampler,
     plan_of,
 )
-from augment.generation.preview import PreviewSettings, preview
+from augment.generation.preview import PreviewSettings, choose, preview
 from augment.generation.run import read_run
 from augment.generation.status import StatusSettings, look, status
 from augment.generation.verify import VerifySettings, verify
+from augment.sheets import draw_pose
 from manifests import io, market1501, pixels
 from manifests.console import Console, Exit, UserError
+from manifests.folder import index_table
 from manifests.schema import SHARD
 from manifests.subset import subset_train
 
@@ -473,6 +475,8 @@ def test_the_folder_export_has_a_folder_per_person_and_a_table(out, tmp_path):
     for row in rows:
         assert row["path"].startswith(f"{row['person_id']}/{row['person_id']}_c{row['camera_id']}")
         assert pixels.read(tmp_path / "folder" / row["path"]).shape == (128, 64, 3)
+    images, _ = index_table(tmp_path / "folder", tmp_path / "folder/images.csv")
+    assert images.strings("image_id") == sorted(row["path"] for row in rows)
 
 
 def test_the_webdataset_export_pairs_images_with_their_rows(out, tmp_path):
@@ -526,13 +530,31 @@ def test_an_unfinished_run_is_not_exported(people, tmp_path):
         export(ExportSettings(run=tmp_path / "out", to="folder", out=tmp_path / "x"), QUIET)
 
 
+def twice_as_large(image):
+    return np.asarray(Image.fromarray(image).resize((128, 256), Image.Resampling.BICUBIC))
+
+
 def test_a_preview_shows_source_pose_and_result(people, out, tmp_path):
     settings = PreviewSettings(run=out, out=tmp_path / "sheet.png", rows=3)
 
     assert preview(settings, QUIET) == Exit.DONE
 
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (3 * 128 + 2 * 6 + 12, 24 + 3 * (256 + 16 + 6) + 6)
+    with Image.open(tmp_path / "sheet.png") as file:
+        sheet = np.asarray(file)
+    assert sheet.shape == (24 + 3 * (256 + 16 + 6) + 6, 3 * 128 + 2 * 6 + 12, 3)
+    synthetic = io.read_synthetic(out)
+    row = choose(20, 3, 0)[1:2]
+    (shown,), (data,) = synthetic.take(row).table.to_pylist(), synthetic.read_bytes(row)
+    images = io.read_images(people)
+    joints = dict(zip(images.strings("image_id"), images.keypoints(), strict=True))
+    tiles = [
+        twice_as_large(pixels.read(people.parent / shown["source_id"])),
+        draw_pose(joints[shown["pose_id"]], (64, 128), scale=2),
+        twice_as_large(pixels.decode(data, "result")),
+    ]
+    for column, tile in enumerate(tiles):
+        y, x = 24 + 256 + 16 + 6, 6 + column * (128 + 6)
+        assert np.array_equal(sheet[y : y + 256, x : x + 128], tile), column
 
 
 def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):

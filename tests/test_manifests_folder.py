@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from augment.cli import PROGRAM
 from manifests import pixels
 from manifests.console import UserError
 from manifests.folder import index_pattern, index_table, read_csv
+from manifests.io import read_images
 
 HEADER = "path,person_id,camera_id,split\n"
 PATTERN = r"(?P<split>\w+)/(?P<person_id>\w+)/cam(?P<camera_id>\d+)_\d+\.(jpg|png)"
@@ -55,11 +57,11 @@ def test_without_groups_the_split_is_train_and_the_camera_unknown(crops):
     assert report.strays == {"*.png of another name": 1, "*.txt": 1}
 
 
-def test_a_table_reads_what_it_lists_from_its_own_folder(crops):
-    csv = listed(
-        crops, HEADER + "train/anna/cam1_0.jpg,0002,3,train\nquery/cleo/cam1_0.png,9,,query\n"
-    )
-    images, _ = index_table(csv)
+def test_a_table_reads_what_it_lists_below_the_root_wherever_it_lies(crops, tmp_path):
+    rows = "train/anna/cam1_0.jpg,0002,3,train\nquery/cleo/cam1_0.png,9,,query\n"
+    csv, out = listed(tmp_path, HEADER + rows), tmp_path / "images.parquet"
+    PROGRAM.run(["index", str(crops), "--table", str(csv), "--out", str(out), "--quiet"])
+    images = read_images(out)
     assert images.strings("person_id") == ["9", "0002"]
     assert images.table["camera_id"].to_pylist() == [-1, 3]
     assert images.root == crops
@@ -68,7 +70,7 @@ def test_a_table_reads_what_it_lists_from_its_own_folder(crops):
 
 def test_the_columns_of_a_table_may_stand_in_any_order(crops):
     images, _ = index_table(
-        listed(crops, "split,person_id,path,camera_id\ntrain,x,train/anna/cam1_0.jpg,1\n")
+        crops, listed(crops, "split,person_id,path,camera_id\ntrain,x,train/anna/cam1_0.jpg,1\n")
     )
     assert images.strings("person_id") == ["x"]
 
@@ -89,18 +91,31 @@ def test_the_columns_of_a_table_may_stand_in_any_order(crops):
 def test_a_wrong_table_is_refused_with_file_and_line(crops, text, message):
     csv = listed(crops, text)
     with pytest.raises(UserError, match=re.escape(f"{csv}{message}")):
-        index_table(csv)
+        index_table(crops, csv)
 
 
 def test_a_path_in_two_rows_is_refused(crops):
     row = "train/anna/cam1_0.jpg,1,1,train\n"
     with pytest.raises(UserError, match="in more than one row: train/anna/cam1_0"):
-        index_table(listed(crops, HEADER + row + row))
+        index_table(crops, listed(crops, HEADER + row + row))
+
+
+@pytest.mark.parametrize(
+    ("root", "csv", "message"),
+    [
+        ("crops", "gone.csv", "gone.csv: found nothing of this name, expected a CSV"),
+        ("gone", "crops/list.csv", "gone: found nothing of this name, expected a folder"),
+    ],
+)
+def test_a_missing_table_or_root_is_named(crops, tmp_path, root, csv, message):
+    listed(crops, HEADER)
+    with pytest.raises(UserError, match=re.escape(message)):
+        index_table(tmp_path / root, tmp_path / csv)
 
 
 def test_a_listed_image_that_is_missing_is_named(crops):
     with pytest.raises(UserError, match=r"crops/gone\.jpg: cannot be read"):
-        index_table(listed(crops, HEADER + "gone.jpg,1,1,train\n"))
+        index_table(crops, listed(crops, HEADER + "gone.jpg,1,1,train\n"))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_wrong_keypoint_file_is_refused_with_file_and_line(tmp_path, text, mes
 
 
 def test_a_missing_keypoint_file_and_one_of_other_text_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.csv: found nothing of this name"):
         market1501.read_keypoints(tmp_path / "none.csv")
     (tmp_path / "photo.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"photo\.csv: cannot be read"):

@@ -265,3 +265,24 @@ def test_sources_of_two_people_whose_results_would_share_a_name_are_refused():
 
     with pytest.raises(UserError, match="differs from an image of person 0002 by its ending only"):
         plan_of(trivial.table_of(rows, joints, "."), per_id=1)
+
+
+@pytest.mark.market1501
+def test_the_real_table_gives_7510_rows_from_its_train_split_alone(market1501_images):
+    plan = plan_of(market1501_images, per_id=10)
+
+    rows = plan.rows(0, len(plan))
+    assert len(rows) == 7_510
+    assert plan.num_without_torso == 6
+    train = {
+        row["image_id"]: row["person_id"]
+        for row in market1501_images.table.to_pylist()
+        if row["split"] == "train"
+    }
+    ids, poses = plan.sources.strings("image_id"), plan.bank.pose_ids.to_pylist()
+    assert len(train) == 12_936
+    assert [train[ids[row]] for row in rows.source.tolist()] == list(rows.people)
+    assert {poses[row] for row in rows.pose.tolist()} <= train.keys()
+    assert all(
+        ids[source] != poses[pose] for source, pose in zip(rows.source, rows.pose, strict=True)
+    )

@@ -244,6 +244,24 @@ def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finis
         ).read_bytes()
 
 
+def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_root, tmp_path):
+    config = TINY.model_copy(update={"warmup_steps": 0, "steps": 10_001})
+    asked = settings_for([])(
+        images=tiny_root / "images.parquet", out=tmp_path, config=config, log_every=1,
+        stop_after_minutes=0,
+    )  # fmt: skip
+
+    assert train(asked, Console(quiet=True)) == Exit.STOPPED_EARLY
+
+    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line["step"] == 1
+    assert line["images_per_second"] > 0
+    assert line["seconds_left"] > 0
+    images_left = 10_000 * TINY.batch_size
+    # Two decimals of a speed that may be small.
+    assert line["seconds_left"] * line["images_per_second"] == pytest.approx(images_left, rel=0.1)
+
+
 def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, tiny_root, tmp_path):
     images = tiny_root / "images.parquet"
     config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})

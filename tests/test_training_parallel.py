@@ -197,13 +197,9 @@ def test_two_ranks_killed_and_stopped_end_in_the_bytes_of_a_straight_run(
     files = sorted(path.name for path in (tmp_path / "killed").iterdir())
     assert files == ["_SUCCESS", "log.jsonl", "run.json", "samples", "state.pt",
                      "weights.safetensors"]  # fmt: skip
-    # Equal content: pickle writes an object that is shared within one process only once.
-    states = [
-        torch.load(tmp_path / out / "state.pt", weights_only=True) for out in ("straight", "killed")
-    ]
-    assert states[0]["step"] == 40
-    assert equal_states(*states)
-    for name in ("weights.safetensors", "samples/step-000036.png"):
+    state = torch.load(tmp_path / "straight" / "state.pt", weights_only=True)
+    assert state["step"] == 40
+    for name in ("state.pt", "weights.safetensors", "samples/step-000036.png"):
         assert (tmp_path / "killed" / name).read_bytes() == (
             tmp_path / "straight" / name
         ).read_bytes(), name

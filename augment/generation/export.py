@@ -26,7 +26,7 @@ from manifests.settings import Frozen
 Layout = Literal["market1501", "webdataset", "folder"]
 
 TABLE_COLUMNS: Final = ("path", "person_id", "camera_id", "split")
-"""What 'augment index --table' reads."""
+"""What 'augment index FOLDER --table FOLDER/images.csv' reads."""
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -38,7 +38,7 @@ class ExportSettings(Frozen):
     """Folder of the run, or its URL."""
     to: Layout
     """market1501: bounding_box_train/*.jpg with keypoints; webdataset: tar files; folder: one
-    folder per person, with a table for 'augment index --table'."""
+    folder per person, with an images.csv for 'augment index FOLDER --table'."""
     out: Path
     """New folder."""
     images: Path | None = None
@@ -115,7 +115,7 @@ def to_market1501(synthetic: Synthetic, folder: Path) -> None:
 
 
 def to_folder(synthetic: Synthetic, folder: Path) -> None:
-    """Write one folder per person, and ``images.csv`` for 'augment index --table'."""
+    """Write one folder per person, and ``images.csv`` for 'augment index FOLDER --table'."""
     table = text_io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(TABLE_COLUMNS)

@@ -160,7 +160,7 @@ class InceptionScores:
 
     def rows(self) -> list[Row]:
         """Return IS and mask-IS."""
-        note = "10 splits, Inception 2015-12-05 in torch-fidelity's port"
+        note = f"10 splits, {_INCEPTION}"
         return [
             Row("IS", "patn", self._whole.value(), self._total, note),
             Row("mask-IS", "patn", self._body.value(), self._total, note + _BODY),
@@ -241,8 +241,15 @@ def lpips_measures(distance: Distance, total: int) -> list[MeasureFactory]:
 
 
 def fid_measure(network: Inception, real: frechet.Moments, total: int) -> MeasureFactory:
-    """Return FID to the real images whose moments of ``pool3_of(network)`` are given."""
-    note = f"pool3 of Inception 2015-12-05 against all training images{_WHOLE_BATCHES}"
+    """Return FID to the real images whose moments of ``pool3_of(network)`` are given.
+
+    The published values of the family come from TTUR's and pytorch-fid's port of the same graph,
+    which stretches images by another bilinear rule: near, but not the same numbers.
+    """
+    note = (
+        f"pool3 of {_INCEPTION}, not TTUR's or pytorch-fid's as in the published values; "
+        f"against all training images{_WHOLE_BATCHES}"
+    )
     return lambda: FrechetDistance("FID", note, pool3_of(network), real, total)
 
 
@@ -309,5 +316,9 @@ def whole_batches(total: int) -> int:
     return total // PUBLISHED_BATCH * PUBLISHED_BATCH
 
 
+_INCEPTION = (
+    "Inception 2015-12-05 in torch-fidelity's port (inception-v3-compat, resized to 299 x 299 "
+    "as TensorFlow 1 does)"
+)
 _BODY = ", body of the target"
 _WHOLE_BATCHES = ", last incomplete batch of 64 dropped"
