@@ -71,6 +71,8 @@ def sentence(box: str, program: str) -> str:
             problems[-1] += f", expected {items[0]}"
         elif not kind.startswith("For full helptext"):
             problems.append(heading.replace(". Expected", ", expected").rstrip("."))
+    if not problems:  # a box of another form: all that it says
+        return " ".join(_COLOURS.sub("", box).split())
     return "; ".join(problems) + (f", perhaps {' or '.join(nearest)}" if nearest else "")
 
 
