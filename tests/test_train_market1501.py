@@ -54,7 +54,7 @@ def test_a_second_piece_goes_on_from_the_state_of_the_first(piece, tmp_path):
     assert "goes on from step 1" in second.stderr
 
     images = str(tmp_path / "pieces" / "images.parquet")
-    straight = [sys.executable, "-m", "augment.cli", "train", "--generator", "patn", *TINY]
+    straight = [sys.executable, "-m", "augment.cli", "train", "--generator", "xinggan", *TINY]
     subprocess.run(
         [*straight, "--images", images, "--out", tmp_path / "straight"],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True,
