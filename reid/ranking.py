@@ -146,11 +146,15 @@ def distance_of(
     which has the order of the plain one.
 
     Raises:
-        ValueError: If a feature is not finite.
+        ValueError: If a feature is not finite, or the square of a length is not: such features
+            would have no direction and all be ties.
     """
     for name, features in (("query", query_features), ("gallery", gallery_features)):
         if not np.isfinite(features).all():
             raise ValueError(f"{name} features are not finite")
+        with np.errstate(over="ignore"):
+            if not np.isfinite((features**2).sum(axis=1)).all():
+                raise ValueError(f"{name} features are too large for {features.dtype}")
     if distance == "cosine":
         left, right = _unit(query_features), _unit(gallery_features).T
         return lambda rows: 1 - left[rows] @ right

@@ -243,6 +243,15 @@ def test_distances_and_features_that_are_not_finite_are_refused(bad):
         distance_of(features[:3], features, "cosine")
 
 
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_features_whose_length_overflows_are_refused_and_no_ties(distance):
+    _, _, generator = made_up(3, 20, 2)
+    features = generator.random((20, 4)).astype(np.float32)
+    distance_of(features, features * np.float32(1e18), distance)
+    with pytest.raises(ValueError, match="gallery features are too large for float32"):
+        distance_of(features, features * np.float32(1e20), distance)
+
+
 def test_finite_distances_whose_sum_overflows_are_ranked():
     query, gallery, generator = made_up(3, 20, 2)
     distances = (generator.random((3, 20)) * 3e38).astype(np.float32)
