@@ -208,8 +208,11 @@ def _validator(
     def validate() -> None:
         features = embed(trainer.network, images, "validation", console)
         trainer.network.train()
-        measure = distance_of(features, features, "cosine")
-        value = rank(measure, labels, labels, settings.protocol).mean_average_precision
+        try:
+            measure = distance_of(features, features, "cosine")
+            value = rank(measure, labels, labels, settings.protocol).mean_average_precision
+        except ValueError as error:
+            raise UserError(f"validation at step {trainer.done:,}: {error}") from error
         log.validation(trainer.done, value)
         console.say(
             f"step {trainer.done:,}: validation mAP {value:.1%}",

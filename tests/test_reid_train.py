@@ -331,6 +331,12 @@ def weights_after(step: int, plan: TrainSettings) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
+def test_features_that_cannot_be_ranked_in_a_validation_end_in_a_sentence(people, tmp_path):
+    plan = settings(people, tmp_path, steps=4, val_people=2, checkpoint_every=2, learning_rate=0.5)
+    with pytest.raises(UserError, match=r"validation.*(too large for float32|not finite)"):
+        train(plan, QUIET)
+
+
 def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people, tmp_path):
     changes = {"neck": "bnneck", "triplet_weight": 1.0, "centre_weight": 5e-4}
     changes |= {"train_sampler": "identity", "num_instances": 2, "batch_size": 4}
