@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.places import Place, StorePath, replacing
+from manifests.places import Place, StorePath, place, replacing
 from manifests.schema import IMAGES, MANIFEST
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -108,7 +108,13 @@ class Synthetic:
         return self.take(np.flatnonzero(np.asarray(self.table["error"].is_null())))
 
     def shard_file(self, shard: str) -> Place:
-        """Return where a shard lies; ``shard`` as the manifest names it."""
+        """Return where a shard lies; ``shard`` as the manifest names it.
+
+        A bare name is one in the folder ``data``, a path starts at the root, a URL stands for
+        itself: a manifest may point to the shards of another folder.
+        """
+        if "://" in shard:
+            return place(shard)
         return self.root / shard if "/" in shard else self.root / "data" / shard
 
     def read_bytes(self, rows: Int[np.ndarray, " count"]) -> Iterator[bytes]:
@@ -125,15 +131,15 @@ class Synthetic:
             yield from self._window(np.asarray(rows[start : start + _WINDOW_ROWS], np.int64))
 
     def _window(self, rows: Int[np.ndarray, " count"]) -> list[bytes]:
-        places = self.table.select(["shard", "shard_row"]).take(pa.array(rows))
-        shards = np.asarray(places["shard"].to_pylist(), dtype=object)
-        shard_rows = places["shard_row"].to_numpy()
+        lying = self.table.select(["shard", "shard_row"]).take(pa.array(rows))
+        shards = np.asarray(lying["shard"].to_pylist(), dtype=object)
+        shard_rows = lying["shard_row"].to_numpy()
         images: list[bytes | None] = [None] * len(rows)
         for shard in sorted(set(shards)):
             wanted = np.flatnonzero(shards == shard)
             found = _shard_bytes(self.shard_file(shard), shard_rows[wanted])
-            for place, image in zip(wanted, found, strict=True):
-                images[place] = image
+            for position, image in zip(wanted, found, strict=True):
+                images[position] = image
         for row, image in zip(rows, images, strict=True):
             if image is None:
                 name = self.table["image_id"][int(row)].as_py()

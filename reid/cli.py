@@ -14,6 +14,12 @@ PROGRAM: Final = Program(
         "train": Command(
             "reid.train", "train", "settings_for", "train on real and synthetic images, then score"
         ),
+        "screen": Command(
+            "reid.screen",
+            "screen",
+            "ScreenSettings",
+            "drop or weigh down synthetic images that lost their person",
+        ),
         "score": Command(
             "reid.score", "score", "ScoreSettings", "rank the gallery for every query of a test set"
         ),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -19,6 +18,8 @@ from manifests.subset import subset_train
 from reid.integrity import check_origin, check_people, integrity_block
 from reid.losses import NO_IDENTITY
 from reid.ranking import Labels
+
+_WINDOW: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,7 @@ def load_training_set(
         names = names + table.column("person_id").to_pylist()
         weight = table.column("weight").to_numpy(zero_copy_only=False).astype(np.float64)
         weights = np.concatenate([weights, np.where(np.isnan(weight), 1.0, weight)])
-        where = [f"{synthetic.root}: image {name}" for name in table["image_id"].to_pylist()]
-        drawn = _decode_all(synthetic.read_bytes(rows), where, size)
-        stack = np.concatenate([stack, drawn])
+        stack = np.concatenate([stack, decode_rows(synthetic, rows, size)])
     people = tuple(sorted(set(names) - {JUNK}))
     index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
     return TrainingSet(
@@ -149,24 +148,28 @@ def load_training_set(
     )
 
 
-def _decode_all(encoded: Iterable[bytes], where: list[str], size: tuple[int, int]) -> np.ndarray:
+def decode_rows(
+    synthetic: Synthetic, rows: Int[np.ndarray, " rows"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "rows height width 3"]:
+    """Return the pixels of synthetic rows at ``size`` (width, height).
+
+    Raises:
+        PixelError: If an image cannot be read; it names the row.
+        UserError: If a row has no image, or a shard is missing or damaged.
+    """
+    names = synthetic.take(rows).strings("image_id")
     width, height = size
-    out = np.empty((len(where), height, width, 3), np.uint8)
+    out = np.empty((len(rows), height, width, 3), np.uint8)
 
     def put(row: int, data: bytes) -> None:
-        out[row] = pixels.resize(pixels.decode(data, where[row]), size)
+        out[row] = pixels.resize(pixels.decode(data, f"{synthetic.root}: image {names[row]}"), size)
 
-    # Chunks bound what waits between the reader and the decoders.
+    # Windows bound what waits between the reader and the decoders.
     with ThreadPoolExecutor(2) as pool:
-        waiting = []
-        for row, data in enumerate(encoded):
-            waiting.append(pool.submit(put, row, data))
-            if len(waiting) == 512:
-                for job in waiting:
-                    job.result()
-                waiting = []
-        for job in waiting:
-            job.result()
+        for start in range(0, len(rows), _WINDOW):
+            window = range(start, min(start + _WINDOW, len(rows)))
+            for _ in pool.map(put, window, synthetic.read_bytes(rows[start : window.stop])):
+                pass
     return out
 
 

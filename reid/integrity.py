@@ -49,6 +49,8 @@ class Origin:
     """What is known of the generator's training data."""
     generator_facts: dict[str, Any] | None
     """As the generator's weights tell them; none where they are not at hand."""
+    judge: str | None = None
+    """What is known of the training data of the network that screened them, if one did."""
 
     @property
     def sentence(self) -> str:
@@ -57,7 +59,8 @@ class Origin:
             f"{self.num_from_outside:,} of {self.num_rows:,} synthetic images have a source or "
             "pose outside the real images trained on"
         )
-        return f"{outside}; the generator was trained on {self.generator}"
+        screened = f"; the judge that screened them on {self.judge}" if self.judge else ""
+        return f"{outside}; the generator was trained on {self.generator}{screened}"
 
 
 def check_people(images: Images, train_people: set[str]) -> None:
@@ -134,6 +137,7 @@ def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origi
         num_from_outside=sum(not trained.issuperset(pair) for pair in parents),
         generator=_training_data(images, facts),
         generator_facts=facts,
+        judge=_judge_data(synthetic),
     )
 
 
@@ -192,6 +196,15 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
     if fraction == 1:
         return f"all {len(part):,} train images of this table"
     return f"{len(part):,} train images of this table (fraction {fraction}, data seed {seed})"
+
+
+def _judge_data(synthetic: Synthetic) -> str | None:
+    """Return in words what the judge of ``reid screen`` was trained on, if there was one."""
+    path = synthetic.root / claims.CLAIM
+    judge = claims.read(path).get("judge") if path.is_file() else None
+    if judge is None:
+        return None
+    return f"{judge['num_real']:,} real images (fraction {judge['recipe']['real_fraction']})"
 
 
 def _digest(images: Images) -> str:
