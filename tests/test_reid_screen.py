@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from reid_people import picture, write_people, write_synthetic
 from manifests.console import Console, Exit, UserError
 from manifests.io import read_synthetic, write_table
 from manifests.pixels import encode_jpeg
+from manifests.places import place
 from manifests.schema import MANIFEST, SHARD
 from reid.cli import PROGRAM
 from reid.screen import ScreenSettings, factors_of, screen
@@ -185,3 +187,13 @@ def test_what_cannot_be_screened_is_refused_in_words(settings):
     shutil.copy(settings.judge / "run.json", unfinished)
     with pytest.raises(UserError, match=r"unfinished/last\.safetensors does not exist"):
         screen(settings.model_copy(update={"judge": unfinished}), QUIET)
+
+
+def test_images_in_a_store_are_screened_where_they_lie(settings):
+    fsspec.filesystem("memory").put(str(settings.synthetic), "/runs/", recursive=True)
+    url = f"memory://runs/{settings.synthetic.name}"
+    far = settings.model_copy(update={"synthetic": place(url)})
+    screen(far, QUIET)
+    screened = read_synthetic(far.out)
+    assert set(screened.strings("shard")) == {f"{url}/data/part-000000.parquet"}
+    assert len(list(screened.read_bytes(np.arange(len(screened))))) == 12
