@@ -24,6 +24,10 @@ from reid.statistics import Difference, holm, paired_difference
 _ONE_SEED: Final = (
     "**ONE SEED: the noise of training is not in these intervals; a second seed may turn them.**"
 )
+_TWO_SEEDS: Final = (
+    "**TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
+    "intervals.**"
+)
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
@@ -234,10 +238,11 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
-        "resample people and seeds; p by Holm."
+        "are over people and seeds; p by Holm."
     )
-    if min(len(arm.runs) for arm in arms) == 1:
-        lines += ["", _ONE_SEED]
+    warning = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
+    if warning:
+        lines += ["", warning]
     return "\n".join(lines) + "\n"
 
 

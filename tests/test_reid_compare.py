@@ -95,6 +95,15 @@ def test_one_seed_is_said_loudly(tmp_path, capsys):
     assert "ONE SEED" in capsys.readouterr().out
 
 
+def test_two_seeds_are_said_to_be_few(tmp_path):
+    arms = []
+    for name in ("none", "patn"):
+        for seed in (0, 1):
+            write_run(tmp_path / name / f"seed-{seed}", seed, kind=name)
+        arms.append(read_arm(str(tmp_path / name)))
+    assert "TWO SEEDS" in markdown(arms[0], compare_arms(arms[0], arms[1:]))
+
+
 def test_a_folder_of_runs_is_one_arm_named_by_its_folder(tmp_path):
     for seed in (1, 0):
         write_run(tmp_path / "patn" / f"seed-{seed}", seed)
