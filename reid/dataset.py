@@ -64,8 +64,9 @@ def select(
 
     Raises:
         UserError: If there is nothing to train on, a person stands in train and in a test split,
-            a synthetic row belongs to another split, comes from a test image or shows a person
-            without train images, or more validation people are asked for than there are.
+            a synthetic row belongs to another split, comes from a test image, shows a person
+            without train images or has a weight that is none, no synthetic row is left, or more
+            validation people are asked for than there are.
     """
     train = images.only("train")
     people = np.array(train.strings("person_id"))
@@ -91,6 +92,13 @@ def select(
     rows = np.empty(0, np.int64)
     if synthetic is not None:
         rows = _synthetic_rows(synthetic, set(names.tolist()), set(aside.tolist()))
+        if not len(rows):
+            num_failed = len(synthetic) - synthetic.table["error"].null_count
+            raise UserError(
+                f"{synthetic.root}: none of its {len(synthetic)} rows can be trained on: "
+                f"{num_failed} failed, the others show validation people; expected some, or no "
+                "--synthetic"
+            )
     used = None if synthetic is None else synthetic.take(rows)
     return Selection(
         kept, train.take(np.flatnonzero(is_aside)), rows, integrity_block(images, kept, used)
@@ -107,6 +115,12 @@ def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> n
                 f"{synthetic.root}: synthetic image {name} shows person {person}, who has no "
                 "train image in the images table; was it made from another data set?"
             )
+    weights = table["weight"].to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero((weights < 0) | np.isinf(weights))[:1]:
+        raise UserError(
+            f"{synthetic.root}: synthetic image {columns['image_id'][row]} has the weight "
+            f"{weights[row]:g}; expected a number from 0 on, or none"
+        )
     usable = [
         error is None and person not in aside
         for error, person in zip(columns["error"], columns["person_id"], strict=True)
