@@ -243,10 +243,10 @@ def _near_duplicates(
     images: Images, gallery: Images, gallery_pixels: np.ndarray, scorer: Scorer
 ) -> dict[str, Any]:
     train = images.only("train")
-    pairs = near_duplicates(
+    found = near_duplicates(
         difference_hashes(read_all(train, scorer.size)), difference_hashes(gallery_pixels)
     )
-    return duplicates_block(pairs, train, gallery)
+    return duplicates_block(found, train, gallery)
 
 
 def _say_scores(folder: Path, ranking: Ranking, console: Console) -> None:
