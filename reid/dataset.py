@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -152,15 +152,26 @@ def load_training_set(
         where = [f"{synthetic.root}: image {name}" for name in table["image_id"].to_pylist()]
         drawn = _decode_all(synthetic.read_bytes(rows), where, size)
         stack = np.concatenate([stack, drawn])
-    people = tuple(sorted(set(names) - {JUNK}))
-    index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
+    people, labels = labelled(names)
     return TrainingSet(
         pixels=stack,
-        labels=np.array([index[name] for name in names], np.int64),
+        labels=labels,
         synthetic=np.arange(len(names)) >= len(real),
         weight=weights.astype(np.float32),
         people=people,
     )
+
+
+def labelled(names: Sequence[str]) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
+    """Return the people, sorted, and every row's index into them; of "-1" ``NO_IDENTITY``.
+
+    >>> people, labels = labelled(["b", "-1", "a", "b"])
+    >>> people, labels.tolist()
+    (('a', 'b'), [1, -1, 0, 1])
+    """
+    people = tuple(sorted(set(names) - {JUNK}))
+    index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
+    return people, np.array([index[name] for name in names], np.int64)
 
 
 def _decode_all(encoded: Iterable[bytes], where: list[str], size: tuple[int, int]) -> np.ndarray:

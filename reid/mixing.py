@@ -182,6 +182,29 @@ def mixture(
     return Streams(tuple(parts))
 
 
+def real_rows_per_batch(
+    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: Plan
+) -> float:
+    """Return how many real rows the batches of ``mixture`` hold on average.
+
+    >>> labels, flags = np.array([0, 1, 0, 1, 1]), np.array([False, False, True, True, True])
+    >>> real_rows_per_batch(labels, flags, Plan(batch_size=5, seed=0))
+    2.0
+    """
+    share, size = plan.synthetic_share, plan.batch_size
+    if plan.sampler == "random":
+        return size * float(np.mean(~synthetic)) if share is None else size - round(size * share)
+    # Every person comes equally often.
+    people = [synthetic[labels == person] for person in np.unique(labels[labels != NO_IDENTITY])]
+    real_parts = [
+        float(np.mean(~own))
+        if share is None or not own.any() or own.all()
+        else 1 - round(plan.num_instances * share) / plan.num_instances
+        for own in people
+    ]
+    return (size - plan.num_outliers) * float(np.mean(real_parts))
+
+
 def _shared(count: int, share: float, flag: str) -> int:
     """Return how many of ``count`` rows are synthetic by a share.
 
