@@ -27,8 +27,8 @@ def claim(folder: Place, asked: Mapping[str, Any], facts: Mapping[str, Any] | No
         facts: What else is worth keeping of the first start; never compared.
 
     Raises:
-        UserError: If the folder belongs to another run (names what differs), or holds a
-            ``run.json`` that is none.
+        UserError: If the folder belongs to another run (names what differs), holds a
+            ``run.json`` that is none, or cannot be written.
     """
     path = folder / CLAIM
     text = json.dumps({"asked": dict(asked), **(facts or {})}, indent=1, sort_keys=True) + "\n"
@@ -60,9 +60,11 @@ def read(path: Place) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path.parent}: found no {CLAIM}; expected the folder of a run") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(found, dict) or "asked" not in found:
+    if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
         raise UserError(f"{path}: found no entry 'asked'; expected what our commands write")
     return found
 

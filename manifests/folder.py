@@ -168,7 +168,9 @@ def images_of(
 
 
 def read_csv(path: Path, separator: str) -> pd.DataFrame:
-    """Return a CSV as text; the index is the line number, empty lines are left out.
+    """Return a CSV as text without spaces around it; the index is the line number.
+
+    Empty lines are left out.
 
     Raises:
         UserError: If the file is missing, empty, not UTF-8, or a line has too many fields.
@@ -198,7 +200,7 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise UserError(f"{path}:2: the line has more fields than the header") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a CSV ({error})") from error
-    frame = frame.fillna("")
+    frame = frame.fillna("").apply(lambda column: column.str.strip())
     frame.index += 2
     return frame.loc[(frame != "").any(axis=1), :]
 

@@ -270,20 +270,31 @@ def sha256_file(path: Place) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def finished_manifest(out: Place) -> Place:
+    """Return the manifest file of a finished OUT of ``augment generate``.
+
+    Raises:
+        UserError: If OUT is missing or not finished.
+    """
+    if not out.is_dir():
+        found = "a file" if out.is_file() else "no such folder"
+        raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
+    if not (out / SUCCESS).is_file():
+        raise UserError(
+            f"{out}: has no {SUCCESS}, so it is not a finished run of 'augment generate'; "
+            "the same 'augment generate' command finishes it"
+        )
+    return out / "manifest.parquet"
+
+
 def read_synthetic(out: Place) -> Synthetic:
     """Read a finished OUT of ``augment generate``.
 
     Raises:
         UserError: If OUT is missing, not finished, or its manifest is not one.
     """
-    if not out.is_dir():
-        raise UserError(f"{out}: no such folder; expected the OUT of 'augment generate'")
-    if not (out / SUCCESS).is_file():
-        raise UserError(
-            f"{out}: has no {SUCCESS}, so it is not a finished run of 'augment generate'; "
-            "the same 'augment generate' command finishes it"
-        )
-    table = _read_table(out / "manifest.parquet", MANIFEST, "the manifest of 'augment generate'")
+    manifest = finished_manifest(out)
+    table = _read_table(manifest, MANIFEST, "the manifest of 'augment generate'")
     return Synthetic(table.replace_schema_metadata(None), out)
 
 

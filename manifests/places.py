@@ -302,25 +302,27 @@ def create(path: Place, data: bytes) -> bool:
         Whether the file is ours; not if there was one, or if another creator was faster.
 
     Raises:
-        OSError: If a local place cannot be written.
-        UserError: If a store cannot be written.
+        UserError: If the place cannot be written; the cause is the ``OSError``.
     """
     if isinstance(path, StorePath):
         return _create_in_store(path, data)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    with beside.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         # A link fails where the name exists, and the name never shows half a file.
-        os.link(beside, path)
-    except FileExistsError:
+        with suppress(FileExistsError):
+            os.link(beside, path)
+            return True
         return False
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        beside.unlink()
-    return True
+        with suppress(OSError):
+            beside.unlink()
 
 
 def unpublished(folder: Place) -> list[Path]:

@@ -22,6 +22,12 @@ _OF_PYTHON: Final = re.compile(
     r"(invalid literal for int\(\) with base 10|could not convert string to float): "
 )
 
+_OF_PYDANTIC: Final = re.compile(
+    r"Error parsing (?:settings\.)?(\S+): \d+ validation errors? for \w+ (\S+) (.+?) "
+    r"\[type=\w+, input_value=(.+?), input_type="
+)
+"""What settings within settings say of a value: of which, which key, what is expected and found."""
+
 
 @contextmanager
 def one_sentence(program: str) -> Generator[None]:
@@ -54,6 +60,10 @@ def sentence(box: str, program: str) -> str:
     ...     "      --out PATH\n          Where.\n", "augment index")
     "found --oot, x, expected what 'augment index --help' lists, perhaps --out PATH"
     """
+    nested = _OF_PYDANTIC.search(" ".join(_COLOURS.sub("", box).replace("\u2502", " ").split()))
+    if nested:
+        above, key, expected, found = nested.groups()
+        return f"setting '{above}.{key}': {expected}, found {found}"
     problems: list[str] = []
     nearest: list[str] = []
     for heading, items in _sections(box):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Annotated, Final
 
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,11 +20,11 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 class Augmentation(Frozen):
     """What happens to a training image before the network sees it."""
 
-    flip: float = 0.5
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of mirroring left and right."""
-    pad: int = 8
+    pad: Annotated[int, Field(ge=0)] = 8
     """Pixels added on every side before a crop of the old size is taken at a random place."""
-    erase: float = 0.5
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of blanking a random rectangle (Zhong et al. 2020)."""
 
 

@@ -102,7 +102,12 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
     Raises:
         UserError: If the settings ask for rows that are not there.
     """
-    plan = Plan(
+    return controlled_mixture(data, settings.control, plan_of(settings))
+
+
+def plan_of(settings: TrainSettings) -> Plan:
+    """Return what the settings say of every batch."""
+    return Plan(
         batch_size=settings.batch_size,
         seed=settings.seed,
         synthetic_share=settings.synthetic_share,
@@ -110,7 +115,6 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
         num_instances=settings.num_instances,
         num_outliers=settings.num_outliers,
     )
-    return controlled_mixture(data, settings.control, plan)
 
 
 def count_seen(data: TrainingSet, settings: TrainSettings) -> dict[str, int]:

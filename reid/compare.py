@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
 from tyro.conf import Positional
 
-from manifests.claims import differences
+from manifests.claims import CLAIM, differences
 from manifests.console import Console, Exit, UserError
 from manifests.io import write_bytes
 from manifests.settings import Frozen
@@ -23,6 +23,10 @@ from reid.statistics import Difference, holm, paired_difference
 
 _ONE_SEED: Final = (
     "**ONE SEED: the noise of training is not in these intervals; a second seed may turn them.**"
+)
+_TWO_SEEDS: Final = (
+    "**TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
+    "intervals.**"
 )
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
@@ -116,21 +120,39 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
 def read_arm(text: str) -> Arm:
     """Return the arm that an argument names: ``[NAME=]RUN``, a folder of runs, or a pattern.
 
+    A folder may have a "=" or "[" in its name: what exists as it is written is no pattern.
+
     Raises:
-        UserError: If no scored run is found, or the runs differ in more than their seeds.
+        UserError: If no scored run is found, a run is not scored, or the runs differ in more than
+            their seeds.
     """
-    name, _, pattern = text.rpartition("=")
-    found = [Path(path) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - may be absolute
-    folders: list[Path] = []
-    for folder in found:
-        inner = sorted(path.parent for path in folder.glob(f"*/{REPORT}"))
-        folders += [folder] if (folder / REPORT).exists() else inner
+    name, pattern = "", text
+    found = _matching(text)
+    if not found and "=" in text:
+        name, _, pattern = text.partition("=")
+        found = _matching(pattern)
+    folders = [run for folder in found for run in _runs_in(folder)]
     if not folders:
         raise UserError(
             f"'{pattern}' holds no scored run; expected a folder of reid train with a {REPORT}, a "
             "folder of such folders, or a pattern"
         )
     return arm_of(name or Path(pattern).name.rstrip("-_*"), folders)
+
+
+def _matching(pattern: str) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    return [Path(path) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - may be absolute
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the folder if it is a run, else the runs in it, those without a score too."""
+    return [folder] if _is_run(folder) else sorted(filter(_is_run, folder.glob("*")))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / REPORT).exists() or (folder / CLAIM).exists()
 
 
 def arm_of(name: str, folders: Sequence[Path]) -> Arm:
@@ -148,10 +170,7 @@ def arm_of(name: str, folders: Sequence[Path]) -> Arm:
 def _check_seeds(arm: Arm) -> None:
     first, *rest = arm.runs
     for run in rest:
-        differing = differences(
-            first.recipe | {"seed": None, "weights": first.report["weights"]},
-            run.recipe | {"seed": None, "weights": run.report["weights"]},
-        )
+        differing = differences(_training(first), _training(run))
         if differing:
             raise UserError(
                 f"arm '{arm.name}': {run.folder} differs from {first.folder} in more than the seed "
@@ -159,6 +178,11 @@ def _check_seeds(arm: Arm) -> None:
             )
     if len(set(arm.seeds)) < len(arm.seeds):
         raise UserError(f"arm '{arm.name}' has the seeds {arm.seeds}; expected each once")
+
+
+def _training(run: Scored) -> dict[str, Any]:
+    """Return how a run was trained but for its seed, and which of its weights were scored."""
+    return run.recipe | {"seed": None, "weights": run.report["weights"]}
 
 
 def check_alike(arms: Sequence[Arm]) -> None:
@@ -234,10 +258,11 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
-        "resample people and seeds; p by Holm."
+        "are over people and seeds; p by Holm."
     )
-    if min(len(arm.runs) for arm in arms) == 1:
-        lines += ["", _ONE_SEED]
+    warning = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
+    if warning:
+        lines += ["", warning]
     return "\n".join(lines) + "\n"
 
 
@@ -266,9 +291,7 @@ def _interval(difference: Difference) -> str:
 def _verdict(comparison: Comparison, baseline: Arm) -> str:
     gain = comparison.mean_average_precision
     name = comparison.arm.name
-    changed = differences(
-        baseline.runs[0].recipe | {"seed": None}, comparison.arm.runs[0].recipe | {"seed": None}
-    )
+    changed = differences(_training(baseline.runs[0]), _training(comparison.arm.runs[0]))
     return (
         f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: "
         f"{_meaning(gain, baseline)}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,8 +66,9 @@ def select(
 
     Raises:
         UserError: If there is nothing to train on, a person stands in train and in a test split,
-            a synthetic row belongs to another split, comes from a test image or shows a person
-            without train images, or more validation people are asked for than there are.
+            a synthetic row belongs to another split, comes from a test image, shows a person
+            without train images or has a weight that is none, no synthetic row is left, or more
+            validation people are asked for than there are.
     """
     train = images.only("train")
     people = np.array(train.strings("person_id"))
@@ -92,6 +94,13 @@ def select(
     rows = np.empty(0, np.int64)
     if synthetic is not None:
         rows = _synthetic_rows(synthetic, set(names.tolist()), set(aside.tolist()))
+        if not len(rows):
+            num_failed = len(synthetic) - synthetic.table["error"].null_count
+            raise UserError(
+                f"{synthetic.root}: none of its {len(synthetic)} rows can be trained on: "
+                f"{num_failed} failed, the others show validation people; expected some, or no "
+                "--synthetic"
+            )
     used = None if synthetic is None else synthetic.take(rows)
     return Selection(
         kept, train.take(np.flatnonzero(is_aside)), rows, integrity_block(images, kept, used)
@@ -108,6 +117,12 @@ def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> n
                 f"{synthetic.root}: synthetic image {name} shows person {person}, who has no "
                 "train image in the images table; was it made from another data set?"
             )
+    weights = table["weight"].to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero((weights < 0) | np.isinf(weights))[:1]:
+        raise UserError(
+            f"{synthetic.root}: synthetic image {columns['image_id'][row]} has the weight "
+            f"{weights[row]:g}; expected a number from 0 on, or none"
+        )
     usable = [
         error is None and person not in aside
         for error, person in zip(columns["error"], columns["person_id"], strict=True)
@@ -137,15 +152,26 @@ def load_training_set(
         weight = table.column("weight").to_numpy(zero_copy_only=False).astype(np.float64)
         weights = np.concatenate([weights, np.where(np.isnan(weight), 1.0, weight)])
         stack = np.concatenate([stack, decode_rows(synthetic, rows, size)])
-    people = tuple(sorted(set(names) - {JUNK}))
-    index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
+    people, labels = labelled(names)
     return TrainingSet(
         pixels=stack,
-        labels=np.array([index[name] for name in names], np.int64),
+        labels=labels,
         synthetic=np.arange(len(names)) >= len(real),
         weight=weights.astype(np.float32),
         people=people,
     )
+
+
+def labelled(names: Sequence[str]) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
+    """Return the people, sorted, and every row's index into them; of "-1" ``NO_IDENTITY``.
+
+    >>> people, labels = labelled(["b", "-1", "a", "b"])
+    >>> people, labels.tolist()
+    (('a', 'b'), [1, -1, 0, 1])
+    """
+    people = tuple(sorted(set(names) - {JUNK}))
+    index = {person: label for label, person in enumerate(people)} | {JUNK: NO_IDENTITY}
+    return people, np.array([index[name] for name in names], np.int64)
 
 
 def decode_rows(

@@ -118,9 +118,16 @@ def embed(
 
 
 def choose_device(name: Device) -> torch.device:
-    """Return the device of a setting; ``auto`` is CUDA where there is one."""
+    """Return the device of a setting; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UserError: If CUDA is asked for and there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise UserError("--device cuda: torch finds no CUDA device here, expected one, or cpu")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if has_cuda else "cpu"
     return torch.device(name)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -244,29 +244,41 @@ def difference_hashes(
     return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
 
 
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Pairs of a train and a gallery image that look the same."""
+
+    count: int
+    nearest: list[tuple[int, int, int]]
+    """(train row, gallery row, differing bits) of the first hundred, nearest first."""
+
+
 def near_duplicates(
     train: UInt64[np.ndarray, " train"], gallery: UInt64[np.ndarray, " gallery"]
-) -> list[tuple[int, int, int]]:
-    """Return the (train row, gallery row, differing bits) of near-duplicates, nearest first."""
-    found: list[tuple[int, int, int]] = []
+) -> NearDuplicates:
+    """Return the pairs whose hashes differ in at most ``MOST_BITS`` bits.
+
+    Of data with many images of one colour, all pairs are; so no more of them are held than told.
+    """
+    count, nearest = 0, np.empty((0, 3), np.int64)
     for start in range(0, len(train), _CHUNK):
         differing = np.bitwise_count(train[start : start + _CHUNK, None] ^ gallery)
         rows, columns = np.nonzero(differing <= MOST_BITS)
-        bits = differing[rows, columns]
-        found += zip((rows + start).tolist(), columns.tolist(), bits.tolist(), strict=True)
-    return sorted(found, key=lambda pair: (pair[2], pair[0], pair[1]))
+        count += len(rows)
+        pairs = np.stack([rows + start, columns, differing[rows, columns]], axis=1)
+        nearest = np.concatenate([nearest, pairs])
+        nearest = nearest[np.argsort(nearest[:, 2], kind="stable")[:NUM_LISTED]]
+    return NearDuplicates(count, [(row, column, bits) for row, column, bits in nearest.tolist()])
 
 
-def duplicates_block(
-    pairs: Sequence[tuple[int, int, int]], train: Images, gallery: Images
-) -> dict[str, Any]:
+def duplicates_block(found: NearDuplicates, train: Images, gallery: Images) -> dict[str, Any]:
     """Return what ``report.json`` says of near-duplicates: how many, and the nearest by name."""
     train_names, gallery_names = train.strings("image_id"), gallery.strings("image_id")
     return {
-        "num_pairs": len(pairs),
+        "num_pairs": found.count,
         "rule": f"64-bit difference hashes that differ in at most {MOST_BITS} bits",
         "nearest": [
             {"train": train_names[row], "gallery": gallery_names[column], "bits": bits}
-            for row, column, bits in pairs[:NUM_LISTED]
+            for row, column, bits in found.nearest
         ],
     }

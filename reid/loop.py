@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from bisect import bisect_right
 from collections.abc import Callable
 from importlib import import_module
@@ -170,11 +171,21 @@ class Trainer:
         write_bytes(buffer.getvalue(), folder / STATE)
 
     def restore(self, folder: Path) -> int:
-        """Go back to the saved state, if there is one, and return how many steps are done."""
+        """Go back to the saved state, if there is one, and return how many steps are done.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
         path = folder / STATE
         if not path.exists():
             return self.done
-        state = torch.load(path, map_location=self._device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self._device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"{path}: cannot be read as the state of a training ({error}); without this file "
+                "the run begins again"
+            ) from error
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.centres is not None:

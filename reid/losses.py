@@ -24,15 +24,15 @@ def smoothed_cross_entropy(
 
     Row ``i`` has target ``(1 - smoothing[i])`` on its label plus ``smoothing[i] / people``
     everywhere (Szegedy et al. 2016, section 7). A row labelled ``NO_IDENTITY`` has the uniform
-    target, whatever its smoothing (LSRO, Zheng et al. 2017, equation 4). Logits are taken in
-    float32.
+    target, whatever its smoothing (LSRO, Zheng et al. 2017, equation 4). A batch of weight zero has
+    loss zero. Logits are taken in float32.
     """
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     nobody = labels == NO_IDENTITY
     picked = log_probabilities.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     smoothing = smoothing.masked_fill(nobody, 1.0)
     losses = -(1 - smoothing) * picked - smoothing * log_probabilities.mean(dim=1)
-    return (weight * losses).sum() / weight.sum()
+    return (weight * losses).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def batch_hard_triplet(

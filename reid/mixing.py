@@ -167,7 +167,7 @@ def mixture(
     share, size = plan.synthetic_share, plan.batch_size
     if share is None:
         return Streams(((Stream(np.arange(len(synthetic)), plan.seed, "rows"), size),))
-    counts = {True: round(size * share)}
+    counts = {True: _shared(size, share, "--batch-size")}
     counts[False] = size - counts[True]
     parts: list[tuple[Stream, int]] = []
     for flag, label in ((False, "real"), (True, "synthetic")):
@@ -182,6 +182,44 @@ def mixture(
     return Streams(tuple(parts))
 
 
+def real_rows_per_batch(
+    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: Plan
+) -> float:
+    """Return how many real rows the batches of ``mixture`` hold on average.
+
+    >>> labels, flags = np.array([0, 1, 0, 1, 1]), np.array([False, False, True, True, True])
+    >>> real_rows_per_batch(labels, flags, Plan(batch_size=5, seed=0))
+    2.0
+    """
+    share, size = plan.synthetic_share, plan.batch_size
+    if plan.sampler == "random":
+        return size * float(np.mean(~synthetic)) if share is None else size - round(size * share)
+    # Every person comes equally often.
+    people = [synthetic[labels == person] for person in np.unique(labels[labels != NO_IDENTITY])]
+    real_parts = [
+        float(np.mean(~own))
+        if share is None or not own.any() or own.all()
+        else 1 - round(plan.num_instances * share) / plan.num_instances
+        for own in people
+    ]
+    return (size - plan.num_outliers) * float(np.mean(real_parts))
+
+
+def _shared(count: int, share: float, flag: str) -> int:
+    """Return how many of ``count`` rows are synthetic by a share.
+
+    Raises:
+        UserError: If the share is neither 0 nor 1 and rounds to all or none of them.
+    """
+    num_synthetic = round(count * share)
+    if 0 < share < 1 and num_synthetic in {0, count}:
+        raise UserError(
+            f"--synthetic-share {share} of {flag} {count} makes {num_synthetic} synthetic rows; "
+            f"expected a share that leaves some of both, or a larger {flag}"
+        )
+    return num_synthetic
+
+
 def _people_streams(labels: np.ndarray, synthetic: np.ndarray, plan: Plan) -> PeopleStreams:
     outliers = np.flatnonzero(labels == NO_IDENTITY)
     if plan.num_outliers and not len(outliers):
@@ -193,6 +231,13 @@ def _people_streams(labels: np.ndarray, synthetic: np.ndarray, plan: Plan) -> Pe
         raise UserError(
             f"--batch-size {plan.batch_size} less {plan.num_outliers} outliers is no multiple of "
             f"--num-instances {plan.num_instances}; expected whole people"
+        )
+    share = plan.synthetic_share
+    num_synthetic = None if share is None else _shared(plan.num_instances, share, "--num-instances")
+    if num_synthetic and not synthetic[labels != NO_IDENTITY].any():
+        raise UserError(
+            f"a synthetic share of {share} needs {num_synthetic} synthetic rows of every person, "
+            "found no synthetic row"
         )
     images = [_images_of(person, labels, synthetic, plan) for person in range(labels.max() + 1)]
     usable = np.array([person for person, parts in enumerate(images) if parts], np.int64)

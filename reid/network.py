@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -67,6 +68,26 @@ def build_network(
     if last_stride == 1:
         torchreid_adapter.keep_last_size(network)
     return BNNeck(network, num_people) if neck == "bnneck" else network
+
+
+def check_size(network: nn.Module, model: str, height: int, width: int) -> None:
+    """Check that a network takes images of a size, by one image in evaluation mode.
+
+    Raises:
+        UserError: If it does not; ``model`` is its name there.
+    """
+    trains = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, height, width))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--model {model}: takes no images of {height} x {width} ({error}); expected another "
+            "--height or --width"
+        ) from error
+    finally:
+        network.train(trains)
 
 
 def network_of(recipe: Mapping[str, Any], num_people: int) -> nn.Module:

@@ -43,14 +43,15 @@ class Group:
         slice(4, 8, None)
 
         Raises:
-            UserError: If the rows do not divide evenly.
+            UserError: If the rows do not divide evenly, or come to one each of several processes,
+                which batch normalisation cannot do with.
         """
-        if count % self.size:
+        each, rest = divmod(count, self.size)
+        if rest or each < min(2, self.size):
             raise UserError(
                 f"--batch-size {count} over {self.size} processes; expected a multiple of their "
-                "number"
+                "number, two images or more for each"
             )
-        each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def gather(self, rows: Float[Tensor, "part width"]) -> Float[Tensor, "batch width"]:
@@ -84,13 +85,23 @@ class Group:
 
 @contextmanager
 def joined(device: torch.device) -> Generator[Group]:
-    """Join the processes that torchrun started; alone without it."""
+    """Join the processes that torchrun started; alone without it.
+
+    Raises:
+        UserError: If there are more of them on this machine than CUDA devices.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "MASTER_ADDR" not in os.environ:
         yield Group()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if own >= count:
+            raise UserError(
+                f"torchrun: found process {own + 1} on a machine of {count} CUDA devices, expected "
+                f"--nproc-per-node {count} at most, or --device cpu"
+            )
+        torch.cuda.set_device(own)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Group(distributed.get_rank(), size)

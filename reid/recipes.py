@@ -25,6 +25,7 @@ from reid.ranking import Protocol
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+AboveOne = Annotated[int, Field(gt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
 
@@ -115,8 +116,8 @@ class TrainSettings(Frozen):
 
     steps: Positive = 3000
     """Optimiser steps."""
-    batch_size: Positive = 64
-    """Images per step."""
+    batch_size: AboveOne = 64
+    """Images per step; batch normalisation needs two."""
     train_sampler: SamplerFlag = "random"
     """identity draws batches of whole people. torchreid's names are taken for ours."""
     num_instances: Positive = 4
@@ -190,8 +191,10 @@ NOT_IN_RECIPE: Final = {
     "images", "synthetic", "weights", "out", "root", "device", "workers", "checkpoint_every",
     "log_every", "tensorboard", "score", "protocol", "compile",
 }  # fmt: skip
-"""Paths count by their contents; the rest does not change what is trained. The protocol does where
-validation people choose the weights by it."""
+"""Paths count by their contents; the rest does not change what is trained."""
+
+CHOOSING_THE_BEST: Final = ("protocol", "checkpoint_every")
+"""What of it counts where validation people choose the weights: by which rule, and how often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Shaped
 
 from manifests.console import UserError
-from manifests.io import write_table
+from manifests.io import sha256_file, write_table
 from manifests.schema import DISTRACTOR, JUNK
 from reid.ranking import Labels, Ranking
 from reid.runs import QUERIES, REPORT, write_json
 
 RANKS: Final = (1, 5, 10, 20)
+
+_DIGEST: Final = "queries_sha256"
 
 QUERY_TABLE: Final = pa.schema(
     [
@@ -84,7 +86,7 @@ def scores(ranking: Ranking) -> dict[str, float]:
 
 
 def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query: Labels) -> None:
-    """Write both files; ``report.json`` comes last and says that the other is whole."""
+    """Write both files; ``report.json`` comes last and says by its digest which is the other."""
     names = np.asarray(query.images)
     rows = ranking.queries
     table = pa.table(
@@ -106,6 +108,7 @@ def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query
         **facts,
         "scores": scores(ranking),
         "cmc": ranking.cmc().tolist(),
+        _DIGEST: sha256_file(folder / QUERIES),
         "num_queries": len(query),
         "num_matched": len(rows),
         "unmatched": names[ranking.unmatched].tolist(),
@@ -135,12 +138,18 @@ def read_scored(folder: Path) -> Scored:
     """Return the report of a run, queries sorted by image name.
 
     Raises:
-        UserError: If the run has not been scored.
+        UserError: If the run has not been scored, or its scoring was interrupted.
     """
     for name in (REPORT, QUERIES):
         if not (folder / name).exists():
             raise UserError(f"{folder} holds no {name}; expected a run that reid score has scored")
     report = json.loads((folder / REPORT).read_text("utf-8"))
+    # Reports of before there was a digest have none.
+    if report.get(_DIGEST, None) not in {None, sha256_file(folder / QUERIES)}:
+        raise UserError(
+            f"{folder}: found a {QUERIES} of another scoring than {REPORT}; expected those of one, "
+            "so score it again"
+        )
     table = pq.read_table(folder / QUERIES).sort_by("image_id")
     return Scored(
         folder,

@@ -82,7 +82,11 @@ def needed_bytes(num_images: int, width: int, reranking: Reranking) -> int:
     entries = min(num_images, (reranking.k1 + 1) * (half + 2))
     averaged = min(num_images, reranking.k2 * entries)
     sparse_matrices = num_images * (entries + 2 * averaged) * _ENTRY_BYTES
-    return 2 * num_images * width * 4 + sparse_matrices + 8 * _CHUNK * num_images * 8
+    nearest, near = min(num_images, reranking.k1 + 1), min(num_images, half + 1)
+    # Two arrays of one byte: the neighbours of every neighbour, each held against all neighbours.
+    compared = 2 * _CHUNK * nearest * near * nearest
+    chunks = 8 * _CHUNK * num_images * 8
+    return 2 * num_images * width * 4 + sparse_matrices + chunks + compared
 
 
 def available_bytes() -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from manifests import claims
+from manifests.console import UserError
 from manifests.io import write_bytes
 
 LOG: Final = "log.jsonl"
@@ -60,9 +61,12 @@ def read_run(folder: Path) -> Run:
     """Return the run in a folder.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or it is a run of another command.
     """
-    return Run(folder, claims.read(folder / claims.CLAIM))
+    facts = claims.read(folder / claims.CLAIM)
+    if "people" not in facts or "model" not in facts["asked"]:
+        raise UserError(f"{folder}: found the run of another command, expected one of 'reid train'")
+    return Run(folder, facts)
 
 
 def write_json(value: object, path: Path) -> None:

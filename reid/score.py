@@ -47,7 +47,7 @@ _FEATURES: Final[Mapping[Feature, str]] = {
     "output": "the network's output in evaluation mode",
     "raw": "what enters the network's last batch normalisation of features",
 }
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class ScoreSettings(Frozen):
@@ -119,12 +119,13 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
             memory cannot give what is asked for.
     """
     run = read_run(settings.run)
+    device = choose_device(settings.device)
     which = run.default_weights if settings.which == "auto" else settings.which
     tables = _tables(settings)
     # The table of the training was checked before it.
     if sha256_file(settings.images) != run.recipe["images_sha256"]:
         check_people(tables[settings.run], run.people)
-    network = load_network(run, which).to(choose_device(settings.device))
+    network = load_network(run, which).to(device)
     if settings.feature == "raw":
         network = RawFeatures(network)
     size = (run.recipe["width"], run.recipe["height"])
@@ -173,8 +174,8 @@ def _tables(settings: ScoreSettings) -> dict[Path, Images]:
         folder = settings.run / TARGETS / name
         if not table or not _NAME.fullmatch(name) or folder in tables:
             raise UserError(
-                f"--targets: found '{target}', expected NAME=TABLE, a name of letters, digits, "
-                "'.', '_' and '-', each once"
+                f"--targets: found '{target}', expected NAME=TABLE, a name that begins with a "
+                "letter or digit and goes on with these, '.', '_' and '-', each once"
             )
         files[folder] = Path(table)
         tables[folder] = read_images(files[folder])
@@ -242,10 +243,10 @@ def _near_duplicates(
     images: Images, gallery: Images, gallery_pixels: np.ndarray, scorer: Scorer
 ) -> dict[str, Any]:
     train = images.only("train")
-    pairs = near_duplicates(
+    found = near_duplicates(
         difference_hashes(read_all(train, scorer.size)), difference_hashes(gallery_pixels)
     )
-    return duplicates_block(pairs, train, gallery)
+    return duplicates_block(found, train, gallery)
 
 
 def _say_scores(folder: Path, ranking: Ranking, console: Console) -> None:

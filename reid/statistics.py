@@ -6,6 +6,7 @@ compared on the same people; and the noise of training is carried by the seeds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +59,12 @@ def paired_difference(
 ) -> Difference:
     """Return the mean of ``other`` minus ``baseline`` over seeds and queries, with its interval.
 
-    Bootstrap over people (clusters of queries, the same draw for both arms) and, with two seeds
-    or more, over seeds. Seeds are drawn for both arms together when ``same_seeds``, else for each
-    alone. A resample of S seeds has (S - 1) / S of the variance of S fresh seeds; the deviations
-    of the seeds are scaled up to make good for it (Rao and Wu 1988, section 2).
+    Bootstrap over people (clusters of queries, the same draw for both arms), plus normal noise with
+    the variance of the mean over fresh seeds: of the seeds' differences when ``same_seeds``, else
+    of each arm. Two or three seeds hardly know their variance, so the resamples are spread from
+    the normal to the t distribution, with the effective degrees of freedom of the sum of variances
+    (Satterthwaite 1946). The queries of one person alone leave the interval without
+    ends.
 
     >>> generator = np.random.default_rng(0)
     >>> people = np.repeat(np.arange(100), 4)
@@ -72,36 +75,42 @@ def paired_difference(
     """
     left, counts = per_person(baseline, people)
     right, _ = per_person(other, people)
+    mean = float(other.mean() - baseline.mean())
+    num_people, num_seeds = len(counts), min(len(baseline), len(other))
+    if num_people < 2:
+        return Difference(mean, -np.inf, np.inf, 1.0, num_seeds)
     generator = np.random.Generator(np.random.Philox(0))
-    num_people = len(counts)
     weights = generator.multinomial(
         num_people, np.full(num_people, 1 / num_people), size=num_resamples
     ).astype(np.float64)
     arms = [right - left] if same_seeds else [right, -left]
-    total = np.zeros(num_resamples)
+    samples = weights @ sum(arm.mean(axis=0) for arm in arms) / (weights @ counts)
+    variances = [(float(samples.var()), num_people - 1)]
     for arm in arms:
-        middle = arm.mean(axis=0)
-        total += weights @ middle
-        total += _seed_noise(weights, arm - middle, generator)
-    samples = total / (weights @ counts)
-    mean = float(other.mean() - baseline.mean())
+        if len(arm) > 1:
+            error = float(np.std(arm.sum(axis=1) / counts.sum(), ddof=1)) / np.sqrt(len(arm))
+            samples = samples + generator.normal(0, error, num_resamples)
+            variances.append((error**2, len(arm) - 1))
+    samples = mean + (samples - mean) * _spread(variances, num_resamples, generator)
     low, high = np.quantile(samples, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Difference(
-        mean, float(low), float(high), _p_value(samples), min(len(baseline), len(other))
-    )
+    return Difference(mean, float(low), float(high), _p_value(samples), num_seeds)
 
 
-def _seed_noise(
-    weights: np.ndarray, deviations: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Return the deviation of the mean over freshly drawn seeds, one per resample."""
-    num_seeds = len(deviations)
-    if num_seeds < 2:
-        return np.zeros(len(weights))
-    drawn = generator.multinomial(
-        num_seeds, np.full(num_seeds, 1 / num_seeds), size=len(weights)
-    ) * (np.sqrt(num_seeds / (num_seeds - 1)) / num_seeds)
-    return ((weights @ deviations.T) * drawn).sum(axis=1)
+def _spread(
+    variances: Sequence[tuple[float, int]], count: int, generator: np.random.Generator
+) -> Float[np.ndarray, " count"]:
+    """Return factors that make t of normal deviations.
+
+    Args:
+        variances: Parts of one variance, each with its degrees of freedom.
+        count: How many factors.
+        generator: Draws them.
+    """
+    whole = sum(variance for variance, _ in variances)
+    if whole == 0:
+        return np.ones(count)
+    freedom = whole**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    return np.sqrt(freedom / generator.chisquare(freedom, count))
 
 
 def _p_value(samples: np.ndarray) -> float:

@@ -12,10 +12,11 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 from tyro.conf import Suppress
@@ -25,8 +26,10 @@ from manifests.console import Console, Exit, UserError
 from manifests.io import read_images, read_synthetic, write_bytes, write_table
 from manifests.places import Place, PlaceFlag, place
 from manifests.settings import Frozen
+from reid.batches import plan_of
 from reid.compare import Arm, arm_of, check_alike, compare_families, markdown
-from reid.dataset import select
+from reid.dataset import labelled, select
+from reid.mixing import real_rows_per_batch
 from reid.ranking import Protocol
 from reid.runs import REPORT, Run, read_run
 from reid.score import TARGETS, ScoreSettings, check_rankable, choices, score
@@ -285,48 +288,44 @@ def training_of(settings: StudySettings, cell: Cell) -> TrainSettings:
     return TrainSettings.from_json(json.dumps(values), where=str(cell.folder))
 
 
-def steps_for_epochs(
-    epochs: int, num_real: int, num_synthetic: int, batch_size: int, share: float | None
-) -> int:
+def steps_for_epochs(epochs: int, num_real: int, real_per_batch: float) -> int:
     """Return the steps in which every real image is seen ``epochs`` times on average.
 
-    >>> steps_for_epochs(10, num_real=100, num_synthetic=0, batch_size=20, share=None)
-    50
-    >>> steps_for_epochs(10, num_real=100, num_synthetic=300, batch_size=20, share=0.5)
-    100
-    >>> steps_for_epochs(10, num_real=100, num_synthetic=300, batch_size=20, share=None)
-    200
+    >>> steps_for_epochs(10, num_real=100, real_per_batch=20), steps_for_epochs(10, 100, 15.5)
+    (50, 65)
 
     Raises:
         UserError: If no real image is ever seen.
     """
-    if share is None or not num_synthetic:
-        real_per_batch = batch_size * num_real / (num_real + num_synthetic)
-    else:
-        real_per_batch = batch_size - round(batch_size * share)
     if not real_per_batch:
         raise UserError(
-            f"--budget epochs: a synthetic share of {share} leaves no real image in a batch of "
-            f"{batch_size}; expected a smaller share, or --budget steps"
+            "--budget epochs: found no real image in the batches, expected a smaller "
+            "--train.synthetic-share, or --budget steps"
         )
     return math.ceil(epochs * num_real / real_per_batch)
 
 
 def _steps(settings: StudySettings, fraction: float, folder: Place | None) -> int:
     """Return the steps of a cell; a control has those of the set that it stands in for."""
-    plan = settings.train
+    training = settings.train
     synthetic = None if folder is None else read_synthetic(folder)
     chosen = select(
         read_images(settings.images, settings.root),
         synthetic,
         real_fraction=fraction,
-        num_validation_people=plan.val_people,
-        data_seed=plan.data_seed,
+        num_validation_people=training.val_people,
+        data_seed=training.data_seed,
     )
-    num_real, num_synthetic = len(chosen.train), len(chosen.synthetic_rows)
-    return steps_for_epochs(
-        settings.epochs, num_real, num_synthetic, plan.batch_size, plan.synthetic_share
-    )
+    names = chosen.train.strings("person_id")
+    num_real = len(names)
+    if synthetic is not None:
+        names += synthetic.take(chosen.synthetic_rows).strings("person_id")
+    _, labels = labelled(names)
+    plan = plan_of(training)
+    if synthetic is None:
+        plan = replace(plan, synthetic_share=None)
+    real_per_batch = real_rows_per_batch(labels, np.arange(len(names)) >= num_real, plan)
+    return steps_for_epochs(settings.epochs, num_real, real_per_batch)
 
 
 def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
@@ -424,16 +423,21 @@ def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
         lines += [markdown(arms[0], comparisons)]
         lines += [f"- {arm.name}: {_origin(arm)}." for arm in arms[1:]]
         lines += [""] if arms[1:] else []
-    found = next(iter(families.values()))[0].runs[0].report.get("integrity", {})
-    if "near_duplicates" in found:
-        pairs = found["near_duplicates"]["num_pairs"]
+    runs = [run for arms in families.values() for arm in arms for run in arm.runs]
+    found = [run.report.get("integrity", {}).get("near_duplicates") for run in runs]
+    # One run looks for them, of a table that is the same for all.
+    for block in list(filter(None, found))[:1]:
+        pairs = block["num_pairs"]
         lines += [f"Near-duplicates between train and gallery: {pairs:,} pairs.", ""]
     return "\n".join(lines)
 
 
 def _budget(settings: StudySettings) -> str:
     if settings.budget == "epochs":
-        return f"every run sees its real images {settings.epochs:,} times"
+        return (
+            f"as many steps as show every run its real images {settings.epochs:,} times, a control "
+            "those of the set in whose place it stands"
+        )
     return f"{settings.train.steps:,} steps for every run"
 
 

@@ -10,13 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from manifests import claims, places
 from manifests.console import Console, Exit, UserError
-from manifests.io import Images, read_images, read_synthetic, sha256_file
+from manifests.io import (
+    Images,
+    finished_manifest,
+    read_images,
+    read_synthetic,
+    sha256_file,
+)
 from manifests.pixels import read_all
 from reid import torchreid_adapter
 from reid.batches import Batch, Batches, count_seen
@@ -25,15 +31,21 @@ from reid.dataset import Selection, labels_of, load_training_set, select
 from reid.embed import choose_device, embed
 from reid.log import Log
 from reid.loop import Trainer, needs_features
-from reid.network import build_network
+from reid.network import build_network, check_size
 from reid.parallel import Group, joined
 from reid.ranking import check_matches, distance_of, rank
-from reid.recipes import NOT_IN_RECIPE, RECIPES, TrainSettings, settings_for
+from reid.recipes import CHOOSING_THE_BEST, NOT_IN_RECIPE, RECIPES, TrainSettings, settings_for
 from reid.runs import REPORT, Run
 from reid.score import ScoreSettings, check_rankable, score
 from reid.weights import download_imagenet, start_from
 
 __all__ = ["TrainSettings", "settings_for", "train"]
+
+_INPUTS: Final = {
+    "images": "the table that 'augment index' wrote (.parquet)",
+    "synthetic": "the finished folder of 'augment generate'",
+    "weights": "a state file (.pth or .safetensors)",
+}
 
 
 def train(settings: TrainSettings, console: Console) -> Exit:
@@ -84,6 +96,7 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
         last_stride=settings.last_stride,
         with_features=needs_features(settings),
     )
+    check_size(network, settings.model, settings.height, settings.width)
     weights = weights_of(settings)
     if weights is not None:
         skipped = start_from(network, weights)
@@ -133,15 +146,16 @@ def recipe_of(settings: TrainSettings) -> dict[str, Any]:
     """
     recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
     if settings.val_people:
-        recipe["protocol"] = settings.protocol
+        recipe |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
     inputs = {
         "images": settings.images,
-        "synthetic": settings.synthetic and settings.synthetic / "manifest.parquet",
+        "synthetic": settings.synthetic and finished_manifest(settings.synthetic),
         "weights": weights_of(settings),
     }
     for name, path in inputs.items():
-        if path is not None and not path.exists():
-            raise UserError(f"--{name}: {path} does not exist")
+        if path is not None and not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing of this name"
+            raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
         recipe[f"{name}_sha256"] = None if path is None else sha256_file(path)
     return recipe
 

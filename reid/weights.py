@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.error import URLError
 
 import numpy as np
@@ -16,6 +16,12 @@ from torch import Tensor, nn
 
 from manifests.console import UserError
 from reid.network import BNNeck
+
+_UNREADABLE: Final = (
+    *(OSError, EOFError, LookupError, RuntimeError, ValueError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What the readers raise of a file that holds something else."""
 
 
 def download_imagenet(model: str) -> Path:
@@ -78,7 +84,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         scalar = import_module("numpy._core.multiarray").scalar
         with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Float32DType]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as weights ({error})") from error
-    state = state.get("state_dict", state)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {error})"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {
+        str(name).removeprefix("module."): tensor
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor)
+    }

@@ -137,6 +137,13 @@ def test_a_wrong_pattern_is_refused(crops, regex, message):
         index_pattern(crops, regex)
 
 
+def test_spaces_around_a_name_make_no_other_person(crops):
+    rows = "train/anna/cam1_0.jpg, Anna B ,1 ,train\ntrain/ben/cam2_0.jpg,Anna B,2, train \n"
+    images, _ = index_table(crops, listed(crops, HEADER + rows))
+    assert images.strings("person_id") == ["Anna B", "Anna B"]
+    assert images.table["camera_id"].to_pylist() == [1, 2]
+
+
 def test_a_csv_keeps_its_text_and_its_line_numbers(tmp_path):
     (tmp_path / "t.csv").write_text("\ufeffa,b\n0002,NA\n\n-1,\n", encoding="utf-8")
     frame = read_csv(tmp_path / "t.csv", ",")

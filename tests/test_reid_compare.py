@@ -95,6 +95,15 @@ def test_one_seed_is_said_loudly(tmp_path, capsys):
     assert "ONE SEED" in capsys.readouterr().out
 
 
+def test_two_seeds_are_said_to_be_few(tmp_path):
+    arms = []
+    for name in ("none", "patn"):
+        for seed in (0, 1):
+            write_run(tmp_path / name / f"seed-{seed}", seed, kind=name)
+        arms.append(read_arm(str(tmp_path / name)))
+    assert "TWO SEEDS" in markdown(arms[0], compare_arms(arms[0], arms[1:]))
+
+
 def test_a_folder_of_runs_is_one_arm_named_by_its_folder(tmp_path):
     for seed in (1, 0):
         write_run(tmp_path / "patn" / f"seed-{seed}", seed)
@@ -124,6 +133,41 @@ def test_arms_without_runs_and_a_single_arm_are_refused(tmp_path):
         read_arm(f"none={tmp_path}/nothing-*")
     with pytest.raises(UserError, match="found 1 arm"):
         compare(CompareSettings(arms=("x",)), QUIET)
+
+
+def test_a_run_that_is_not_scored_is_no_silent_gap_among_the_seeds(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"none-{seed}", seed)
+    write_json({"asked": {}, "people": []}, tmp_path / "none-2" / "run.json")
+    with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
+        read_arm(f"none={tmp_path}/none-*")
+    with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
+        read_arm(f"all={tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["rate=0.1", "[old] run"])
+def test_a_folder_is_found_by_its_name_whatever_that_holds(tmp_path, name):
+    write_run(tmp_path / name, 0)
+    assert read_arm(f"{tmp_path}/{name}").name == name
+    assert read_arm(f"old={tmp_path}/{name}").name == "old"
+
+
+def test_which_weights_were_scored_is_among_the_differences(tmp_path):
+    arms = []
+    for name in ("last", "best"):
+        folder = write_run(tmp_path / name, 0)
+        report = json.loads((folder / "report.json").read_text())
+        write_json(report | {"weights": name}, folder / "report.json")
+        arms.append(read_arm(str(folder)))
+    text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
+    assert "Trained differently in: weights: 'last', now 'best'." in text
+
+
+def test_a_scoring_that_died_between_its_two_files_is_refused(tmp_path):
+    folder, other = (write_run(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    (folder / "queries.parquet").write_bytes((other / "queries.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"queries\.parquet of another scoring than report\.json"):
+        read_arm(str(folder))
 
 
 def test_the_report_of_a_run_reads_back_with_one_row_per_query(tmp_path):
@@ -196,6 +240,9 @@ def test_an_unfinished_run_is_not_scored(tmp_path):
         load_network(read_run(tmp_path), "last")
     with pytest.raises(UserError, match=r"found no run\.json"):
         read_run(tmp_path / "nowhere")
+    write_json({"asked": {"per_id": 10}}, tmp_path / "synthetic" / "run.json")
+    with pytest.raises(UserError, match="run of another command, expected one of 'reid train'"):
+        read_run(tmp_path / "synthetic")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from manifests.pixels import decode, encode_jpeg, resize
 from manifests.subset import subset_train
 from reid.dataset import select
 from reid.integrity import (
+    NearDuplicates,
     check_origin,
     check_people,
     difference_hashes,
@@ -158,10 +159,21 @@ def test_near_duplicates_outlive_encoding_and_scaling_and_are_listed(images):
     again = decode(encode_jpeg(train[2], quality=90), "again")
     smaller = resize(resize(train[5], (24, 48)), (32, 64))
     gallery = np.concatenate([gallery, again[None], smaller[None]])
-    pairs = near_duplicates(difference_hashes(train), difference_hashes(gallery))
-    assert [(row, column) for row, column, _ in sorted(pairs)] == [(2, 6), (5, 7)]
-    block = duplicates_block([(0, 1, 3)], images.only("train"), images.only("gallery"))
+    found = near_duplicates(difference_hashes(train), difference_hashes(gallery))
+    assert found.count == 2
+    assert [(row, column) for row, column, _ in sorted(found.nearest)] == [(2, 6), (5, 7)]
+    one = NearDuplicates(1, [(0, 1, 3)])
+    block = duplicates_block(one, images.only("train"), images.only("gallery"))
     assert block["num_pairs"] == 1
     assert block["nearest"] == [
         {"train": TRAIN_IMAGE, "gallery": images.only("gallery").strings("image_id")[1], "bits": 3}
     ]
+
+
+def test_of_very_many_near_duplicates_all_are_counted_and_the_nearest_hundred_held():
+    train = np.zeros(700, np.uint64)
+    train[::2] = 1
+    found = near_duplicates(train, np.zeros(3, np.uint64))
+    assert found.count == 3 * 700
+    odd = [(row, column, 0) for row in range(1, 700, 2) for column in range(3)]
+    assert found.nearest == odd[:100]

@@ -97,7 +97,7 @@ def test_an_unknown_recipe_of_a_study_is_refused_with_the_known_ones():
             "--wait: found no --launch, expected --launch slurm",
         ),
         (LaunchSettings(study=PLAN, slurm=Slurm(gpus=0)), "--slurm: found no --launch"),
-        (on_slurm(), "a b.parquet does not exist"),
+        (on_slurm(), "--images: found nothing of this name at .*a b.parquet"),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_it_waits_in_the_queue(settings, sentence):

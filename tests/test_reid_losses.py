@@ -55,6 +55,14 @@ def test_rows_of_weight_zero_do_not_change_the_gradient():
     torch.testing.assert_close(one, other, atol=FLOAT32, rtol=0)
 
 
+def test_a_batch_of_weight_zero_has_loss_and_gradient_zero():
+    logits, labels = batch()
+    loss = smoothed_cross_entropy(logits, labels, torch.zeros(8), torch.zeros(8))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss == 0
+    assert not gradient.any()
+
+
 def test_logits_of_half_precision_give_a_float32_loss():
     logits, labels = batch()
     loss = smoothed_cross_entropy(logits.bfloat16(), labels, torch.zeros(8), torch.ones(8))

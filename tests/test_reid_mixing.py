@@ -7,7 +7,7 @@ import pytest
 
 from manifests.console import UserError
 from reid.losses import NO_IDENTITY
-from reid.mixing import Plan, Stream, mixture
+from reid.mixing import Plan, Stream, mixture, real_rows_per_batch
 from reid.parallel import Group
 
 FLAGS = np.arange(50) >= 30
@@ -98,6 +98,23 @@ def test_every_person_comes_equally_often_over_whole_rounds():
     assert np.bincount(people, minlength=10).tolist() == [10] * 10
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(batch_size=23, seed=0),
+        Plan(batch_size=16, seed=0, synthetic_share=0.3),
+        replace(WHOLE_PEOPLE, batch_size=22),
+        replace(WHOLE_PEOPLE, batch_size=22, synthetic_share=0.3),
+        Plan(batch_size=35, seed=0, sampler="identity", num_instances=7),
+    ],
+)
+def test_the_real_rows_of_a_batch_are_known_before_it_is_drawn(plan):
+    mixed = mixture(PEOPLE, MADE, plan)
+    # 840 steps are whole rounds of every walk over rows, people and images.
+    counts = [(~MADE[mixed.batch(step)]).sum() for step in range(840)]
+    assert real_rows_per_batch(PEOPLE, MADE, plan) == pytest.approx(np.mean(counts))
+
+
 def test_a_person_with_too_few_rows_repeats_them_evenly():
     labels = np.array([0, 0, 0, 1])
     mixed = mixture(
@@ -131,6 +148,26 @@ def test_a_batch_that_does_not_come_out_even_is_refused(changes, message):
         mixture(PEOPLE, MADE, replace(WHOLE_PEOPLE, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"synthetic_share": 0.02}, "--batch-size 16 makes 0 synthetic rows"),
+        ({"synthetic_share": 0.98}, "--batch-size 16 makes 16 synthetic rows"),
+        ({"synthetic_share": 0.1, "sampler": "identity"}, "--num-instances 4 makes 0 synthetic"),
+        ({"synthetic_share": 0.9, "sampler": "identity"}, "--num-instances 4 makes 4 synthetic"),
+    ],
+)
+def test_a_share_that_rounds_to_none_or_all_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        mixture(LABELS, FLAGS, replace(PLAIN, **changes))
+
+
+def test_people_without_any_synthetic_rows_among_them_are_no_share():
+    plan = replace(PLAIN, synthetic_share=0.5, sampler="identity")
+    with pytest.raises(UserError, match="needs 2 synthetic rows of every person, found no"):
+        mixture(LABELS, np.zeros(50, bool), plan)
+
+
 def test_outliers_that_are_not_there_are_refused():
     with pytest.raises(UserError, match="needs synthetic rows of person -1, found none"):
         mixture(LABELS, FLAGS, WHOLE_PEOPLE)
@@ -139,3 +176,5 @@ def test_outliers_that_are_not_there_are_refused():
 def test_a_batch_that_does_not_divide_over_the_processes_is_refused():
     with pytest.raises(UserError, match="64 over 3 processes"):
         Group(0, 3).part(64)
+    with pytest.raises(UserError, match=r"4 over 4 processes; expected .* two images or more"):
+        Group(0, 4).part(4)

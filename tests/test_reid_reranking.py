@@ -97,6 +97,11 @@ def test_too_little_memory_is_refused_with_what_is_needed_and_what_there_is():
         check_memory(needed, 10**8)
 
 
+def test_many_neighbours_are_counted_in_the_memory_that_is_needed():
+    # 128 rows at a time, 1001 neighbours, 501 of theirs each, held against 1001: 8.2 GB twice.
+    assert needed_bytes(19_281, 512, Reranking(k1=1000)) > 2 * 128 * 1001 * 501 * 1001
+
+
 def test_numbers_out_of_range_are_refused():
     query, gallery = made_up(2, 5)
     with pytest.raises(UserError, match=r"found k1 0, k2 6, lambda 0\.3"):

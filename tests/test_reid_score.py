@@ -77,8 +77,9 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
     said = capsys.readouterr().err
     assert "targets/six: mAP" in said
     assert "1 pairs of a train and a gallery image are near-duplicates" in said
-    with pytest.raises(UserError, match="found 'six', expected NAME=TABLE"):
-        score(ScoreSettings(run=run, images=images, targets=("six",)), QUIET)
+    for bad in ("six", f"..={other}", f"a/b={other}"):
+        with pytest.raises(UserError, match=f"found '{bad}', expected NAME=TABLE"):
+            score(ScoreSettings(run=run, images=images, targets=(bad,)), QUIET)
 
 
 def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +113,18 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     assert [row["num_from_outside"] for row in rows[:4]] == [None, outside, None, 0]
     assert f"- blocks: {outside} of 12 synthetic images have a source" in half
     assert "Near-duplicates between train and gallery: 0 pairs." in text
+
+
+def test_near_duplicates_are_told_whichever_run_looked_for_them(people, blocks, finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    seeds = [tmp_path / "runs" / "f0.5" / "none" / f"seed-{seed}" for seed in (0, 1)]
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in seeds)
+    found = first["integrity"].pop("near_duplicates")
+    second["integrity"]["near_duplicates"] = found | {"num_pairs": 7}
+    for folder, report in zip(seeds, (first, second), strict=True):
+        (folder / "report.json").write_text(json.dumps(report))
+    study(settings(people, blocks, tmp_path), QUIET)
+    assert "train and gallery: 7 pairs." in (tmp_path / "study.md").read_text()
 
 
 def test_a_finished_study_is_left_alone_and_shows_its_tables(people, blocks, finished, capsys):
@@ -234,6 +248,10 @@ def test_equal_epochs_over_the_real_images_give_each_cell_its_steps(people, bloc
     steps = [training_of(plan, cell).steps for cell in cells_of(plan)[:4]]
     # 12 and 24 real images; 8 of them in a batch, or 4 beside 4 synthetic ones.
     assert steps == [6, 12, 12, 24]
+    # Two people with two real and two synthetic images each: 0.4 of four images, not of eight.
+    whole = {"train_sampler": "identity", "synthetic_share": 0.4}
+    people_wise = plan.model_copy(update={"train": SMALL.model_copy(update=whole)})
+    assert training_of(people_wise, cells_of(plan)[3]).steps == 24
 
 
 def test_controls_stand_in_for_the_first_set(people, blocks, tmp_path):

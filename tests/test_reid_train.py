@@ -101,6 +101,13 @@ def test_a_run_killed_in_the_middle_and_continued_equals_a_straight_run(
     assert lines[-1]["step"] == 8
 
 
+def change_manifest(made: Path, column: str, values: list[object]) -> None:
+    table = pq.read_table(made / "manifest.parquet")
+    place, field = table.schema.get_field_index(column), table.schema.field(column)
+    changed = table.set_column(place, field, pa.array(values, field.type))
+    write_table(changed, made / "manifest.parquet", {})
+
+
 RUNS = ("straight", "killed")
 
 
@@ -488,3 +495,96 @@ def test_weights_that_cannot_be_downloaded_are_told_with_what_to_do(tmp_path, mo
         download_imagenet("resnet50")
     with pytest.raises(UserError, match="no ImageNet weights of 'osnet_x1_0'; expected --weights"):
         download_imagenet("osnet_x1_0")
+
+
+def command(images: Path, out: Path, *more: str) -> list[str]:
+    words = ["train", "--images", str(images), "--out", str(out), "--no-score", "--quiet"]
+    words += ["--steps", "2", "--height", "64", "--width", "32", "--batch-size", "8"]
+    return [*words, "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--height", "8", "--width", "4"], "takes no images of 8 x 4 .* another --height"),
+        (["--model", "hacnn"], r"--model hacnn: takes no images .*\(160, 64\)"),
+        (["--augmentation.pad", "-1"], r"'augmentation\.pad': .*equal to 0, found -1"),
+        (["--augmentation.flip", "2"], r"'augmentation\.flip': .*equal to 1, found 2"),
+        (["--batch-size", "1"], "batch_size"),
+        (["--train-sampler", "identity", "--synthetic-share", "0.5"], "found no synthetic row"),
+    ],
+)
+def test_settings_that_no_training_can_have_are_refused_and_leave_no_folder(
+    people, tmp_path, more, message
+):
+    with pytest.raises(UserError, match=message):
+        PROGRAM.run(command(people, tmp_path / "run", *more))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(people, tmp_path):
+    with pytest.raises(UserError, match="--device cuda: torch finds no CUDA device here"):
+        PROGRAM.run(command(people, tmp_path / "run", "--device", "cuda"))
+
+
+def test_inputs_that_are_no_files_are_refused_with_what_was_found(people, synthetic, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=r"--images: found a folder at .*, expected the table that"):
+        PROGRAM.run(command(people.parent, out))
+    with pytest.raises(UserError, match=r"--weights: found a folder at .*, expected a state file"):
+        PROGRAM.run(command(people, out, "--weights", str(tmp_path)))
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    with pytest.raises(UserError, match="has no _SUCCESS, so it is not a finished run"):
+        PROGRAM.run(command(people, out, "--synthetic", str(unfinished)))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\3\4hello", b"\x80\x02hello"])
+def test_files_that_hold_no_weights_are_refused(people, tmp_path, content):
+    path = tmp_path / "given.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"given\.pth cannot be read as weights"):
+        start_from(build_model("osnet_x0_25", 6), path)
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match=r"0 of .* tensors fit the network"):
+        start_from(build_model("osnet_x0_25", 6), path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(people, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "link"):
+        with pytest.raises(UserError, match=r"run\.json: cannot be (written|read)"):
+            PROGRAM.run(command(people, out))
+
+
+def test_a_damaged_state_is_told_with_its_file(people, tmp_path):
+    plan = settings(people, tmp_path, steps=2)
+    train(plan, QUIET)
+    (tmp_path / "last.safetensors").unlink()
+    state = tmp_path / "last.pt"
+    state.write_bytes(state.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"last\.pt: cannot be read as the state of a training"):
+        train(plan, QUIET)
+
+
+def test_a_synthetic_set_without_an_image_to_train_on_is_refused(people, tmp_path):
+    made = write_synthetic(tmp_path / "made")
+    change_manifest(made, "error", ["no pose"] * 12)
+    with pytest.raises(UserError, match="none of its 12 rows can be trained on: 12 failed"):
+        train(settings(people, tmp_path / "run", synthetic=made), QUIET)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("inf")])
+def test_weights_of_images_that_are_no_weights_are_refused(people, tmp_path, weight):
+    made = write_synthetic(tmp_path / "made")
+    change_manifest(made, "weight", [None] * 11 + [weight])
+    with pytest.raises(UserError, match=r"image 0006_g1.jpg has the weight (-1|inf)"):
+        train(settings(people, tmp_path / "run", synthetic=made), QUIET)
+
+
+def test_how_often_validation_people_are_looked_at_belongs_to_the_run(people, tmp_path):
+    train(settings(people, tmp_path, val_people=2), QUIET)
+    with pytest.raises(UserError, match="checkpoint_every: 2, now 3"):
+        train(settings(people, tmp_path, val_people=2, checkpoint_every=3), QUIET)
