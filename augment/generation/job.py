@@ -26,6 +26,7 @@ from augment.generation.run import (
     Subsampling,
     begin,
     default_rows_per_shard,
+    is_begun,
     read_run,
     table_digest,
 )
@@ -244,6 +245,7 @@ def _generate(
     _say_about(plan, worker, console)
     if settings.dry_run:
         run = describe(settings, plan, weights, read_run(settings.out))
+        is_begun(settings.out, run)  # what the real run would refuse is refused now
         return _dry_run(job_of(settings, run, plan), weights, console)
     run = hands.begin(settings, plan, weights)
     job = job_of(settings, run, plan)
