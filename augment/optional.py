@@ -69,7 +69,10 @@ def read_weights(path: Path, flag: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file raises
-        raise UserError(f"--{flag}: {path} is no file of weights ({error})") from error
+        # torch's own text advises to run whatever code the file holds.
+        raise UserError(
+            f"--{flag}: {path} is no file of weights ({type(error).__name__})"
+        ) from error
     if not isinstance(state, dict):
         raise UserError(f"--{flag}: {path} holds a {type(state).__name__}, expected a state dict")
     return state

@@ -103,7 +103,13 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
 def _table(settings: PreviewSettings) -> Path:
     if settings.images is not None:
         return settings.images
-    return Path(str(_made_from(settings)["images"]))
+    table = Path(str(_made_from(settings)["images"]))
+    if not table.is_file():
+        raise UserError(
+            f"{settings.run}: was made from the table {table}, which is not there (seen from this "
+            "folder); expected it by --images"
+        )
+    return table
 
 
 def _root(settings: PreviewSettings) -> Path | None:
