@@ -147,12 +147,12 @@ CASES = {
     "images where a training is": (
         lambda: after([*GENERATE, "--out", "run"], TRAIN),
         2,
-        "run: found the run of another command, expected 'augment generate'",
+        "run.json: found the run of another command, expected 'augment generate'",
     ),
     "the status of a training": (
         lambda: after(["status", "run"], TRAIN),
         2,
-        "run: found the run of another command, expected 'augment generate'",
+        "run.json: found the run of another command, expected 'augment generate'",
     ),
     "a later step without weights": (
         lambda: [*TRAIN, "--first-step", "1"],

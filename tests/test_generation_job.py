@@ -621,6 +621,20 @@ def test_a_preview_shows_source_pose_and_result(people, out, tmp_path):
         assert np.array_equal(sheet[y : y + 256, x : x + 128], tile), column
 
 
+def test_a_preview_is_a_png(out, tmp_path):
+    with pytest.raises(UserError, match=r"sheet\.jpg: found '\.jpg', expected \.png"):
+        preview(PreviewSettings(run=out, out=tmp_path / "sheet.jpg"), QUIET)
+
+
+def test_a_folder_with_none_of_the_sources_is_refused_and_the_right_one_goes_on(people, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+
+    with pytest.raises(UserError, match="elsewhere: found none of 12 source images that were"):
+        run(people, tmp_path / "out", UNLOADED, root=tmp_path / "elsewhere")
+
+    assert run(people, tmp_path / "out") == Exit.DONE
+
+
 def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):
     people.parent.rename(tmp_path / "moved")
     settings = {"run": out, "out": tmp_path / "sheet.png"}

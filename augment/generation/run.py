@@ -178,7 +178,7 @@ def read_run(out: Place) -> Run | None:
         return None
     asked = claims.read(path)["asked"]
     if "content" not in asked:
-        raise UserError(f"{out}: found the run of another command, expected 'augment generate'")
+        raise UserError(f"{path}: found the run of another command, expected 'augment generate'")
     return Run.from_json(json.dumps(asked), where=str(path))
 
 
