@@ -260,6 +260,8 @@ def _generate(
             shards.withdraw(settings.out)
     else:
         if is_finished(settings.out, run):
+            # Of several who finish a run at once, one may be killed after the others are done.
+            shards.tidy(settings.out)
             return _say_done(job, console, "already complete")
         again = []
     own = range(worker.index, run.num_shards, worker.count)
