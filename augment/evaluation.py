@@ -131,12 +131,23 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
     device = pick_device(settings.device)
     networks: dict[str, PoseTransfer] = {}
     if settings.weights is not None:
-        networks[Path(settings.weights).stem] = store.load(settings.weights, device)
+        networks[_column(settings.weights)] = store.load(settings.weights, device)
     result = measure(images, networks, settings.protocol, device, console)
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
     console.show(result.to_json() if settings.as_json else result.to_markdown())
     return Exit.DONE
+
+
+def _column(weights: str) -> str:
+    """Return what the table calls a network.
+
+    >>> _column("patn-sample"), _column("runs/dptn/weights.safetensors")
+    ('patn-sample', 'dptn')
+    """
+    path = Path(weights)
+    # Every training calls its weights so.
+    return path.resolve().parent.name if path.name == "weights.safetensors" else path.stem
 
 
 def measure(

@@ -47,7 +47,7 @@ def weights_file(flag: str, address: str, setting: str | None) -> Path:
         return cached
     if setting is None:
         raise UserError(
-            f"its weights are not on this machine; give --{flag} FILE or --{flag} {DOWNLOAD}"
+            f"found no {cached.name} on this machine; give --{flag} FILE or --{flag} {DOWNLOAD}"
         )
     try:
         torch.hub.load_state_dict_from_url(

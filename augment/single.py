@@ -34,10 +34,12 @@ class TransferSettings(Frozen):
     """Where the images lie, if not where the table says."""
     estimator: str | None = None
     """Pose estimator for image files: FILE.tflite of MoveNet, or keypointrcnn."""
+    estimator_weights: str | None = None
+    """Weights of Keypoint R-CNN: a file, or download."""
     weights: str = "patn-market1501"
     """Name of shipped weights, or a file."""
     device: str = "auto"
-    """Where the network runs: auto, cpu, cuda or cuda:N."""
+    """Where the networks run: auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callab
 
         return of_table
     if settings.estimator is not None:
-        estimator = load_estimator(settings.estimator, device)
+        estimator = load_estimator(settings.estimator, device, settings.estimator_weights)
 
         def of_estimator(name: str) -> Posed:
             image = pixels.read(Path(name))
