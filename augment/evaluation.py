@@ -6,11 +6,9 @@ evaluators and measured; nothing but sums is kept.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +20,7 @@ from tyro.conf import arg
 
 from augment.checkpoints import store
 from augment.devices import pick_device
+from augment.pose.bank import joints_in
 from augment.pose.detect import load_estimator
 from augment.pose.pose import Pose
 from augment.quality import frechet
@@ -30,11 +29,9 @@ from augment.quality.masks import body_mask
 from augment.quality.measures import (
     PUBLISHED_BATCH,
     ByteFeatures,
-    Family,
     InceptionScores,
     JointAccuracy,
     MeasureFactory,
-    Row,
     Sides,
     Views,
     fid_measure,
@@ -54,16 +51,17 @@ from augment.quality.pairs import (
     read_pairs,
     sample_pairs,
 )
-from augment.quality.perceptual import as_network_input, load_lpips, load_reid
-from augment.quality.strip import through_jpeg, through_strip
-from augment.transfer import Condition, PoseTransfer
+from augment.quality.perceptual import load_lpips, load_reid
+from augment.quality.strip import BLOCK_PX, through_jpeg, through_strip
+from augment.quality.table import NotMeasured, Result, Score
+from augment.transfer import Condition, PoseTransfer, as_floats, as_pixels
 from manifests import keypoints, pixels
 from manifests.console import Console, Exit, UserError
 from manifests.io import Images, read_images, write_bytes
-from manifests.settings import Frozen
+from manifests.settings import Frozen, Positive
 
-SIZE = (64, 128)
-"""Width and height of the networks' images; other images are stretched to it."""
+MARKET_SIZE = (64, 128)
+"""Width and height of the images where no network says another size."""
 
 NUM_JPEG_THREADS = 2
 
@@ -84,9 +82,9 @@ class EvaluationProtocol(Frozen):
     """Published annotation file: its order of rows is the one that gives the published pairs."""
     split: Literal["train", "query", "gallery"] = "gallery"
     """Rows of the images table that pairs are drawn from."""
-    count: int = NUM_PUBLISHED_PAIRS
+    count: Positive = NUM_PUBLISHED_PAIRS
     """Pairs to score; all, if there are fewer."""
-    batch_size: int = 32
+    batch_size: Positive = 32
     """Pairs generated at once."""
     baseline: tuple[Baseline, ...] = ()
     """Columns beside the network's: copy the source; show the target itself."""
@@ -121,86 +119,6 @@ class EvaluateSettings(Frozen):
     """What is measured on which pairs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One row of the table: whose images, and what was measured."""
-
-    subject: str
-    row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class NotMeasured:
-    """A row that the table lacks, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The scores of all subjects on the same pairs."""
-
-    scores: tuple[Score, ...]
-    not_measured: tuple[NotMeasured, ...]
-    num_pairs: int
-    pairs: str
-    """Where the pairs come from."""
-
-    def value(self, subject: str, name: str, family: Family) -> float:
-        """Return one value.
-
-        Raises:
-            KeyError: If there is no such row.
-        """
-        for score in self.scores:
-            if (score.subject, score.row.name, score.row.family) == (subject, name, family):
-                return score.row.value
-        raise KeyError((subject, name, family))
-
-    def to_json(self) -> str:
-        """Return the result as JSON; a value that is no finite number becomes null."""
-        rows = [
-            {"subject": subject, **asdict(row), "value": _finite(row.value)}
-            for subject, row in ((score.subject, score.row) for score in self.scores)
-        ]
-        content = {
-            "num_pairs": self.num_pairs,
-            "pairs": self.pairs,
-            "scores": rows,
-            "not_measured": [asdict(row) for row in self.not_measured],
-        }
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-    def to_markdown(self) -> str:
-        """Return the result as Markdown: a table per family, a column per subject."""
-        lines = [f"{self.num_pairs:,} pairs: {self.pairs}."]
-        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
-        for family in families:
-            lines += ["", *self._table(family)]
-        if self.not_measured:
-            lines += ["", "Not measured:", ""]
-            lines += [f"- {row.name}: {row.reason}" for row in self.not_measured]
-        return "\n".join(lines) + "\n"
-
-    def _table(self, family: Family) -> list[str]:
-        subjects = list(dict.fromkeys(score.subject for score in self.scores))
-        rows: dict[str, dict[str, Row]] = {}
-        for score in self.scores:
-            if score.row.family == family:
-                rows.setdefault(score.row.name, {})[score.subject] = score.row
-        lines = [
-            f"| {family} | {' | '.join(subjects)} | protocol |",
-            "|---|" + "---:|" * len(subjects) + "---|",
-        ]
-        for name, by_subject in rows.items():
-            values = " | ".join(_cell(by_subject.get(subject)) for subject in subjects)
-            row = next(iter(by_subject.values()))
-            images = f"{row.num_images:,} images"
-            lines.append(f"| {name} | {values} | {row.protocol}; {images} |")
-        return lines
-
-
 def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
     """Measure, show the table, and keep it.
 
@@ -213,12 +131,23 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
     device = pick_device(settings.device)
     networks: dict[str, PoseTransfer] = {}
     if settings.weights is not None:
-        networks[Path(settings.weights).stem] = store.load(settings.weights, device)
+        networks[_column(settings.weights)] = store.load(settings.weights, device)
     result = measure(images, networks, settings.protocol, device, console)
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
     console.show(result.to_json() if settings.as_json else result.to_markdown())
     return Exit.DONE
+
+
+def _column(weights: str) -> str:
+    """Return what the table calls a network.
+
+    >>> _column("patn-sample"), _column("runs/dptn/weights.safetensors")
+    ('patn-sample', 'dptn')
+    """
+    path = Path(weights)
+    # Every training calls its weights so.
+    return path.resolve().parent.name if path.name == "weights.safetensors" else path.stem
 
 
 def measure(
@@ -245,14 +174,17 @@ def measure(
             protocol asks for cannot be had. Measures nobody asked for are named in the result.
     """
     console = console or Console(quiet=True)
+    size = _size_of(networks)
     chosen = images.only(protocol.split)
     pairs, origin = _pairs(chosen, protocol)
+    joints = joints_in(chosen, size)
+    _refuse_unusable(chosen, pairs, joints)
     if _draws_others_than_published(images, protocol):
         console.say(
             "these pairs are not the published ones of Market-1501, which follow the order of its "
             "annotation file; --pairs market-pairs-test.csv gives those"
         )
-    bench = _Bench(protocol, images.only("train"), len(pairs), device, console)
+    bench = _Bench(protocol, images.only("train"), size, len(pairs), device, console)
     factories, not_measured = bench.measures()
     subjects: dict[str, PoseTransfer | Baseline] = {
         **networks,
@@ -265,23 +197,13 @@ def measure(
             with console.progress(f"evaluate {subject}", len(pairs), "pair") as bar:
                 for start in range(0, len(pairs), protocol.batch_size):
                     rows = pairs[start : start + protocol.batch_size]
-                    views = _views(chosen, rows, generator, device, pool)
+                    batch = _read(chosen, rows, joints, size)
+                    views = _views(_generated(generator, batch, device), batch, device, pool)
                     for one in measures:
                         one.update(views)
                     bar.advance(len(rows))
             scores += [Score(subject, row) for one in measures for row in one.rows()]
     return Result(tuple(scores), tuple(not_measured), len(pairs), origin)
-
-
-def as_bytes(
-    images: Float[Tensor, "batch 3 height width"],
-) -> UInt8[Tensor, "batch 3 height width"]:
-    """Return images in [-1, 1] as 0 to 255, truncated and not rounded, as all evaluators do.
-
-    >>> as_bytes(torch.tensor([-1.0, 0.0, 1.0, 1.5]).view(1, 1, 1, 4)).flatten().tolist()
-    [0, 127, 255, 255]
-    """
-    return ((images.float().clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0).to(torch.uint8)
 
 
 def _pairs(
@@ -306,57 +228,93 @@ def _draws_others_than_published(images: Images, protocol: EvaluationProtocol) -
     return is_market1501 and protocol.pairs is None and protocol.annotation is None
 
 
-def _views(
-    images: Images,
-    rows: Int64[np.ndarray, "batch 2"],
-    generator: PoseTransfer | Baseline,
-    device: torch.device | str,
-    pool: Executor,
-) -> Views:
-    """Return one batch, generated and taken through the detours."""
-    sides = [images.take(side) for side in rows.T]
-    poses = _joints(sides[0]), _joints(sides[1])
-    source, target = (pixels.read_all(side, SIZE) for side in sides)
+def _size_of(networks: Mapping[str, PoseTransfer]) -> tuple[int, int]:
+    """Return the width and height of the networks' images; others are stretched to it.
+
+    Raises:
+        UserError: If two networks differ, or the JPEG strip cannot hold the images.
+    """
+    sizes = {(network.image_size[1], network.image_size[0]) for network in networks.values()}
+    if len(sizes) > 1:
+        raise UserError(f"networks of one table: found the sizes {sorted(sizes)}, expected one")
+    size = next(iter(sizes), MARKET_SIZE)
+    if size[0] % BLOCK_PX:
+        raise UserError(
+            f"network: its images are {size[0]} px wide, expected a multiple of {BLOCK_PX} "
+            "(blocks of the JPEG strip that scores are taken from)"
+        )
+    return size
+
+
+def _refuse_unusable(images: Images, pairs: Int64[np.ndarray, "pairs 2"], joints: Joints) -> None:
+    """Refuse pairs that show two people, or an image without a pose: a network could not know.
+
+    Raises:
+        UserError: With the first of them and their number.
+    """
+    ids, people = images.strings("image_id"), images.strings("person_id")
+    strangers = [pair for pair in pairs.tolist() if people[pair[0]] != people[pair[1]]]
+    if strangers:
+        source, target = strangers[0]
+        raise UserError(
+            f"test pairs: found {len(strangers):,} of {len(pairs):,} that show two people, the "
+            f"first '{ids[source]}' ({people[source]}) and '{ids[target]}' ({people[target]}); "
+            "expected one person in both images"
+        )
+    rows = np.unique(pairs)
+    poseless = rows[~keypoints.visible(joints[rows]).any(axis=1)]
+    if len(poseless):
+        raise UserError(
+            f"test pairs: found {len(poseless):,} of {len(rows):,} images without any joint, the "
+            f"first '{ids[poseless[0]]}'; expected keypoints (see 'augment index --keypoints')"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some test pairs, stretched to one size; poses are (x, y) pixels of these images."""
+
+    source: ByteImages
+    target: ByteImages
+    poses: tuple[Joints, Joints]
+    """Of source and target."""
+
+
+def _read(
+    images: Images, rows: Int64[np.ndarray, "batch 2"], joints: Joints, size: tuple[int, int]
+) -> _Batch:
+    source, target = (pixels.read_all(images.take(side), size) for side in rows.T)
+    return _Batch(source, target, (joints[rows[:, 0]], joints[rows[:, 1]]))
+
+
+def _generated(
+    generator: PoseTransfer | Baseline, batch: _Batch, device: torch.device | str
+) -> ByteImages:
+    """Return the images to be scored: a network's, or those of a baseline."""
     if isinstance(generator, str):
-        generated = source if generator == "copy" else target
-    else:
-        generated = _generate(generator, source, poses, device)
-    strip = Sides(
-        *(_upload(crop, device) for crop in through_strip(generated, target, poses, pool))
-    )
-    raw = Sides(_upload(generated, device), _upload(target, device))
+        return batch.source if generator == "copy" else batch.target
+    image = as_floats(torch.from_numpy(batch.source).to(device))
+    condition = Condition(image, *(_pose(joints, device) for joints in batch.poses))
+    with torch.inference_mode():
+        return np.ascontiguousarray(as_pixels(generator.generate(condition)).cpu().numpy())
+
+
+def _views(
+    generated: ByteImages, batch: _Batch, device: torch.device | str, pool: Executor
+) -> Views:
+    """Return one batch taken through the detours."""
+    height, width = generated.shape[1:3]
+    crops = through_strip(generated, batch.target, batch.poses, pool)
+    strip = (_upload(crop, device) for crop in crops)
+    raw = Sides(_upload(generated, device), _upload(batch.target, device))
     return Views(
-        patn=strip,
+        patn=Sides(*strip),
         gfla=Sides(_upload(through_jpeg(generated, pool), device), raw.target),
         raw=raw,
-        source=_upload(source, device),
-        mask=body_mask(_pose(poses[1], device), SIZE),
-        target_joints=poses[1],
+        source=_upload(batch.source, device),
+        mask=body_mask(_pose(batch.poses[1], device), (width, height)),
+        target_joints=batch.poses[1],
     )
-
-
-def _generate(
-    network: PoseTransfer,
-    source: ByteImages,
-    poses: tuple[Joints, Joints],
-    device: torch.device | str,
-) -> ByteImages:
-    condition = Condition(
-        as_network_input(_upload(source, device)), _pose(poses[0], device), _pose(poses[1], device)
-    )
-    with torch.inference_mode():
-        generated = as_bytes(network.generate(condition))
-    return np.ascontiguousarray(generated.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _joints(images: Images) -> Joints:
-    """Return the joints in pixels of the images as the networks see them."""
-    joints = images.keypoints()
-    for row, size in enumerate(images.table.select(["width", "height"]).to_pylist()):
-        stored = size["width"], size["height"]
-        if stored != SIZE and None not in stored:
-            joints[row] = keypoints.resize(joints[row], stored, SIZE)
-    return joints
 
 
 def _pose(joints: Joints, device: torch.device | str) -> Pose:
@@ -369,21 +327,16 @@ def _upload(
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _cell(row: Row | None) -> str:
-    return "" if row is None else f"{row.value:.4f}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Bench:
     """Gathers the measures that the protocol asks for and this machine can give."""
 
     protocol: EvaluationProtocol
     train: Images
+    size: tuple[int, int]
+    """Width and height of the images that are measured."""
     total: int
+    """How many pairs there are."""
     device: torch.device | str
     console: Console
 
@@ -463,7 +416,7 @@ class _Bench:
             def batches() -> Iterator[UInt8[Tensor, "batch 3 height width"]]:
                 for start in range(0, whole_batches(len(self.train)), PUBLISHED_BATCH):
                     rows = np.arange(start, start + PUBLISHED_BATCH)
-                    yield _upload(pixels.read_all(self.train.take(rows), SIZE), self.device)
+                    yield _upload(pixels.read_all(self.train.take(rows), self.size), self.device)
                     bar.advance(PUBLISHED_BATCH)
 
             real = real_moments(features, batches())

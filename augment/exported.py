@@ -6,8 +6,10 @@ be installed.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,7 +37,7 @@ def load_network(path: Path, device: torch.device | str, flag: str) -> GraphModu
     if not path.is_file():
         raise UserError(f"{flag}: found no file at {path}, expected one written by 'reid export'")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_log():
             # torch warns of its own archive's read-only buffers.
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
@@ -49,6 +51,17 @@ def load_network(path: Path, device: torch.device | str, flag: str) -> GraphModu
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
+
+
+@contextmanager
+def _without_log() -> Generator[None]:
+    """Keep what torch logs of a foreign file, a whole traceback, from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def sha256_of_network(path: str, flag: str) -> str:

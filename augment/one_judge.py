@@ -25,27 +25,27 @@ from augment.nets.spectral import (
     modern_names,
 )
 from augment.transfer import Adam, Constant, LinearTail, Phase
-from manifests.settings import Frozen
+from manifests.settings import AboveZero, Frozen, NotNegative, Positive
 
 
 class OneJudgeConfig(Frozen):
     """Settings of the training; GFLA's published values for Market-1501 are the defaults."""
 
-    discriminator_width: int = 32
+    discriminator_width: Positive = 32
     """Channels of the discriminator's first block."""
-    weight_l1: float = 5.0
-    weight_style: float = 500.0
-    weight_content: float = 0.5
+    weight_l1: NotNegative = 5.0
+    weight_style: NotNegative = 500.0
+    weight_content: NotNegative = 0.5
     """Style and content are not computed where both weights are 0."""
-    weight_adversarial: float = 2.0
+    weight_adversarial: NotNegative = 2.0
     """Weighed against VGG19's terms; without these (vgg19-random, none) it needs a fraction."""
     features: FeatureNetwork = "vgg19"
     """Feature network: vgg19, vgg19-random, a VGG19 file, a .pt2 of reid export, or none."""
-    initial_gain: float = 0.02
+    initial_gain: AboveZero = 0.02
     """Gain of the orthogonal weights that a training starts with; a short one wants 1."""
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    discriminator_learning_rate: float = 1e-5
+    batch_size: Positive = 8
+    learning_rate: NotNegative = 1e-4
+    discriminator_learning_rate: NotNegative = 1e-5
 
 
 def style_features(config: OneJudgeConfig) -> FeatureMaps | None:

@@ -47,7 +47,7 @@ def weights_file(flag: str, address: str, setting: str | None) -> Path:
         return cached
     if setting is None:
         raise UserError(
-            f"its weights are not on this machine; give --{flag} FILE or --{flag} {DOWNLOAD}"
+            f"found no {cached.name} on this machine; give --{flag} FILE or --{flag} {DOWNLOAD}"
         )
     try:
         torch.hub.load_state_dict_from_url(
@@ -69,7 +69,10 @@ def read_weights(path: Path, flag: str) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file raises
-        raise UserError(f"--{flag}: {path} is no file of weights ({error})") from error
+        # torch's own text advises to run whatever code the file holds.
+        raise UserError(
+            f"--{flag}: {path} is no file of weights ({type(error).__name__})"
+        ) from error
     if not isinstance(state, dict):
         raise UserError(f"--{flag}: {path} holds a {type(state).__name__}, expected a state dict")
     return state

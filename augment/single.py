@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from tyro.conf import Positional
 
@@ -32,10 +34,12 @@ class TransferSettings(Frozen):
     """Where the images lie, if not where the table says."""
     estimator: str | None = None
     """Pose estimator for image files: FILE.tflite of MoveNet, or keypointrcnn."""
+    estimator_weights: str | None = None
+    """Weights of Keypoint R-CNN: a file, or download."""
     weights: str = "patn-market1501"
     """Name of shipped weights, or a file."""
     device: str = "auto"
-    """Where the network runs: auto, cpu, cuda or cuda:N."""
+    """Where the networks run: auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,14 @@ def transfer(settings: TransferSettings, console: Console) -> Exit:
         raise UserError(
             f"--out {settings.out}: found ending '{settings.out.suffix}', expected .jpg or .png"
         )
-    source, target = (_posed(name, settings) for name in (settings.source, settings.pose))
-    network = store.load(settings.weights, pick_device(settings.device))
+    device = pick_device(settings.device)
+    posed = _source_of_poses(settings, device)
+    source, target = posed(settings.source), posed(settings.pose)
+    for name, found in ((settings.source, source), (settings.pose, target)):
+        if not keypoints.visible(found.joints).any():
+            where = settings.images or settings.estimator
+            raise UserError(f"{where}: found no joint in '{name}', expected a pose")
+    network = store.load(settings.weights, device)
     height, width = source.image.shape[:2]
     size = (target.image.shape[1], target.image.shape[0])
     target_pose = keypoints.resize(target.joints, size, (width, height))
@@ -68,25 +78,30 @@ def transfer(settings: TransferSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _posed(name: str, settings: TransferSettings) -> Posed:
-    """Return an image with its joints, from the table or by the estimator."""
+def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callable[[str], Posed]:
+    """Return what gives an image with its joints by name: the table or the estimator."""
+    if settings.images is not None and settings.estimator is not None:
+        raise UserError("found --images and --estimator, expected one of them")
     if settings.images is not None:
         images = io.read_images(settings.images, settings.root)
-        ids = images.strings("image_id")
-        if name not in ids:
-            raise UserError(f"{settings.images}: found no image_id '{name}'")
-        row = ids.index(name)
-        posed = Posed(pixels.read(images.file(row)), images.keypoints()[row])
-        where = f"{settings.images}: '{name}'"
-    elif settings.estimator is not None:
-        image = pixels.read(Path(name))
-        posed = Posed(image, load_estimator(settings.estimator).joints([image])[0])
-        where = f"{name}: {settings.estimator}"
-    else:
-        raise UserError(
-            "found neither --images nor --estimator, expected a table with keypoints or a pose "
-            "estimator"
-        )
-    if not keypoints.visible(posed.joints).any():
-        raise UserError(f"{where}: found no joint, expected a pose")
-    return posed
+        rows = {name: row for row, name in enumerate(images.strings("image_id"))}
+        joints = images.keypoints()
+
+        def of_table(name: str) -> Posed:
+            if name not in rows:
+                raise UserError(f"{settings.images}: found no image_id '{name}'")
+            return Posed(pixels.read(images.file(rows[name])), joints[rows[name]])
+
+        return of_table
+    if settings.estimator is not None:
+        estimator = load_estimator(settings.estimator, device, settings.estimator_weights)
+
+        def of_estimator(name: str) -> Posed:
+            image = pixels.read(Path(name))
+            return Posed(image, estimator.joints([image])[0])
+
+        return of_estimator
+    raise UserError(
+        "found neither --images nor --estimator, expected a table with keypoints or a pose "
+        "estimator"
+    )

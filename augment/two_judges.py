@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from augment.losses.adversarial import ImagePool, cross_entropy
@@ -24,7 +25,7 @@ from augment.nets.official import original, renamed
 from augment.transfer import Adam, LinearTail, Pair, Phase, Stage
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Frozen
+from manifests.settings import Count, Frozen, NotNegative, Positive, Share
 
 NUM_EPOCHS: Final = 700
 """Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
@@ -38,32 +39,32 @@ CRITICS: Final = ("judges.shape", "judges.appearance")
 class TwoJudgesConfig(Frozen):
     """Settings of the training; PATN's published values for Market-1501 are the defaults."""
 
-    discriminator_width: int = 64
+    discriminator_width: Positive = 64
     """Channels of a discriminator's first layer."""
     norm: Literal["batch", "instance"] = "batch"
     """batch for Market-1501, instance for DeepFashion."""
-    dropout: float = 0.5
-    image_height: int = 128
-    image_width: int = 64
-    pool_size: int = 50
+    dropout: Annotated[float, Field(ge=0, lt=1, multiple_of=1 / 256)] = 0.5
+    image_height: Positive = 128
+    image_width: Positive = 64
+    pool_size: Count = 50
     """Past fakes that each discriminator remembers."""
-    weight_l1: float = 10.0
-    weight_perceptual: float = 10.0
-    weight_adversarial: float = 5.0
+    weight_l1: NotNegative = 10.0
+    weight_perceptual: NotNegative = 10.0
+    weight_adversarial: NotNegative = 5.0
     features: FeatureNetwork = "vgg19"
     """Feature network of the perceptual loss: vgg19, vgg19-random, a file of VGG19's weights or of
     reid export, or none."""
     identity: str | None = None
     """Re-identification network, a file of 'reid export', that has to see the same person."""
-    weight_identity: float | None = None
+    weight_identity: NotNegative | None = None
     """Weight of what that network sees; 1 where it is given. Not part of the published loss."""
-    batch_size: int = 32
-    warmup_steps: int = 0
+    batch_size: Positive = 32
+    warmup_steps: Count = 0
     """Steps of reconstruction alone before the discriminators join; none as published."""
-    steps: int = 87_500
-    constant_part: float = 5 / 7
+    steps: Positive = 87_500
+    constant_part: Share = 5 / 7
     """Part of the steps before the learning rate falls linearly to zero."""
-    learning_rate: float = 2e-4
+    learning_rate: NotNegative = 2e-4
 
 
 class TwoJudges(nn.Module):
@@ -90,8 +91,16 @@ class TwoJudges(nn.Module):
 
         A reconstruction stage may come before it: a third of the cost per step, and most of what
         a step with discriminators teaches at first.
+
+        Raises:
+            UserError: If identity has a weight but no network sees it.
         """
         c = self.config
+        if c.identity is None and c.weight_identity is not None:
+            raise UserError(
+                f"--config.weight-identity {c.weight_identity:g}: found no --config.identity, "
+                "expected the network that it weighs"
+            )
         epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
         epochs = math.ceil(c.steps / epoch_steps)
         constant_epochs = round(c.constant_part * epochs)

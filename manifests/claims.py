@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -32,8 +32,24 @@ def claim(folder: Place, asked: Mapping[str, Any], facts: Mapping[str, Any] | No
     """
     path = folder / CLAIM
     text = json.dumps({"asked": dict(asked), **(facts or {})}, indent=1, sort_keys=True) + "\n"
-    if not places.create(path, text.encode()):
+    try:
+        is_ours = places.create(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    if not is_ours:
         refuse_other(path, asked)
+
+
+def refuse_strangers(folder: Place, strangers: Iterable[str], expected: str) -> None:
+    """Check that a folder that nobody claimed holds nothing of these names.
+
+    Raises:
+        UserError: If it does; names the first, and what was ``expected``.
+    """
+    found = sorted(strangers)
+    # Looked at last: another worker may have claimed the folder and begun to fill it meanwhile.
+    if found and not (folder / CLAIM).is_file():
+        raise UserError(f"{folder}: found '{found[0]}' and no {CLAIM}; expected {expected}")
 
 
 def refuse_other(path: Place, asked: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,14 +137,22 @@ def read_all(
     """Return all images in memory, stretched to ``size`` (width, height).
 
     Raises:
-        PixelError: If an image cannot be read; the first one is named.
+        PixelError: If an image cannot be read, or its file is not the one that the table was made
+            of; the first one is named.
     """
     pixels = np.empty((len(images), size[1], size[0], 3), np.uint8)
 
     def fill(row: int) -> None:
-        pixels[row] = resize(read(files[row]), size)
+        data = read_file(files[row])
+        pixels[row] = resize(decode(data, str(files[row])), size)
+        if digests[row] is not None and hashlib.sha256(data).hexdigest() != digests[row]:
+            raise PixelError(
+                f"{files[row]}: the file has changed since the images table was made, expected the "
+                "same file or a new table"
+            )
 
     files = [images.file(row) for row in range(len(images))]
+    digests = images.table["sha256"].to_pylist()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for _ in pool.map(fill, range(len(files))):

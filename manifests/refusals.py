@@ -45,8 +45,24 @@ def one_sentence(program: str) -> Generator[None]:
     except SystemExit as exiting:
         if exiting.code != Exit.REFUSED:
             raise
-        raise UserError(sentence(said.getvalue(), program)) from None
+        broken = _broken_rule(exiting)
+        raise UserError(broken or sentence(said.getvalue(), program)) from None
     sys.stderr.write(said.getvalue())
+
+
+def _broken_rule(exiting: SystemExit) -> str | None:
+    """Return which rule of settings within settings a value breaks; the box does not say so."""
+    from pydantic import ValidationError
+
+    from manifests.settings import first_problem
+
+    error: BaseException | None = exiting
+    within = ""
+    while error is not None and not isinstance(error, ValidationError):
+        place = getattr(error, "arg", None)
+        within = place.removeprefix("settings").removeprefix(".") if isinstance(place, str) else ""
+        error = error.__context__
+    return None if error is None else first_problem(error, within)
 
 
 def sentence(box: str, program: str) -> str:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.console import UserError
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 
 
 class Frozen(BaseModel):
@@ -44,10 +50,10 @@ class Frozen(BaseModel):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a validation as one sentence."""
+def first_problem(error: ValidationError, within: str = "") -> str:
+    """Return the first problem of a validation as one sentence; ``within``: of these settings."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    key = ".".join(str(part) for part in (within, *problem["loc"]) if part != "") or "(whole)"
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{key}'"
     return f"setting '{key}': {problem['msg']}, found {problem['input']!r}"

@@ -57,6 +57,27 @@ def another_run(words):
     return [*words, "--seed", "1"]
 
 
+def damaged_state():
+    after(TRAIN, TRAIN)
+    Path("run/_SUCCESS").unlink()
+    state = Path("run/state.pt")
+    state.write_bytes(state.read_bytes()[:1000])
+    return TRAIN
+
+
+def in_a_folder_of(words, *names):
+    Path("run").mkdir()
+    for name in names:
+        Path("run", name).write_text("{}")
+    return words
+
+
+def after(words, earlier):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        PROGRAM.main([*earlier, "--quiet"])
+    return words
+
+
 CASES = {
     "a missing folder": (
         lambda: ["index", "gone", "--out", "new.parquet"],
@@ -108,7 +129,75 @@ CASES = {
         2,
         "content.seed: 0, now 1",
     ),
-}
+    "somebody's files where a training shall be": (
+        lambda: in_a_folder_of(TRAIN, "_SUCCESS", "log.jsonl"),
+        2,
+        "run: found '_SUCCESS' and no run.json; expected a new folder or a run of 'augment train'",
+    ),
+    "a training in a file's place": (
+        lambda: [*TRAIN, "--out", "keypoints.csv"],
+        2,
+        "keypoints.csv: cannot be written (File exists)",
+    ),
+    "a training where images were generated": (
+        lambda: after([*TRAIN, "--out", "out"], GENERATE),
+        2,
+        "out: found the run of another command, expected a new folder or a run of 'augment train'",
+    ),
+    "images where a training is": (
+        lambda: after([*GENERATE, "--out", "run"], TRAIN),
+        2,
+        "run.json: found the run of another command, expected 'augment generate'",
+    ),
+    "the status of a training": (
+        lambda: after(["status", "run"], TRAIN),
+        2,
+        "run.json: found the run of another command, expected 'augment generate'",
+    ),
+    "a later step without weights": (
+        lambda: [*TRAIN, "--first-step", "1"],
+        2,
+        "--first-step 1: found no --init, expected weights to begin with",
+    ),
+    "a weight of what is not seen": (
+        lambda: [*TRAIN, "--config.weight-identity", "2"],
+        2,
+        "--config.weight-identity 2: found no --config.identity",
+    ),
+    "a flow without features": (
+        lambda: ["train", "--generator", "gfla", "--images", "images.parquet", "--out", "run",
+                 "--config.features", "none", "--config.base-width", "4"],
+        2,
+        "gfla: found features 'none', expected 'vgg19'",
+    ),
+    "heads that do not divide": (
+        lambda: ["train", "--generator", "dptn", "--images", "images.parquet", "--out", "run",
+                 "--config.features", "none", "--config.base-width", "4",
+                 "--config.num-heads", "3"],
+        2,
+        "--config.num-heads: found 3, expected a number that divides 16",
+    ),
+    **{
+        f"{flag} {value}": (
+            lambda flag=flag, value=value: [*TRAIN, flag, value],
+            2,
+            f"setting '{flag[2:].replace('-', '_')}': Input should be {expected}, found {value}",
+        )
+        for flag, value, expected in (
+            ("--log-every", "0", "greater than 0"),
+            ("--save-every", "0", "greater than 0"),
+            ("--samples-every", "0", "greater than 0"),
+            ("--config.steps", "0", "greater than 0"),
+            ("--config.batch-size", "0", "greater than 0"),
+            ("--config.dropout", "0.3", "a multiple of 0.00390625"),
+        )
+    },
+    "a damaged training state": (
+        damaged_state,
+        2,
+        "run/state.pt: found no readable training state, expected the file that this command wrote",
+    ),
+}  # fmt: skip
 
 
 def files_below(folder):

@@ -1,8 +1,10 @@
 """The evaluation: which images meet which measure, and what the table says."""
 
 import csv
+import dataclasses
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +19,17 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from augment.cli import PROGRAM
-from augment.evaluation import EvaluationProtocol, Result, measure
+from augment.evaluation import EvaluationProtocol, measure
 from augment.quality.frechet import frechet_distance, moments
 from augment.quality.measures import JointAccuracy, Sides, Views, fid_measure
 from augment.quality.pairs import sample_pairs
 from augment.quality.strip import draw_pose
+from augment.quality.table import Result
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from manifests import market1501 as market
 from manifests import pixels
 from manifests.console import Exit, UserError
-from manifests.io import Images, write_images
+from manifests.io import Images, keypoint_column, write_images
 from manifests.settings import Frozen
 
 TOLERANCE = 1e-9  # means of float64 scores
@@ -418,6 +421,50 @@ def test_the_row_of_fid_names_the_port_of_inception_and_its_way_of_resizing():
     assert "torch-fidelity's port (inception-v3-compat" in row.protocol
     assert "resized to 299 x 299 as TensorFlow 1 does" in row.protocol
     assert "not TTUR's or pytorch-fid's" in row.protocol
+
+
+def test_pairs_of_two_people_or_without_a_pose_are_refused(images, tmp_path):
+    gallery = images.only("gallery")
+    ids, people = gallery.strings("image_id"), gallery.strings("person_id")
+    two = write_pairs(tmp_path / "two.csv", [(ids[0], ids[1]), (ids[0], ids[6])])
+    told = f"found 1 of 2 that show two people, the first '{ids[0]}' ({people[0]}) and '{ids[6]}'"
+    with pytest.raises(UserError, match=re.escape(told)):
+        measure(images, {}, EvaluationProtocol(pairs=two, baseline=("copy",)))
+    place = images.table.schema.get_field_index("keypoints")
+    column = keypoint_column(images.keypoints(), np.zeros(len(images), bool))
+    poseless = dataclasses.replace(
+        images, table=images.table.set_column(place, "keypoints", column)
+    )
+    one = write_pairs(tmp_path / "one.csv", [(ids[0], ids[1])])
+    told = f"found 2 of 2 images without any joint, the first '{ids[0]}'"
+    with pytest.raises(UserError, match=re.escape(told)):
+        measure(poseless, {}, EvaluationProtocol(pairs=one, baseline=("copy",)))
+
+
+class Half(Brightener):
+    """Makes images of half the width and height."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return 64, 32
+
+
+def test_a_network_of_another_size_gets_images_and_poses_of_its_size(images, three_pairs):
+    toy = Half()
+    measure(images, {"toy": toy}, EvaluationProtocol(pairs=three_pairs[0]))
+    (asked,) = toy.asked
+    assert asked.image.shape == (3, 3, 64, 32)
+    row = images.strings("image_id").index(three_pairs[1][0][0])
+    expected = (images.keypoints()[row] + 0.5) / 2 - 0.5
+    assert np.allclose(asked.pose.joints[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [["--count", "0"], ["--count", "-3"], ["--batch-size", "0"]])
+def test_a_number_that_measures_nothing_is_refused(images, tmp_path, words):
+    write_images(images, tmp_path / "images.parquet")
+    command = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--baseline", "copy"]
+    with pytest.raises(UserError, match=f"Input should be greater than 0, found {words[1]}"):
+        PROGRAM.run([*command, *words])
 
 
 def test_the_command_refuses_to_measure_nothing(images, tmp_path):

@@ -469,12 +469,19 @@ def test_a_shard_that_vanished_from_a_finished_run_is_made_again(people, tmp_pat
     assert_complete(out, straight)
 
 
-def test_killed_runs_leave_nothing_behind_once_the_run_is_complete(people, tmp_path, straight):
+LEFTOVERS = (".run.json.0.tmp", "data/.part-000001.parquet.0.tmp", ".manifest.parquet.1.tmp")
+
+
+@pytest.mark.parametrize("missing", [(), ("data/part-000002.parquet",), ("_SUCCESS",)])
+def test_killed_runs_leave_nothing_behind_once_the_run_is_complete(
+    people, tmp_path, straight, missing
+):
     out = tmp_path / "out"
-    (out / "data").mkdir(parents=True)
-    for name in (".run.json.0.tmp", "data/.part-000001.parquet.0.tmp", ".manifest.parquet.1.tmp"):
+    assert run(people, out) == Exit.DONE
+    for name in LEFTOVERS:
         (out / name).write_bytes(b"half")
-    shutil.rmtree(out / "data")
+    for name in missing:
+        (out / name).unlink()
 
     assert run(people, out) == Exit.DONE
 

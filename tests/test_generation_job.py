@@ -18,7 +18,7 @@ import torch
 import trivial
 from PIL import Image
 
-from augment.devices import own_gpu
+from augment.devices import own_gpu, pick_device
 from augment.generation import job as job_module
 from augment.generation import shards
 from augment.generation.export import ExportSettings, export
@@ -252,6 +252,29 @@ def test_without_images_made_up_people_are_drawn_beside_the_run(tmp_path):
     assert len(io.read_synthetic(tmp_path / "out")) == 2 * 24
 
 
+def test_made_up_people_are_drawn_beside_a_run_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    settings = GenerateSettings(out=".", device="cpu", threads=1, per_id=1)
+
+    assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here-people"]
+
+
+def test_a_run_in_the_root_of_all_folders_has_no_place_for_made_up_people():
+    with pytest.raises(UserError, match="--out /: found the root of all folders"):
+        generate(GenerateSettings(out="/", device="cpu"), QUIET, UNLOADED)
+
+
+def test_a_dry_run_refuses_the_folders_that_the_run_would_refuse(people, tmp_path):
+    with pytest.raises(UserError, match=r"people: found '.*' and no run\.json"):
+        run(people, people.parent, UNLOADED, dry_run=True)
+    run(people, tmp_path / "out")
+    with pytest.raises(UserError, match=r"content\.seed: 0, now 1"):
+        run(people, tmp_path / "out", UNLOADED, dry_run=True, seed=1)
+
+
 def damaged(people):
     """Take the file of a source away for a while."""
     path = people.parent / "0004_c2s1_000001_01.jpg"
@@ -479,6 +502,47 @@ def test_the_folder_export_has_a_folder_per_person_and_a_table(out, tmp_path):
     assert images.strings("image_id") == sorted(row["path"] for row in rows)
 
 
+def odd_row(row, person, source):
+    return {**row, "person_id": person, "source_id": source, "image_id": f"{source}_aug0.jpg"}
+
+
+def test_the_folder_export_stays_in_its_folder_whatever_a_person_is_called(
+    finish, synthetic_rows, tmp_path
+):
+    first, second, *_ = synthetic_rows(1, pixels.encode_jpeg)
+    finish(tmp_path / "out", [odd_row(first, "..", "../a"), odd_row(second, "x/y", "b")])
+    before = {path.name for path in tmp_path.iterdir()}
+
+    export(ExportSettings(run=tmp_path / "out", to="folder", out=tmp_path / "files"), QUIET)
+
+    assert {path.name for path in tmp_path.iterdir()} - before == {"files"}
+    found = sorted(str(path.relative_to(tmp_path / "files")) for path in tmp_path.rglob("*aug0*"))
+    assert found == ["__/.._a_aug0.jpg", "x_y/b_aug0.jpg"]
+
+
+def test_the_folder_export_refuses_labels_that_would_be_one_file(finish, synthetic_rows, tmp_path):
+    first, second, *_ = synthetic_rows(1, pixels.encode_jpeg)
+    finish(tmp_path / "out", [odd_row(first, "a/b", "c"), odd_row(second, "a_b", "c")])
+    settings = ExportSettings(run=tmp_path / "out", to="folder", out=tmp_path / "files")
+
+    with pytest.raises(UserError, match=r"two images would be 'a_b/c_aug0\.jpg'"):
+        export(settings, QUIET)
+
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("source", ["anna.jpg", "cam1/0002_c1s1_000451_03.jpg", "../a.jpg"])
+def test_the_market1501_export_refuses_other_names(source, finish, synthetic_rows, tmp_path):
+    row, *_ = synthetic_rows(1, pixels.encode_jpeg)
+    finish(tmp_path / "out", [odd_row(row, "anna", source)])
+    settings = ExportSettings(run=tmp_path / "out", to="market1501", out=tmp_path / "market")
+
+    with pytest.raises(UserError, match=f"is named after '{source}', expected a Market-1501 name"):
+        export(settings, QUIET)
+
+    assert not (tmp_path / "market").exists()
+
+
 def test_the_webdataset_export_pairs_images_with_their_rows(out, tmp_path):
     export(ExportSettings(run=out, to="webdataset", out=tmp_path / "web"), QUIET)
 
@@ -557,11 +621,27 @@ def test_a_preview_shows_source_pose_and_result(people, out, tmp_path):
         assert np.array_equal(sheet[y : y + 256, x : x + 128], tile), column
 
 
+def test_a_preview_is_a_png(out, tmp_path):
+    with pytest.raises(UserError, match=r"sheet\.jpg: found '\.jpg', expected \.png"):
+        preview(PreviewSettings(run=out, out=tmp_path / "sheet.jpg"), QUIET)
+
+
+def test_a_folder_with_none_of_the_sources_is_refused_and_the_right_one_goes_on(people, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+
+    with pytest.raises(UserError, match="elsewhere: found none of 12 source images that were"):
+        run(people, tmp_path / "out", UNLOADED, root=tmp_path / "elsewhere")
+
+    assert run(people, tmp_path / "out") == Exit.DONE
+
+
 def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):
     people.parent.rename(tmp_path / "moved")
     settings = {"run": out, "out": tmp_path / "sheet.png"}
 
-    with pytest.raises(UserError, match=r"images\.parquet: no such file"):
+    with pytest.raises(
+        UserError, match=r"out: was made from the table .*images\.parquet, which is not there"
+    ):
         preview(PreviewSettings(**settings), QUIET)
     moved = {"images": tmp_path / "moved/images.parquet", "root": tmp_path / "moved"}
     assert preview(PreviewSettings(**settings, **moved), QUIET) == Exit.DONE
@@ -638,6 +718,12 @@ def test_a_worker_computes_on_the_gpu_of_its_local_rank(people, tmp_path, monkey
     # As many as no machine has: the refusal tells which one was meant.
     with pytest.raises(UserError, match="--device cuda:77: "):
         open_sampler(replace(job, device="cuda"), UNLOADED)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "gpu", "cpu:x", "cuda:-1", ""])
+def test_a_device_of_another_kind_is_refused(name):
+    with pytest.raises(UserError, match=f"--device: found '{name}', expected auto, cpu, cuda or"):
+        pick_device(name)
 
 
 @pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "float32")])

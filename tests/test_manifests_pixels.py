@@ -142,6 +142,14 @@ def test_read_all_equals_reading_one_by_one(tiny_images):
         assert np.array_equal(pile[row], one)
 
 
+def test_read_all_refuses_a_file_that_is_not_the_tables(tiny_images):
+    file = tiny_images.file(5)
+    file.write_bytes(pixels.encode_jpeg(PHOTO))
+    told = f"{file}: the file has changed since the images table was made"
+    with pytest.raises(PixelError, match=re.escape(told)):
+        pixels.read_all(tiny_images, (64, 128))
+
+
 def test_read_all_names_the_damaged_file(tiny_images):
     file = tiny_images.file(5)
     file.write_bytes(file.read_bytes()[:-7])

@@ -306,6 +306,14 @@ def test_another_systems_judge_is_refused(name, owner, tmp_path) -> None:
     assert re.search(r"missing .* unknown|does not have", message)
 
 
+def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_it(tmp_path) -> None:
+    path = tmp_path / "netG.pth"
+    path.write_bytes(b"PAR1 is how a table begins")
+    with pytest.raises(UserError) as refused:
+        convert_weights("patn", system("patn").Config(), [path], tmp_path / "ours.safetensors")
+    assert str(refused.value) == f"{path}: found no torch file of tensors, expected the .pth"
+
+
 def test_a_file_given_twice_is_refused(tmp_path) -> None:
     judge = JUDGES["gfla"]["discriminator"]
     message = _refused("gfla", _official("gfla"), tmp_path, judge, judge)

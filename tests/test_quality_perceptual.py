@@ -1,5 +1,7 @@
 """Perceptual distances: LPIPS where it is installed, ours on an exported network."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from augment.quality.perceptual import (
     load_reid,
 )
 from manifests.console import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Network(nn.Module):
@@ -47,6 +51,20 @@ def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path):
         load_reid(path, "cpu")
     with pytest.raises(UserError, match="found no file at"):
         load_reid(tmp_path / "other.pt2", "cpu")
+
+
+def test_what_torch_logs_of_a_foreign_file_is_not_shown(tmp_path: Path):
+    path = tmp_path / "net.txt"
+    path.write_bytes(b"nothing")
+    program = "import sys; from augment.exported import load_network; from pathlib import Path\n"
+    program += "load_network(Path(sys.argv[1]), 'cpu', '--reid')"
+    words = [sys.executable, "-c", program, str(path)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    *_, told = ended.stderr.splitlines()
+    assert "--reid: " in told
+    assert "was not written by 'reid export'" in told
+    # What torch logs names the level, the day and its own file.
+    assert "pt2_archive/_package.py:" not in ended.stderr
 
 
 def test_equal_vectors_have_distance_zero_and_opposite_ones_two():

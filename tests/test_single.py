@@ -56,6 +56,20 @@ def test_a_row_that_is_not_there_is_named(weights, tiny_images, tiny_root, tmp_p
         PROGRAM.run([*words, "--images", str(tiny_root / "images.parquet")])
 
 
+def test_two_sources_of_poses_are_refused(tiny_images, tiny_root, tmp_path):
+    words = ["transfer", "a.jpg", "--pose", "b.jpg", "--out", str(tmp_path / "made.png")]
+    words += ["--images", str(tiny_root / "images.parquet"), "--estimator", "keypointrcnn"]
+    with pytest.raises(UserError, match="found --images and --estimator, expected one of them"):
+        PROGRAM.run(words)
+
+
+def test_a_row_without_a_pose_is_refused(tiny_images, tiny_root, tmp_path):
+    name = tiny_images.only("query").strings("image_id")[0]
+    words = ["transfer", name, "--pose", name, "--out", str(tmp_path / "made.png")]
+    with pytest.raises(UserError, match=f"found no joint in '{name}', expected a pose"):
+        PROGRAM.run([*words, "--images", str(tiny_root / "images.parquet")])
+
+
 def test_without_a_source_of_poses_the_command_says_what_it_needs(tmp_path):
     with pytest.raises(UserError, match="neither --images nor --estimator"):
         PROGRAM.run(["transfer", "a.jpg", "--pose", "b.jpg", "--out", str(tmp_path / "made.png")])

@@ -29,7 +29,7 @@ def piece(tiny_images, tiny_root, tmp_path):
     (tiny_root / "market-annotation-train.csv").write_text(annotation)
     (tiny_root / "market-annotation-test.csv").write_text(annotation.splitlines()[0] + "\n")
     (tiny_root / "market-pairs-test.csv").write_text(
-        "from,to\n0001_c2s1_009001_01.jpg,0003_c1s3_064750_01.jpg\n"
+        "from,to\n0001_c2s1_009001_01.jpg,0001_c2s1_009001_01.jpg\n"
     )
 
     def piece(out, *words):

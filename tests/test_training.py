@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from augment.checkpoints import store
 from augment.generators.patn import Patn
+from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages, index_pairs
+from augment.training.parallel import ALONE
 from augment.training.run import settings_for, train
 from augment.transfer import LinearTail, Pair
 from manifests import io
@@ -262,6 +265,13 @@ def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_roo
     assert line["seconds_left"] * line["images_per_second"] == pytest.approx(images_left, rel=0.1)
 
 
+def test_a_log_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
+    log = TrainingLog(tmp_path / "log.jsonl", 0, 3, ALONE)
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No space left"):
+        log.report(1)
+
+
 def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, tiny_root, tmp_path):
     images = tiny_root / "images.parquet"
     config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
@@ -300,6 +310,43 @@ def test_weights_of_another_system_are_refused_before_the_folder_is_claimed(
     with pytest.raises(UserError, match="holds weights of gfla, expected those of patn"):
         train(asked, Console(quiet=True))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_another_size_is_trained_on_images_of_its_size(
+    tiny_images, tiny_root, tmp_path
+):
+    size = {"image_height": 64, "image_width": 32, "warmup_steps": 0, "steps": 1}
+    asked = settings_for([])(
+        images=tiny_root / "images.parquet", out=tmp_path / "run",
+        config=TINY.model_copy(update=size),
+    )  # fmt: skip
+    assert train(asked, Console(quiet=True)) == Exit.DONE
+    network = store.load(tmp_path / "run" / "weights.safetensors")
+    assert network.image_size == (64, 32)
+    with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as drawn:
+        four_columns = 4 * (2 * 32 + 6) - 6 + 2 * 6
+        assert drawn.size[0] == four_columns
+
+
+def test_a_resumed_run_goes_on_from_the_weights_that_it_began_with(
+    tiny_images, tiny_root, tmp_path
+):
+    def run(out, **settings):
+        config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
+        asked = settings_for([])(
+            images=tiny_root / "images.parquet", out=tmp_path / out, config=config,
+            stop_after_minutes=0, **settings,
+        )  # fmt: skip
+        return train(asked, Console(quiet=True))
+
+    run("first")
+    weights = tmp_path / "first" / "weights.safetensors"
+    before = io.sha256_file(weights)
+    run("second", init=str(weights))
+    run("first")
+    told = f"init_sha256: '{before}', now '{io.sha256_file(weights)}'"
+    with pytest.raises(UserError, match=told):
+        run("second", init=str(weights))
 
 
 def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):

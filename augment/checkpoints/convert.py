@@ -65,7 +65,8 @@ def read_official(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a torch file of tensors ({error})") from error
+        # torch's own text advises to run whatever code the file holds.
+        raise UserError(f"{path}: found no torch file of tensors, expected the .pth") from error
     if not isinstance(loaded, Mapping) or not all(
         isinstance(value, Tensor) for value in loaded.values()
     ):

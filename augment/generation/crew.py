@@ -271,9 +271,15 @@ def _connect(ray: Any, address: str) -> None:
     except SystemExit as error:
         # What Ray does with SIGTERM while it connects.
         raise Stopped(Exit.STOPPED_EARLY) from error
-    except (ConnectionError, ValueError, OSError) as error:
+    except Exception as error:
+        # A node that does not start in time is told by an exception of no class of its own.
+        if not isinstance(error, (ConnectionError, ValueError, OSError)) and (
+            type(error) is not Exception
+        ):
+            raise
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"Ray at {address}: no answer ({reason}); expected its head") from error
+        where = "on this machine" if address == "local" else f"at {address}"
+        raise UserError(f"Ray {where}: no answer ({reason}); expected its head") from error
 
 
 def _refuse_silence(address: str) -> None:

@@ -98,12 +98,18 @@ def to_market1501(synthetic: Synthetic, folder: Path) -> None:
     """Write the synthetic images alone in Market-1501 layout; query and gallery stay empty.
 
     Raises:
-        UserError: If an image is no JPEG: readers of the layout look for ``*.jpg`` only.
+        UserError: If an image is no JPEG: readers of the layout look for ``*.jpg`` only; or its
+            source has no Market-1501 name: they take person and camera from it.
     """
     for name in market1501.FOLDERS.values():
         (folder / name).mkdir()
     for row, data in _images(synthetic):
-        name = row["image_id"]
+        name, source = row["image_id"], row["source_id"]
+        if not market1501.NAME.fullmatch(source):
+            raise UserError(
+                f"{synthetic.root}: image '{name}' is named after '{source}', expected a "
+                "Market-1501 name like 0002_c1s1_000451_03.jpg; export to another layout"
+            )
         if not data.startswith(_JPEG):
             raise UserError(
                 f"{synthetic.root}: image '{name}' is no JPEG, and a Market-1501 folder holds "
@@ -120,11 +126,15 @@ def to_folder(synthetic: Synthetic, folder: Path) -> None:
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(TABLE_COLUMNS)
     for row, data in _images(synthetic):
-        # Labels and names may hold slashes in tables that are not Market-1501.
         person, name = (_one_part(row[key]) for key in ("person_id", "image_id"))
         (folder / person).mkdir(exist_ok=True)
-        with (folder / person / name).open("xb") as file:
-            file.write(data)
+        path = folder / person / name
+        if path.exists():
+            raise UserError(
+                f"{synthetic.root}: two images would be '{person}/{name}'; expected people and "
+                "images whose names differ in more than slashes"
+            )
+        path.write_bytes(data)
         lines.writerow((f"{person}/{name}", row["person_id"], row["camera_id"], row["split"]))
     (folder / "images.csv").write_text(table.getvalue(), encoding="utf-8")
 
@@ -165,8 +175,10 @@ def _images(synthetic: Synthetic) -> Iterator[tuple[dict[str, str], bytes]]:
         yield dict(zip(names, values, strict=True)), image
 
 
-def _one_part(name: str) -> str:
-    return name.replace("/", "_").replace("\\", "_")
+def _one_part(label: str) -> str:
+    """Return a label as one part of a path: tables may hold ``a/b`` and ``..``."""
+    part = label.replace("/", "_").replace("\\", "_")
+    return part if part.strip(".") else "_" * max(1, len(part))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

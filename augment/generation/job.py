@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -26,6 +27,7 @@ from augment.generation.run import (
     Subsampling,
     begin,
     default_rows_per_shard,
+    is_begun,
     read_run,
     table_digest,
 )
@@ -37,6 +39,7 @@ from augment.pose.plan import Plan, make_plan
 from augment.transfer import PoseTransfer
 from manifests import io, jobs, subset
 from manifests.console import Console, Exit, UserError
+from manifests.io import Images
 from manifests.places import Place, PlaceFlag
 from manifests.settings import Frozen
 
@@ -46,6 +49,7 @@ DEFAULT_WEIGHTS: Final = "patn-market1501"
 SAMPLE_WEIGHTS: Final = "patn-sample"
 CPU_BATCH_SIZE: Final = 16
 GPU_BATCH_SIZE: Final = 256
+NUM_SOURCES_LOOKED_FOR: Final = 16
 
 
 class GenerateSettings(Frozen):
@@ -244,6 +248,7 @@ def _generate(
     _say_about(plan, worker, console)
     if settings.dry_run:
         run = describe(settings, plan, weights, read_run(settings.out))
+        is_begun(settings.out, run)  # what the real run would refuse is refused now
         return _dry_run(job_of(settings, run, plan), weights, console)
     run = hands.begin(settings, plan, weights)
     job = job_of(settings, run, plan)
@@ -255,6 +260,8 @@ def _generate(
             shards.withdraw(settings.out)
     else:
         if is_finished(settings.out, run):
+            # Of several who finish a run at once, one may be killed after the others are done.
+            shards.tidy(settings.out)
             return _say_done(job, console, "already complete")
         again = []
     own = range(worker.index, run.num_shards, worker.count)
@@ -305,10 +312,12 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     """Make these shards in this process.
 
     Raises:
-        UserError: If a shard cannot be written, or a row fails and that shall be the end.
+        UserError: If none of some sources is there, a shard cannot be written, or a row fails and
+            that shall be the end.
     """
     if not numbers:
         return
+    _refuse_sources_elsewhere(job.plan.sources)
     sampling = job.run.content.sampling
     sampler = open_sampler(job, weights)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
@@ -322,6 +331,20 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     )
     with cpu_threads(sampling.threads), console.progress("generate", rows) as bar:
         work(job, sampler, numbers, bar)
+
+
+def _refuse_sources_elsewhere(sources: Images) -> None:
+    """Refuse a folder that holds none of a few sources: every row would fail.
+
+    Raises:
+        UserError: With the first of them.
+    """
+    rows = np.unique(np.linspace(0, len(sources) - 1, NUM_SOURCES_LOOKED_FOR).astype(int)).tolist()
+    if not any(sources.file(row).exists() for row in rows):
+        raise UserError(
+            f"{sources.root}: found none of {len(rows)} source images that were looked for, the "
+            f"first {sources.file(0)}; expected the folder of the images (--root)"
+        )
 
 
 def is_finished(out: Place, run: Run) -> bool:

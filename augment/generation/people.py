@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from manifests import io, market1501
-from manifests.console import Console
+from manifests.console import Console, UserError
 from manifests.places import Place, StorePath
 from manifests.sample import KEYPOINT_FILES, SampleSettings, draw_data_set
 
@@ -19,8 +19,14 @@ def made_up_people(out: Place, console: Console) -> Path:
     Raises:
         UserError: If the place holds something else or cannot be written.
     """
-    name = f"{out.name}-people"
-    folder = Path(name) if isinstance(out, StorePath) else out.with_name(name)
+    if isinstance(out, StorePath):
+        folder = Path(f"{out.name}-people")
+    else:
+        # "." and ".." have no name of their own.
+        named = out if out.name not in {"", ".."} else out.resolve()
+        if not named.name:
+            raise UserError(f"--out {out}: found the root of all folders, expected a folder in it")
+        folder = named.with_name(f"{named.name}-people")
     table = folder / "images.parquet"
     if not table.exists():
         console.say(

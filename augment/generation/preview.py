@@ -41,8 +41,11 @@ def preview(settings: PreviewSettings, console: Console) -> Exit:
     """Write the contact sheet.
 
     Raises:
-        UserError: If the run is not finished, all its rows failed, or a source cannot be read.
+        UserError: If the run is not finished, all its rows failed, a source cannot be read, or
+            ``out`` is no PNG.
     """
+    if settings.out.suffix.lower() != ".png":
+        raise UserError(f"--out {settings.out}: found '{settings.out.suffix}', expected .png")
     synthetic = read_synthetic(settings.run).without_errors()
     if not len(synthetic) or settings.rows < 1:
         raise UserError(f"{settings.run}: found no image to show, expected at least one")
@@ -103,7 +106,13 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
 def _table(settings: PreviewSettings) -> Path:
     if settings.images is not None:
         return settings.images
-    return Path(str(_made_from(settings)["images"]))
+    table = Path(str(_made_from(settings)["images"]))
+    if not table.is_file():
+        raise UserError(
+            f"{settings.run}: was made from the table {table}, which is not there (seen from this "
+            "folder); expected it by --images"
+        )
+    return table
 
 
 def _root(settings: PreviewSettings) -> Path | None:

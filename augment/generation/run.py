@@ -138,21 +138,33 @@ def begin(out: Place, run: Run, made_from: dict[str, Any]) -> None:
         UserError: If another run lives there (the fields that differ are named), the folder holds
             something else, or it cannot be written.
     """
-    path = out / claims.CLAIM
-    if path.is_file():
-        claims.refuse_other(path, _asked(run))
+    if is_begun(out, run):
         return
-    _refuse_strangers(out)
     facts = {
         "content_key": run.content_key,
         "layout_key": run.layout_key,
         "settings": made_from,
         "versions": claims.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
     }
-    try:
-        claims.claim(out, _asked(run), facts)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    claims.claim(out, _asked(run), facts)
+
+
+def is_begun(out: Place, run: Run) -> bool:
+    """Return whether a folder is the home of a run already; if not, it is free for it.
+
+    Raises:
+        UserError: If another run lives there, or the folder holds something else.
+    """
+    path = out / claims.CLAIM
+    if path.is_file():
+        claims.refuse_other(path, _asked(run))
+        return True
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: found a file, expected a folder or nothing")
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    strangers = [name for name in names if not name.startswith(".")]
+    claims.refuse_strangers(out, strangers, "an empty folder or a run of 'augment generate'")
+    return False
 
 
 def read_run(out: Place) -> Run | None:
@@ -164,7 +176,10 @@ def read_run(out: Place) -> Run | None:
     path = out / claims.CLAIM
     if not path.is_file():
         return None
-    return Run.from_json(json.dumps(claims.read(path)["asked"]), where=str(path))
+    asked = claims.read(path)["asked"]
+    if "content" not in asked:
+        raise UserError(f"{path}: found the run of another command, expected 'augment generate'")
+    return Run.from_json(json.dumps(asked), where=str(path))
 
 
 def require_run(out: Place) -> Run:
@@ -176,6 +191,7 @@ def require_run(out: Place) -> Run:
     run = read_run(out)
     if run is None:
         found = f"a folder without {claims.CLAIM}" if out.is_dir() else "no such folder"
+        found = "a file" if out.is_file() else found
         raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
     return run
 
@@ -220,15 +236,3 @@ def table_digest(images: Images) -> str:
 
 def _asked(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json")
-
-
-def _refuse_strangers(out: Place) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: found a file, expected a folder or nothing")
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    strangers = [name for name in names if not name.startswith(".")]
-    if strangers:
-        raise UserError(
-            f"{out}: found '{strangers[0]}' and no {claims.CLAIM}; expected an empty folder or a "
-            "run of 'augment generate'"
-        )

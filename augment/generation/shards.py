@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -198,9 +199,13 @@ def withdraw(out: Place) -> None:
 
 
 def tidy(out: Place) -> None:
-    """Remove what killed writers left behind; called when every shard is complete."""
+    """Remove what killed writers left behind; called when every shard is complete.
+
+    What may not be removed stays: it is in nobody's way.
+    """
     for path in leftovers(out):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def leftovers(out: Place) -> list[Path]:

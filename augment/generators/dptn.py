@@ -24,7 +24,9 @@ from augment.nets.tokens import PoseTransformer
 from augment.one_judge import OneJudgeConfig
 from augment.pose.maps import whole_pixel_gaussians
 from augment.transfer import Condition, LinearTail, Pair, PoseTransfer, Stage
+from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Count, NotNegative, Positive, Share
 
 NUM_PAIRS: Final = 263_632
 """Training pairs of the published Market-1501 list; one pass over them is an epoch."""
@@ -46,22 +48,22 @@ class Dptn(PoseTransfer):
     class Config(OneJudgeConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: int = 64
+        base_width: Positive = 64
         """Channels of the first layer; the transformer's tokens have four times as many."""
-        num_residual: int = 3
-        num_heads: int = 2
-        num_context: int = 2
+        num_residual: Count = 3
+        num_heads: Positive = 2
+        num_context: Count = 2
         """Transformer blocks over the reconstruction."""
-        num_texture: int = 2
+        num_texture: Positive = 2
         """Transformer blocks that carry textures into the transfer."""
-        transfer_share: float = 0.8
+        transfer_share: Share = 0.8
         """Weight of the transfer's reconstruction terms; the source's have the rest."""
-        weight_l1: float = 2.0
-        weight_adversarial: float = 5.0
-        batch_size: int = 32
-        steps: int = 25_350
-        learning_rate: float = 2e-4
-        discriminator_learning_rate: float = 2e-5
+        weight_l1: NotNegative = 2.0
+        weight_adversarial: NotNegative = 5.0
+        batch_size: Positive = 32
+        steps: Positive = 25_350
+        learning_rate: NotNegative = 2e-4
+        discriminator_learning_rate: NotNegative = 2e-5
 
     sampling: ClassVar[tuple[str, ...]] = (
         "pose_encoder",
@@ -75,6 +77,11 @@ class Dptn(PoseTransfer):
         super().__init__()
         self.config = c = config or self.Config()
         channels = 4 * c.base_width
+        if channels % c.num_heads:
+            raise UserError(
+                f"--config.num-heads: found {c.num_heads}, expected a number that divides "
+                f"{channels}, four times --config.base-width"
+            )
         self.pose_encoder = encoder(3 + 2 * NUM_JOINTS, c.base_width, normalises_input=False)
         self.pose_encoder.extend(
             Residual(channels, trained_shortcut=True) for _ in range(c.num_residual)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from augment import one_judge
@@ -32,6 +33,7 @@ from augment.pose.maps import whole_pixel_gaussians
 from augment.transfer import Adam, Condition, Constant, Pair, Phase, PoseTransfer, Stage
 from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Count, NotNegative, Positive
 
 ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
@@ -130,24 +132,24 @@ class Gfla(PoseTransfer):
     class Config(OneJudgeConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: int = 64
+        base_width: Positive = 64
         """Channels of the first layer of source and target networks."""
-        flow_width: int = 32
+        flow_width: Positive = 32
         """Channels of the flow network's first layer."""
-        angle_degrees: float = 5.0
+        angle_degrees: NotNegative = 5.0
         """Largest random turn of a training source; targets are turned by a fifth of it."""
-        shift_px: float = 5.0
+        shift_px: NotNegative = 5.0
         """Largest random shift of a training source; targets are shifted by half of it."""
-        scale: float = 0.05
+        scale: Annotated[float, Field(ge=0, lt=1)] = 0.05
         """Largest random scaling of a training source; targets keep their scale."""
-        weight_flow_correctness: float = 20.0
-        weight_flow_bending: float = 0.01
+        weight_flow_correctness: NotNegative = 20.0
+        weight_flow_bending: NotNegative = 0.01
         """The two weights of the first stage, which trains the flow alone."""
-        weight_correctness: float = 5.0
-        weight_bending: float = 0.0025
-        flow_steps: int = 100_000
+        weight_correctness: NotNegative = 5.0
+        weight_bending: NotNegative = 0.0025
+        flow_steps: Count = 100_000
         """The authors stop when the weighted correctness loss is about 1.5 on Market-1501."""
-        steps: int = 500_000
+        steps: Positive = 500_000
         """The authors stop when the losses have settled."""
 
     sampling: ClassVar[tuple[str, ...]] = ("source", "target", "flow_net")

@@ -21,6 +21,7 @@ from augment.pose.maps import gaussians
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
 from manifests.keypoints import NUM_JOINTS
+from manifests.settings import Positive
 
 
 class AttentionBlock(nn.Module):
@@ -52,9 +53,9 @@ class Patn(PoseTransfer):
     class Config(TwoJudgesConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: int = 64
+        base_width: Positive = 64
         """Channels of the first layer; the blocks have four times as many."""
-        num_blocks: int = 9
+        num_blocks: Positive = 9
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
     critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS

@@ -11,11 +11,12 @@ of attention weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from augment import two_judges
@@ -25,6 +26,7 @@ from augment.pose.pose import Pose
 from augment.transfer import Condition, Pair, PoseTransfer, Stage
 from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
 from manifests.keypoints import NUM_JOINTS
+from manifests.settings import NotNegative, Positive
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -118,11 +120,11 @@ class Xinggan(PoseTransfer):
     class Config(TwoJudgesConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: int = 64
+        base_width: Annotated[int, Field(ge=2)] = 64
         """Channels of the first layer; the blocks have four times as many."""
-        num_blocks: int = 9
-        weight_l1: float = 50.0
-        weight_perceptual: float = 50.0
+        num_blocks: Positive = 9
+        weight_l1: NotNegative = 50.0
+        weight_perceptual: NotNegative = 50.0
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
     critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS

@@ -191,7 +191,11 @@ def _read(path: Path) -> object:
             return load_file(path)
         return torch.load(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise UserError(f"feature network: {path} cannot be read ({error})") from error
+        # torch's own text advises to run whatever code the file holds.
+        raise UserError(
+            f"feature network: {path} cannot be read ({type(error).__name__}), expected a state "
+            "dict of tensors"
+        ) from error
 
 
 def _checked(weights: object, where: str) -> dict[str, Tensor]:

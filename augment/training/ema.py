@@ -13,8 +13,8 @@ from augment.transfer import PoseTransfer
 class Average:
     """Exponential moving average of the tensors that sampling needs.
 
-    Early in training the average forgets faster (half of the images seen so far), so that it does
-    not hang on to the random start (Karras et al. 2022, EDM).
+    Early in training the average forgets faster, so that it does not hang on to the random start:
+    its half-life is at most a twentieth of the images seen so far (Karras et al. 2022, EDM).
     """
 
     def __init__(self, network: PoseTransfer, half_life_images: float) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from augment.training.parallel import Ranks
 from manifests import io
+from manifests.console import UserError
 
 
 class TrainingLog:
@@ -39,7 +40,11 @@ class TrainingLog:
         self._images += num_images
 
     def report(self, step: int) -> dict[str, float]:
-        """Write one line and return it; rates cover the steps since the last line."""
+        """Write one line and return it; rates cover the steps since the last line.
+
+        Raises:
+            UserError: If the line cannot be written.
+        """
         sums = self._ranks.mean(self._sums)
         seconds = time.monotonic() - self._began
         line = {
@@ -49,11 +54,17 @@ class TrainingLog:
             **{name: float(value) / self._count for name, value in sorted(sums.items())},
         }
         if self._ranks.first:
-            with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            self._append(json.dumps(line) + "\n")
         self._sums, self._count, self._images = {}, 0, 0
         self._began = time.monotonic()
         return line
+
+    def _append(self, text: str) -> None:
+        try:
+            with self._path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from error
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -19,7 +19,7 @@ from augment.training.parallel import ALONE, Ranks, synchronise
 from augment.transfer import Adam, Pair, Phase, PoseTransfer, Stage
 from manifests.console import UserError
 from manifests.draws import draws
-from manifests.settings import Frozen
+from manifests.settings import AboveZero, Frozen
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -28,13 +28,15 @@ class LoopSettings(Frozen):
     """What the loop adds to a system's own recipe."""
 
     seed: int = 0
+    """Draws the first weights, the pairs and all else that is random."""
     precision: Precision = "bfloat16"
     """Arithmetic of the networks; losses, weights and optimisers stay float32."""
     channels_last: bool = True
+    """Channels lie innermost in memory: faster convolutions."""
     compile: bool = False
     """Compile the networks; repays itself in runs of an hour and more."""
-    average_half_life_images: float = 10_000.0
-    """The saved weights are an average over about as many images."""
+    average_half_life_images: AboveZero = 10_000.0
+    """The saved weights are a running average; after so many images a weight counts half."""
 
 
 @dataclass(slots=True)

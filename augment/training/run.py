@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from augment.checkpoints import store
 from augment.devices import pick_device
 from augment.exported import sha256_of_network
 from augment.losses.features import BUILT_IN
+from augment.pose.bank import joints_in
 from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, refuse_divergence
 from augment.training.pairs import TrainingImages
@@ -32,7 +34,10 @@ from augment.training.parallel import Ranks, joined, rank_device
 from augment.transfer import PoseTransfer, as_pixels
 from manifests import claims, io, keypoints, pixels, subset
 from manifests.console import Console, Exit, UserError
-from manifests.settings import Frozen
+from manifests.settings import Frozen, NotNegative, Positive
+
+Facts = dict[str, str | int | float]
+"""What the header of the weights says of their training, beside the settings of the system."""
 
 
 class TrainSettings(LoopSettings):
@@ -57,13 +62,13 @@ class TrainSettings(LoopSettings):
     """Draws that part; 'augment generate' and 'reid train' draw the same for the same seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    save_every: int = 250
+    save_every: Positive = 250
     """Steps between two checkpoints."""
-    log_every: int = 50
+    log_every: Positive = 50
     """Steps between two lines of the log."""
-    samples_every: int = 1_000
+    samples_every: Positive = 1_000
     """Steps between two contact sheets."""
-    stop_after_minutes: Annotated[float, Field(ge=0)] | None = None
+    stop_after_minutes: NotNegative | None = None
     """Save and leave with exit code 75 after so long; the same command goes on."""
     half: bool = True
     """Store the weights in half precision."""
@@ -81,8 +86,17 @@ NOT_PART_OF_THE_RUN = (
 )
 """Settings that a resumed run may change; the images are compared by their digests."""
 
-DECIDING_FACTS = ("train_sha256", "identity_sha256", "features_sha256", "processes")
+DECIDING_FACTS = (
+    "train_sha256",
+    "identity_sha256",
+    "features_sha256",
+    "init_sha256",
+    "processes",
+)
 """Facts that a resumed run must share, where they apply."""
+
+OWN_FILES = ("state.pt", "weights.safetensors", "log.jsonl", "samples", "_SUCCESS")
+"""What a run writes beside ``run.json``; where that is missing, these are somebody else's."""
 
 NUM_SAMPLES = 8
 SAMPLES_STREAM = 1 << 20
@@ -122,54 +136,80 @@ def _train(
     deadline: _Deadline,
     console: Console,
 ) -> Exit:
-    generator, out = settings.generator, settings.out
-    config: Frozen = getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
-    facts, training = _load_images(settings, device, console)
-    facts |= _sources(settings, config) | ({"processes": ranks.count} if ranks.count > 1 else {})
-    asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
-        name: facts[name] for name in DECIDING_FACTS if name in facts
-    }
-    # Before the folder is claimed: a wrong --init shall not make it that of another run.
-    network = _network(settings, config, device)
-    claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
+    out = settings.out
+    facts = _sources(settings) | ({"processes": ranks.count} if ranks.count > 1 else {})
+    network = _network(settings, device)
+    training, of_images = _load_images(settings, network.image_size, device, console)
+    facts |= of_images
+    trainer = Trainer(network, training, settings, device, ranks)
+    trainer.step = _first_step(settings, trainer.num_steps)
+    # Last of the checks: what is refused before shall not make the folder that of another run.
+    _claim(settings, facts)
     if ranks.first:
         _clear_leftovers(out)
     if (out / "_SUCCESS").exists():
         console.say(f"{out}: already complete")
         return Exit.DONE
-    trainer = Trainer(network, training, settings, device, ranks)
-    trainer.step = _first_step(settings, trainer.num_steps)
     state = out / "state.pt"
     if state.exists():
-        trainer.restore(torch.load(state, map_location=device, weights_only=True))
+        trainer.restore(_read_state(state, device))
         console.say(f"{out}: goes on from step {trainer.step:,}")
-
-    def save() -> None:
-        content = trainer.state()
-        if not ranks.first:
-            return
-        header = store.Header(
-            generator=generator,
-            config=config.model_dump(mode="json"),
-            facts={
-                **facts,
-                "steps": trainer.step,
-                "images_seen": trainer.images_seen,
-            },
-        )
-        weights = out / "weights.safetensors"
-        store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
-        # Last: what a killed run finds here, all other files already stand for.
-        with io.replacing(state) as file:
-            torch.save(_unshared(content), file)
-
-    if _walk(trainer, settings, deadline, save, console):
+    if _walk(trainer, settings, deadline, lambda: _save(trainer, settings, facts), console):
         if ranks.first:
             io.write_bytes(b"", out / "_SUCCESS")
         console.say(f"{out / 'weights.safetensors'}: trained {trainer.step:,} steps")
         return Exit.DONE
     console.say(f"{out}: stopped at step {trainer.step:,}; the same command goes on")
     return Exit.STOPPED_EARLY
+
+
+def _claim(settings: TrainSettings, facts: Facts) -> None:
+    """Make the folder the home of this run, or check that it is.
+
+    Raises:
+        UserError: If it is that of another run, holds files that this one would overwrite, or
+            cannot be written.
+    """
+    out = settings.out
+    expected = "a new folder or a run of 'augment train'"
+    claims.refuse_strangers(out, (name for name in OWN_FILES if (out / name).exists()), expected)
+    if (out / claims.CLAIM).is_file() and "config" not in claims.read(out / claims.CLAIM)["asked"]:
+        raise UserError(f"{out}: found the run of another command, expected {expected}")
+    asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
+        name: facts[name] for name in DECIDING_FACTS if name in facts
+    }
+    claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
+
+
+def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
+    """Write the averaged weights and the state; every rank has to call it."""
+    content = trainer.state()
+    if not trainer.ranks.first:
+        return
+    header = store.Header(
+        generator=settings.generator,
+        config=_config(settings).model_dump(mode="json"),
+        facts={**facts, "steps": trainer.step, "images_seen": trainer.images_seen},
+    )
+    weights = settings.out / "weights.safetensors"
+    store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
+    # Last: what a killed run finds here, all other files already stand for.
+    with io.replacing(settings.out / "state.pt") as file:
+        torch.save(_unshared(content), file)
+
+
+def _read_state(path: Path, device: torch.device) -> dict[str, object]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{path}: found no readable training state, expected the file that this command "
+            "wrote; put it back, or remove it to begin at the first step"
+        ) from error
+
+
+def _config(settings: TrainSettings) -> Frozen:
+    return getattr(settings, "config")  # noqa: B009 - the class is made by settings_for
 
 
 def _unshared(value: Any) -> Any:
@@ -246,28 +286,24 @@ class _StopAsked:
 
 
 def _load_images(
-    settings: TrainSettings, device: torch.device, console: Console
-) -> tuple[dict[str, str | int | float], TrainingImages]:
+    settings: TrainSettings, image_size: tuple[int, int], device: torch.device, console: Console
+) -> tuple[TrainingImages, Facts]:
+    """Return the train images, stretched to (height, width), and what the weights owe to them."""
     images = io.read_images(settings.images, settings.root)
-    if settings.real_fraction < 1.0:
-        images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
-    images = images.only("train")
-    size = (64, 128)
-    decoded = pixels.read_all(images, size)
-    widths, heights = (
-        np.asarray(images.table[name].to_pylist(), np.float32) for name in ("width", "height")
-    )
-    scale = np.stack([size[0] / widths, size[1] / heights], axis=1)[:, None]
-    joints = ((images.keypoints() + 0.5) * scale - 0.5).astype(np.float32)
-    training = TrainingImages(decoded, joints, images.strings("person_id"), device)
-    num_people = len(set(images.strings("person_id")))
+    images = subset.subset_train(images, settings.real_fraction, settings.data_seed).only("train")
+    height, width = image_size
+    joints = joints_in(images, (width, height))
+    decoded = pixels.read_all(images, (width, height))
+    people = images.strings("person_id")
+    training = TrainingImages(decoded, joints, people, device)
+    num_people = len(set(people))
     console.say(
         f"{len(images):,} train images of {num_people:,} people, "
         f"{int(keypoints.has_torso(joints).sum()):,} with shoulders and hips, "
         f"{training.index.num_pairs:,} pairs"
     )
-    digests = "\n".join(images.strings("sha256"))
-    return {
+    digests = "\n".join(map(str, images.strings("sha256")))
+    return training, {
         "train_images": len(images),
         "train_people": num_people,
         "train_pairs": training.index.num_pairs,
@@ -276,14 +312,14 @@ def _load_images(
         "real_fraction": settings.real_fraction,
         "data_seed": settings.data_seed,
         "seed": settings.seed,
-    }, training
+    }
 
 
-def _sources(settings: TrainSettings, config: Frozen) -> dict[str, str | int | float]:
+def _sources(settings: TrainSettings) -> Facts:
     """Return which files the weights owe something to, by their digests."""
-    facts: dict[str, str | int | float] = {}
+    facts: Facts = {}
     for name in ("identity", "features"):
-        network: str | None = getattr(config, name, None)
+        network: str | None = getattr(_config(settings), name, None)
         if network is not None and network not in BUILT_IN:
             facts[f"{name}_sha256"] = sha256_of_network(network, f"--config.{name}")
     if settings.init is not None:
@@ -321,9 +357,9 @@ def _clear_leftovers(out: Path) -> None:
             path.unlink()
 
 
-def _network(settings: TrainSettings, config: Frozen, device: torch.device) -> PoseTransfer:
+def _network(settings: TrainSettings, device: torch.device) -> PoseTransfer:
     torch.manual_seed(settings.seed)
-    network = generators.system(settings.generator)(config)
+    network = generators.system(settings.generator)(_config(settings))
     if settings.init is not None:
         _start_from(network, store.find(settings.init))
     network.to(device)

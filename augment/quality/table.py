@@ -1,0 +1,97 @@
+"""The table of an evaluation: what was measured of whose images, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+from augment.quality.measures import Family, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One row of the table: whose images, and what was measured."""
+
+    subject: str
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A row that the table lacks, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The scores of all subjects on the same pairs."""
+
+    scores: tuple[Score, ...]
+    not_measured: tuple[NotMeasured, ...]
+    num_pairs: int
+    pairs: str
+    """Where the pairs come from."""
+
+    def value(self, subject: str, name: str, family: Family) -> float:
+        """Return one value.
+
+        Raises:
+            KeyError: If there is no such row.
+        """
+        for score in self.scores:
+            if (score.subject, score.row.name, score.row.family) == (subject, name, family):
+                return score.row.value
+        raise KeyError((subject, name, family))
+
+    def to_json(self) -> str:
+        """Return the result as JSON; a value that is no finite number becomes null."""
+        rows = [
+            {"subject": subject, **asdict(row), "value": _finite(row.value)}
+            for subject, row in ((score.subject, score.row) for score in self.scores)
+        ]
+        content = {
+            "num_pairs": self.num_pairs,
+            "pairs": self.pairs,
+            "scores": rows,
+            "not_measured": [asdict(row) for row in self.not_measured],
+        }
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        """Return the result as Markdown: a table per family, a column per subject."""
+        lines = [f"{self.num_pairs:,} pairs: {self.pairs}."]
+        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
+        for family in families:
+            lines += ["", *self._table(family)]
+        if self.not_measured:
+            lines += ["", "Not measured:", ""]
+            lines += [f"- {row.name}: {row.reason}" for row in self.not_measured]
+        return "\n".join(lines) + "\n"
+
+    def _table(self, family: Family) -> list[str]:
+        subjects = list(dict.fromkeys(score.subject for score in self.scores))
+        rows: dict[str, dict[str, Row]] = {}
+        for score in self.scores:
+            if score.row.family == family:
+                rows.setdefault(score.row.name, {})[score.subject] = score.row
+        lines = [
+            f"| {family} | {' | '.join(subjects)} | protocol |",
+            "|---|" + "---:|" * len(subjects) + "---|",
+        ]
+        for name, by_subject in rows.items():
+            values = " | ".join(_cell(by_subject.get(subject)) for subject in subjects)
+            row = next(iter(by_subject.values()))
+            images = f"{row.num_images:,} images"
+            lines.append(f"| {name} | {values} | {row.protocol}; {images} |")
+        return lines
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row.value:.4f}"
