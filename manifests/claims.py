@@ -32,11 +32,7 @@ def claim(folder: Place, asked: Mapping[str, Any], facts: Mapping[str, Any] | No
     """
     path = folder / CLAIM
     text = json.dumps({"asked": dict(asked), **(facts or {})}, indent=1, sort_keys=True) + "\n"
-    try:
-        is_ours = places.create(path, text.encode())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    if not is_ours:
+    if not places.create(path, text.encode()):
         refuse_other(path, asked)
 
 
