@@ -276,6 +276,8 @@ def replacing(path: Place) -> Generator[BinaryIO]:
         with _uploading(path) as file:
             yield file
         return
+    if path.is_dir():
+        raise UserError(f"{path}: found a folder, expected the name of a file to write")
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

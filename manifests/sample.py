@@ -119,26 +119,38 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
     """Draw made-up people in Market-1501 layout into ``out``, whole or not at all.
 
     Raises:
-        UserError: If the numbers of people make no data set, or ``out`` holds something else.
+        UserError: If the numbers of people make no data set, or ``out`` holds something else or
+            cannot be written.
     """
     _check(settings)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         _refuse_unless_same(out, settings)
         return _report(settings, already_complete=True)
+    try:
+        _appear(out, settings)
+    except OSError as error:
+        if not out.is_dir() or not any(out.iterdir()):
+            raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+        # Another process was faster.
+        _refuse_unless_same(out, settings)
+        return _report(settings, already_complete=True)
+    return _report(settings, already_complete=False)
+
+
+def _appear(out: Path, settings: SampleSettings) -> None:
+    """Draw beside ``out`` and rename.
+
+    Raises:
+        OSError: If it cannot be written, or is not empty any more.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _fill(draft, settings)
         draft.chmod(0o755)
         draft.replace(out)
-    except BaseException as error:
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError) and out.is_dir() and any(out.iterdir()):
-            # Another process was faster.
-            _refuse_unless_same(out, settings)
-            return _report(settings, already_complete=True)
-        raise
-    return _report(settings, already_complete=False)
 
 
 def _check(settings: SampleSettings) -> None:

@@ -28,6 +28,7 @@ _TWO_SEEDS: Final = (
     "**TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
     "intervals.**"
 )
+_SIGNIFICANT: Final = 0.05
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
@@ -105,7 +106,7 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     for comparison in comparisons:
         gain = comparison.mean_average_precision
         console.say(
-            f"{comparison.arm.name} against {baseline.name}: {_meaning(gain, baseline)}",
+            f"{comparison.arm.name} against {baseline.name}: {_meaning(comparison, baseline)}",
             event="comparison",
             baseline=baseline.name,
             arm=comparison.arm.name,
@@ -294,16 +295,20 @@ def _verdict(comparison: Comparison, baseline: Arm) -> str:
     changed = differences(_training(baseline.runs[0]), _training(comparison.arm.runs[0]))
     return (
         f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: "
-        f"{_meaning(gain, baseline)}. "
+        f"{_meaning(comparison, baseline)}. "
         f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
     )
 
 
-def _meaning(gain: Difference, baseline: Arm) -> str:
+def _meaning(comparison: Comparison, baseline: Arm) -> str:
+    gain = comparison.mean_average_precision
     if gain.is_null:
         return "compatible with no effect"
     seeds = " for this one seed" if gain.num_seeds == 1 else ""
-    return f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}{seeds}"
+    alone = f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}{seeds}"
+    if comparison.p_value > _SIGNIFICANT:
+        return f"{alone} if it were the only arm, compatible with no effect among so many (Holm)"
+    return alone
 
 
 def _short(change: str) -> str:

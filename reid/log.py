@@ -42,7 +42,7 @@ class Log:
         """Take note of a step; write a line when one is due.
 
         Raises:
-            UserError: If the loss is no longer finite.
+            UserError: If the loss is no longer finite, or the log cannot be written.
         """
         settings = self._settings
         self._losses.append(loss)
@@ -81,8 +81,11 @@ class Log:
             self._board.close()
 
     def _write(self, done: int, numbers: dict[str, float]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": done, **numbers}) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": done, **numbers}) + "\n")
+        except OSError as error:
+            raise UserError(f"{self._path}: cannot be written ({error.strerror})") from error
         if self._board is not None:
             for name, number in numbers.items():
                 self._board.add_scalar(name, number, done)

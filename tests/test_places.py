@@ -1,6 +1,7 @@
 """Local folders and folders of a store, in the one language of ``manifests.places``."""
 
 import errno
+import os
 import sys
 import threading
 from pathlib import Path
@@ -234,3 +235,23 @@ def test_a_broken_connection_is_not_the_end_of_a_file():
 
     with pytest.raises(UserError, match="found 5 bytes from byte 0 on, expected 6"):
         place("cut://places/a").open().read()
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for found in (Path(), tmp_path, Path("/")):
+        with (
+            pytest.raises(UserError, match="found a folder, expected the name of a file"),
+            places.replacing(found) as file,
+        ):
+            file.write(b"never")
+
+
+def test_a_file_that_cannot_be_created_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"run\.json: cannot be written \(No space left on device"):
+        places.create(tmp_path / "run.json", b"{}")
+    assert not list(tmp_path.iterdir())

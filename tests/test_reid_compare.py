@@ -15,6 +15,7 @@ from reid import torchreid_adapter
 from reid.cli import PROGRAM
 from reid.compare import (
     CompareSettings,
+    Comparison,
     compare,
     compare_arms,
     compare_families,
@@ -25,6 +26,7 @@ from reid.embed import Embedder, embed, load_network
 from reid.ranking import Labels, rank
 from reid.report import protocol_block, read_scored, write_report
 from reid.runs import read_run, write_json
+from reid.statistics import Difference
 
 QUIET = Console(quiet=True)
 
@@ -87,6 +89,19 @@ def test_p_values_of_several_families_are_corrected_together(tmp_path):
     assert [len(family) for family in families] == [1, 2]
     assert families[0][0].p_value == pytest.approx(3 * alone.p_value)
     assert families[0][0].mean_average_precision == alone.mean_average_precision
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said"),
+    [
+        (0.049, "mAP +2.00 [+0.10, +4.00], rank-1 +2.00 [+0.10, +4.00]: better than none. "),
+        (0.051, "better than none if it were the only arm, compatible with no effect among so"),
+    ],
+)
+def test_a_gain_that_the_correction_takes_back_is_no_gain(tmp_path, p_value, said):
+    none, arm = (read_arm(str(write_run(tmp_path / name, 0))) for name in ("none", "patn"))
+    gain = Difference(0.02, 0.001, 0.04, 0.03, num_seeds=3)
+    assert said in markdown(none, [Comparison(arm, gain, gain, p_value)])
 
 
 def test_one_seed_is_said_loudly(tmp_path, capsys):

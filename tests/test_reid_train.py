@@ -559,6 +559,12 @@ def test_a_folder_that_cannot_be_made_is_refused(people, tmp_path):
             PROGRAM.run(command(people, out))
 
 
+def test_a_log_that_cannot_be_written_is_told_with_its_file(people, tmp_path):
+    (tmp_path / "log.jsonl").symlink_to(tmp_path / "nowhere" / "log.jsonl")
+    with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No such file"):
+        train(settings(people, tmp_path, steps=2), QUIET)
+
+
 def test_a_damaged_state_is_told_with_its_file(people, tmp_path):
     plan = settings(people, tmp_path, steps=2)
     train(plan, QUIET)

@@ -276,3 +276,12 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="disk full"):
         draw_data_set(tmp_path / "out", SETTINGS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in (tmp_path / "file" / "town", tmp_path / "link"):
+        with pytest.raises(UserError, match="cannot be written"):
+            draw_data_set(out, SampleSettings(people=1, test_people=0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
