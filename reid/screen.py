@@ -98,7 +98,7 @@ class ScreenSettings(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A trained network and the centres of people among its features."""
+    """A trained network that says whom images look like."""
 
     network: nn.Module
     size: tuple[int, int]
@@ -149,9 +149,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     synthetic = read_synthetic(settings.synthetic)
     _check_judge(run, images)
     asked = _asked(settings, run)
-    if (settings.out / claims.CLAIM).exists():
-        claims.refuse_other(settings.out / claims.CLAIM, asked)
-    if (settings.out / SUCCESS).exists():
+    if _is_complete(settings.out, asked):
         console.say(f"{settings.out}: screening is already complete")
         return Exit.DONE
     selection = select(
@@ -172,7 +170,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     if not factors.any():
         raise UserError(
             f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a judge "
-            f"that knows the people (it finds {real.share_within(1):.0%} of the real images)"
+            "that knows the people, or a larger --drop-beyond"
         )
     claims.claim(settings.out, asked, _facts(run, synthetic))
     seen = _seen(synthetic, rows, found, factors, people)
@@ -181,6 +179,22 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     write_table(manifest, settings.out / "manifest.parquet", {})
     write_bytes(b"", settings.out / SUCCESS)
     return Exit.DONE
+
+
+def _is_complete(out: Path, asked: dict[str, Any]) -> bool:
+    """Return whether OUT holds what is asked for.
+
+    Raises:
+        UserError: If it holds something else.
+    """
+    if (out / claims.CLAIM).exists():
+        claims.refuse_other(out / claims.CLAIM, asked)
+        return (out / SUCCESS).exists()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: found a file, expected a folder or nothing")
+    names = [path.name for path in out.iterdir()] if out.exists() else []
+    claims.refuse_strangers(out, names, "an empty folder or one of 'reid screen'")
+    return False
 
 
 def factors_of(

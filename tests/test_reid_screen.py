@@ -155,6 +155,10 @@ def test_the_same_command_is_already_done_and_another_one_is_refused(settings):
     assert {file.name: file.stat().st_mtime_ns for file in settings.out.iterdir()} == before
     with pytest.raises(UserError, match=r"belongs to another run \(drop_beyond: 1, now 2\)"):
         screen(settings.model_copy(update={"drop_beyond": 2}), QUIET)
+    # A mark of somebody else's is no sign of ours, and nothing is written beside his files.
+    (settings.out / "run.json").unlink()
+    with pytest.raises(UserError, match=r"found '_SUCCESS' and no run.json; expected an empty"):
+        screen(settings, QUIET)
 
 
 def test_a_judge_that_knows_too_much_is_refused(settings, people, tmp_path):
@@ -197,3 +201,12 @@ def test_images_in_a_store_are_screened_where_they_lie(settings):
     screened = read_synthetic(far.out)
     assert set(screened.strings("shard")) == {f"{url}/data/part-000000.parquet"}
     assert len(list(screened.read_bytes(np.arange(len(screened))))) == 12
+
+
+def test_people_of_one_image_have_a_centre_and_nothing_to_leave_out(settings, tmp_path, capsys):
+    alone = write_people(tmp_path / "alone", frames=1, cameras=1)
+    screen(settings.model_copy(update={"images": alone, "drop_beyond": 6}), Console())
+    assert pq.read_metadata(settings.out / "screen.parquet").num_rows == 12
+    said = capsys.readouterr().err
+    assert "synthetic images: " in said
+    assert "left out" not in said
