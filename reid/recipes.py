@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from manifests.console import UserError
 from manifests.places import PlaceFlag
-from manifests.settings import Frozen
+from manifests.settings import AboveZero, Count, Frozen, NotNegative, Positive, Share
 from reid.augmentation import Augmentation
 from reid.controls import Control
 from reid.embed import Device
@@ -22,12 +22,7 @@ from reid.mixing import Sampler
 from reid.network import Neck
 from reid.ranking import Protocol
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 AboveOne = Annotated[int, Field(gt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-AboveZero = Annotated[float, Field(gt=0)]
 
 RecipeName = Literal[
     "short",
@@ -185,6 +180,15 @@ class TrainSettings(Frozen):
         if not isinstance(given, dict) or given.get("recipe") not in RECIPES:
             return given
         return {**RECIPES[given["recipe"]].settings, **given}
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> TrainSettings:
+        if self.schedule == "multi-step" and not self.milestones:
+            raise UserError(
+                "--schedule multi-step: found no --milestones, expected the parts of the steps "
+                "after which the learning rate falls, for example 0.4 0.8"
+            )
+        return self
 
 
 NOT_IN_RECIPE: Final = {

@@ -57,7 +57,8 @@ def test_the_script_runs_the_same_study_without_the_launch_flags(tmp_path, monke
         {"score": CellScoring(flip_test=True, targets=("a=b", "c=d")), "budget": "epochs"},
         {"train": CellTraining(recipe="bot")},
         # Each of these is a default of its class and none of the recipe.
-        {"train": CellTraining(recipe="bot", steps=3000, weights=None, milestones=())},
+        {"train": CellTraining(recipe="bot", steps=3000, weights=None, schedule="one-cycle")},
+        {"train": CellTraining(recipe="bot", schedule="cosine", milestones=())},
         {"train": CellTraining(recipe="torchreid-osnet_x1_0", augmentation=Augmentation())},
         {"train": CellTraining(recipe="bot", augmentation=Augmentation(pad=8, erase=0.1))},
     ],

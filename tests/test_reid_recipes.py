@@ -48,6 +48,16 @@ def test_a_sampler_goes_by_the_name_that_torchreid_gives_it(recipe, name, short)
     assert TrainSettings(**PATHS, recipe=recipe, train_sampler=name).train_sampler == short
 
 
+@pytest.mark.parametrize("recipe", ["short", "bot"])
+def test_a_rate_that_falls_at_no_milestone_is_refused(recipe):
+    words = ["--recipe", recipe, "--schedule", "multi-step", "--images", "i", "--out", "o"]
+    if recipe == "bot":
+        assert parse(settings_for(words), "reid train", "", words)[0].milestones
+        words += ["--milestones"]
+    with pytest.raises(UserError, match=r"^--schedule multi-step: found no --milestones, expected"):
+        parse(settings_for(words), "reid train", "", words)
+
+
 def test_the_strong_baseline_has_the_published_settings():
     bot = TrainSettings(**PATHS, recipe="bot")
     epoch = bot.steps / 120
