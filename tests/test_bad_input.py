@@ -137,7 +137,7 @@ CASES = {
     "a training in a file's place": (
         lambda: [*TRAIN, "--out", "keypoints.csv"],
         2,
-        "keypoints.csv: cannot be written (File exists)",
+        "keypoints.csv/run.json: cannot be written (File exists)",
     ),
     "a training where images were generated": (
         lambda: after([*TRAIN, "--out", "out"], GENERATE),

@@ -273,7 +273,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         return len(data)
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"out: cannot be written \(disk full\)"):
         draw_data_set(tmp_path / "out", SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
