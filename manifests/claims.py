@@ -36,6 +36,24 @@ def claim(folder: Place, asked: Mapping[str, Any], facts: Mapping[str, Any] | No
         refuse_other(path, asked)
 
 
+def is_ours(folder: Place, asked: Mapping[str, Any], expected: str) -> bool:
+    """Return whether a folder is the home of this run already; if not, it is free for it.
+
+    Raises:
+        UserError: If another run lives there, or the folder holds something else than hidden files;
+            names what was ``expected``.
+    """
+    path = folder / CLAIM
+    if path.is_file():
+        refuse_other(path, asked)
+        return True
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: found a file, expected a folder or nothing")
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    refuse_strangers(folder, (name for name in names if not name.startswith(".")), expected)
+    return False
+
+
 def refuse_strangers(folder: Place, strangers: Iterable[str], expected: str) -> None:
     """Check that a folder that nobody claimed holds nothing of these names.
 

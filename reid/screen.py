@@ -27,6 +27,7 @@ from manifests.io import (
     SUCCESS,
     Images,
     Synthetic,
+    finished_manifest,
     read_images,
     read_synthetic,
     sha256_file,
@@ -37,7 +38,7 @@ from manifests.pixels import read_all
 from manifests.places import Place, PlaceFlag
 from manifests.schema import JUNK, MANIFEST
 from manifests.settings import Frozen
-from reid.dataset import Selection, decode_rows, select
+from reid.dataset import Selection, decode_rows, labelled, select
 from reid.embed import Device, choose_device, embed, load_network
 from reid.integrity import check_people, generator_facts
 from reid.likeness import Centres, Likeness, centres_of
@@ -103,31 +104,26 @@ class Judge:
     network: nn.Module
     size: tuple[int, int]
     """(width, height) of the network's input."""
-    people: tuple[str, ...]
-    """Sorted; their places are the numbers of people below."""
     console: Console
 
-    def numbers(self, names: list[str]) -> Int[np.ndarray, " rows"]:
-        """Return the numbers of people."""
-        number = {name: place for place, name in enumerate(self.people)}
-        return np.array([number[name] for name in names], np.int64)
-
-    def of_real(self, images: Images) -> tuple[Centres, Likeness]:
+    def of_real(self, images: Images, own: Int[np.ndarray, " rows"]) -> tuple[Centres, Likeness]:
         """Return the centres of people, and whom their images look like when each is left out.
 
         People with one image have a centre, but nothing is left of it without that image.
         """
-        own = self.numbers(images.strings("person_id"))
         features = embed(self.network, read_all(images, self.size), "real", self.console)
-        centres = centres_of(features, own, len(self.people))
+        centres = centres_of(features, own, num_people=int(own.max()) + 1)
         others = np.bincount(own)[own] > 1
         return centres, centres.likeness_left_out(features[others], own[others])
 
     def of_synthetic(
-        self, synthetic: Synthetic, rows: Int[np.ndarray, " rows"], centres: Centres
+        self,
+        synthetic: Synthetic,
+        rows: Int[np.ndarray, " rows"],
+        own: Int[np.ndarray, " rows"],
+        centres: Centres,
     ) -> Likeness:
         """Return whom some synthetic images look like; they are read window by window."""
-        own = self.numbers(synthetic.take(rows).strings("person_id"))
         features: list[Float[np.ndarray, "window width"]] = []
         with self.console.progress("synthetic", len(rows)) as bar:
             for start in range(0, len(rows), _WINDOW):
@@ -148,8 +144,10 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     images = read_images(settings.images, settings.root)
     synthetic = read_synthetic(settings.synthetic)
     _check_judge(run, images)
+    network = load_network(run, run.default_weights).to(choose_device(settings.device))
     asked = _asked(settings, run)
-    if _is_complete(settings.out, asked):
+    is_ours = claims.is_ours(settings.out, asked, "an empty folder or one of 'reid screen'")
+    if is_ours and (settings.out / SUCCESS).exists():
         console.say(f"{settings.out}: screening is already complete")
         return Exit.DONE
     selection = select(
@@ -159,12 +157,14 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
         num_validation_people=0,
         data_seed=settings.data_seed,
     )
-    people = tuple(sorted(set(selection.train.strings("person_id"))))
-    network = load_network(run, run.default_weights).to(choose_device(settings.device))
-    judge = Judge(network, (run.recipe["width"], run.recipe["height"]), people, console)
+    judge = Judge(network, (run.recipe["width"], run.recipe["height"]), console)
     rows = _rows_of_somebody(synthetic, selection)
-    centres, real = judge.of_real(selection.train)
-    found = judge.of_synthetic(synthetic, rows, centres)
+    shown = synthetic.take(rows).strings("person_id")
+    # Everybody has a real image, so these are the people of the real images.
+    people, own = labelled(selection.train.strings("person_id") + shown)
+    own_of_real, own_of_synthetic = np.split(own, [len(selection.train)])
+    centres, real = judge.of_real(selection.train, own_of_real)
+    found = judge.of_synthetic(synthetic, rows, own_of_synthetic, centres)
     factors = factors_of(found.rank, settings)
     _say(settings, real, found, factors, console)
     if not factors.any():
@@ -179,22 +179,6 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     write_table(manifest, settings.out / "manifest.parquet", {})
     write_bytes(b"", settings.out / SUCCESS)
     return Exit.DONE
-
-
-def _is_complete(out: Path, asked: dict[str, Any]) -> bool:
-    """Return whether OUT holds what is asked for.
-
-    Raises:
-        UserError: If it holds something else.
-    """
-    if (out / claims.CLAIM).exists():
-        claims.refuse_other(out / claims.CLAIM, asked)
-        return (out / SUCCESS).exists()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: found a file, expected a folder or nothing")
-    names = [path.name for path in out.iterdir()] if out.exists() else []
-    claims.refuse_strangers(out, names, "an empty folder or one of 'reid screen'")
-    return False
 
 
 def factors_of(
@@ -224,14 +208,11 @@ def _check_judge(run: Run, images: Images) -> None:
 
 def _asked(settings: ScreenSettings, run: Run) -> dict[str, Any]:
     """Return what decides the verdicts, with inputs by their sha256."""
-    weights = run.weights(run.default_weights)
-    if not weights.exists():
-        raise UserError(f"{weights} does not exist; expected a finished run, so run its reid train")
     return settings.model_dump(
         mode="json", exclude={"synthetic", "judge", "images", "out", "root", "device"}
     ) | {
-        "synthetic_sha256": sha256_file(settings.synthetic / "manifest.parquet"),
-        "judge_sha256": sha256_file(weights),
+        "synthetic_sha256": sha256_file(finished_manifest(settings.synthetic)),
+        "judge_sha256": sha256_file(run.weights(run.default_weights)),
         "images_sha256": sha256_file(settings.images),
     }
 

@@ -155,16 +155,7 @@ def is_begun(out: Place, run: Run) -> bool:
     Raises:
         UserError: If another run lives there, or the folder holds something else.
     """
-    path = out / claims.CLAIM
-    if path.is_file():
-        claims.refuse_other(path, _asked(run))
-        return True
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: found a file, expected a folder or nothing")
-    names = [path.name for path in out.iterdir()] if out.is_dir() else []
-    strangers = [name for name in names if not name.startswith(".")]
-    claims.refuse_strangers(out, strangers, "an empty folder or a run of 'augment generate'")
-    return False
+    return claims.is_ours(out, _asked(run), "an empty folder or a run of 'augment generate'")
 
 
 def read_run(out: Place) -> Run | None:
