@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from augment.transfer import PoseTransfer
+    from augment.interface.system import PoseTransfer
 
 
 def load(weights: str | Path, device: str = "cpu") -> PoseTransfer:

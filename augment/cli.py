@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from manifests.commands import Command, Program
+from manifests.runtime.command_line import Command, Program
 
 PROGRAM: Final = Program(
     name="augment",
     summary="More images of the same people, in other poses, for person re-identification.",
     commands={
         "sample": Command(
-            "manifests.sample",
+            "manifests.people.dataset",
             "sample",
             "SampleCommandSettings",
             "draw a data set of made-up people",
         ),
         "index": Command(
-            "manifests.index", "index", "IndexSettings", "list a folder of crops in a table"
+            "manifests.datasets.index",
+            "index",
+            "IndexSettings",
+            "list a folder of crops in a table",
         ),
         "detect": Command(
             "augment.pose.detect", "detect", "DetectSettings", "add keypoints by a pose estimator"
@@ -48,10 +51,16 @@ PROGRAM: Final = Program(
             "augment.generation.preview", "preview", "PreviewSettings", "draw a contact sheet"
         ),
         "transfer": Command(
-            "augment.single", "transfer", "TransferSettings", "make one image from one image"
+            "augment.generation.single_image",
+            "transfer",
+            "TransferSettings",
+            "make one image from one image",
         ),
         "evaluate": Command(
-            "augment.evaluation", "evaluate", "EvaluateSettings", "measure quality on test pairs"
+            "augment.quality.evaluate",
+            "evaluate",
+            "EvaluateSettings",
+            "measure quality on test pairs",
         ),
     },
 )

@@ -16,9 +16,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.places import Place, StorePath, place, replacing
+from manifests.runtime.console import UserError
+from manifests.runtime.storage import Place, StorePath, place, replacing
 from manifests.schema import IMAGES, MANIFEST
 
 # pyarrow makes these functions at import time, where type checkers do not see them.

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from manifests.console import UserError
 from manifests.io import Images
+from manifests.runtime.console import UserError
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.console import UserError
 from manifests.io import Images, Synthetic
 from manifests.keypoints import visible
+from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
 
 NUM_SHOWN = 3

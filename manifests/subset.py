@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from manifests.console import UserError
-from manifests.draws import draws
 from manifests.io import Images
+from manifests.runtime.console import UserError
+from manifests.runtime.random_numbers import draws
 
 
 def subset_train(images: Images, fraction: float, seed: int) -> Images:

@@ -5,38 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from manifests.commands import Command, Program
+from manifests.runtime.command_line import Command, Program
 
 PROGRAM: Final = Program(
     name="reid",
     summary="Train and score person re-identification networks on real and synthetic images.",
     commands={
         "train": Command(
-            "reid.train", "train", "settings_for", "train on real and synthetic images, then score"
+            "reid.training.train",
+            "train",
+            "settings_for",
+            "train on real and synthetic images, then score",
         ),
         "screen": Command(
-            "reid.screen",
+            "reid.experiments.screen",
             "screen",
             "ScreenSettings",
             "drop or weigh down synthetic images that lost their person",
         ),
         "score": Command(
-            "reid.score", "score", "ScoreSettings", "rank the gallery for every query of a test set"
+            "reid.evaluation.score",
+            "score",
+            "ScoreSettings",
+            "rank the gallery for every query of a test set",
         ),
         "compare": Command(
-            "reid.compare",
+            "reid.experiments.compare",
             "compare",
             "CompareSettings",
             "hold runs against a baseline, with honest intervals",
         ),
         "study": Command(
-            "reid.launch",
+            "reid.experiments.launch",
             "launch",
             "settings_for",
             "a grid of runs: real fractions x synthetic sets x seeds, with its tables",
         ),
         "export": Command(
-            "reid.export",
+            "reid.models.export",
             "export",
             "ExportSettings",
             "write a trained network as a .pt2 or ONNX file",

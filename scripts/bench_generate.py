@@ -24,16 +24,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from augment import generators
 from augment.checkpoints import store
-from augment.devices import device_class, has_bf16, pick_device
 from augment.generation.job import GenerateSettings, generate
 from augment.generation.run import Precision
 from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
+from augment.interface.condition import Condition, as_floats
+from augment.interface.system import PoseTransfer
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
-from augment.transfer import Condition, PoseTransfer, as_floats
 from manifests import io
-from manifests.console import Console
+from manifests.compute.devices import device_class, has_bf16, pick_device
 from manifests.io import Images
+from manifests.runtime.console import Console
 
 CONVOLUTIONS = ((256, 32, 16), (512, 32, 16), (256, 64, 32))
 """(channels in and out, height, width) of 3x3 convolutions; the first is PATN's at full width."""

@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 
-from reid import torchreid_adapter
-from reid.ranking import Labels, Measure, distance_of, rank
+from reid.data.labels import Labels
+from reid.evaluation.ranking import Measure, distance_of, rank
+from reid.models import torchreid_adapter
 
 NUM_QUERY, NUM_GALLERY, NUM_PEOPLE, NUM_CAMERAS, WIDTH = 3_368, 15_913, 750, 6, 512
 

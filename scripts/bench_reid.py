@@ -22,21 +22,22 @@ from statistics import mean, median, stdev
 import torch
 from torch import nn
 
-from manifests.console import Console
+from manifests.datasets.market1501 import index
 from manifests.io import Images, read_images, write_images
-from manifests.market1501 import index
+from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.pixels import read_all
-from manifests.sample import SampleSettings, draw_data_set
+from manifests.runtime.console import Console
 from manifests.schema import JUNK
-from reid import torchreid_adapter
-from reid.augmentation import Augmentation
-from reid.batches import Batches
-from reid.dataset import labels_of, load_training_set, select
-from reid.embed import choose_device, embed
-from reid.loop import Trainer, learning_rate, make_optimizer
-from reid.network import build_network
-from reid.ranking import distance_of, rank
-from reid.recipes import TrainSettings
+from reid.data.augmentation import Augmentation
+from reid.data.dataset import load_training_set, select
+from reid.data.labels import labels_of
+from reid.evaluation.ranking import distance_of, rank
+from reid.models import torchreid_adapter
+from reid.models.features import choose_device, embed
+from reid.models.network import build_network
+from reid.training.batches import Batches
+from reid.training.loop import Trainer, learning_rate, make_optimizer
+from reid.training.recipes import TrainSettings
 
 QUIET = Console(quiet=True)
 TRANSFORMS = ("random_flip", "random_crop", "random_erase")

@@ -25,21 +25,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from augment.devices import cpu_threads
 from augment.generation import shards
 from augment.generation.job import GenerateSettings, Weights, describe, plan_of
+from augment.generation.plan import Plan
 from augment.generation.run import Run, begin, require_run
 from augment.generation.sampler import Sampler, prepare_for_sampling
 from augment.generation.status import look
 from augment.generation.verify import problems
 from augment.generation.worker import Job, Made, shard_table, work
-from augment.pose.plan import Plan
-from augment.transfer import Condition, Pair, PoseTransfer, Stage
+from augment.interface.condition import Condition, Pair
+from augment.interface.schedule import Stage
+from augment.interface.system import PoseTransfer
 from manifests import io, pixels
-from manifests.console import Console
+from manifests.compute.devices import cpu_threads
 from manifests.io import Images, keypoint_column
+from manifests.runtime.console import Console
+from manifests.runtime.settings import Frozen
 from manifests.schema import IMAGES
-from manifests.settings import Frozen
 
 NUM_FILES = 50
 IMAGES_PER_PERSON = 5

@@ -22,11 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from augment import generators
-from augment.devices import device_class, has_bf16, pick_device
 from augment.generation.run import Precision
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
+from augment.interface.condition import Condition
+from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
-from augment.transfer import Condition, PoseTransfer
+from manifests.compute.devices import device_class, has_bf16, pick_device
 
 BATCH_SIZES: Final = {"cpu": 16, "cuda": 256}
 

@@ -31,15 +31,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from augment.devices import device_class, has_bf16, pick_device
 from augment.generators.patn import Patn
 from augment.nets.dropout import Dropout
 from augment.nets.padding import ReflectionPad
+from augment.objectives.two_discriminators import FEATURE_LAYER
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
-from augment.two_judges import FEATURE_LAYER
 from manifests import io, keypoints, pixels
-from manifests.draws import draws
+from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.runtime.random_numbers import draws
 
 EQUAL_LOSSES = 1e-4
 """Relative; float32 sums in another order."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from augment import sheets
 from augment.checkpoints import store
+from augment.quality import contact_sheets
 from augment.quality.pairs import sample_pairs
 from manifests import pixels
 from manifests.io import Images, read_images, write_bytes
@@ -26,7 +26,10 @@ def columns_of(
     shown = pixels.read_all(images, (64, 128))
     columns = [
         ("source", shown[sources]),
-        ("target pose", np.stack([sheets.draw_pose(joints[row], (64, 128)) for row in targets])),
+        (
+            "target pose",
+            np.stack([contact_sheets.draw_pose(joints[row], (64, 128)) for row in targets]),
+        ),
     ]
     for name, path in weights.items():
         network = store.load(path)
@@ -51,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     weights = dict(word.split("=", 1) for word in options.weights)
     images = read_images(options.images).only(options.split)
-    sheet = sheets.sheet(columns_of(images, weights, options.count, options.seed), blocks=2)
+    sheet = contact_sheets.sheet(columns_of(images, weights, options.count, options.seed), blocks=2)
     file = io.BytesIO()
     sheet.quantize(options.colours, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     write_bytes(file.getvalue(), options.out)

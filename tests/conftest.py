@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from manifests import market1501 as market
 from manifests import pixels
+from manifests.datasets import market1501 as market
 from manifests.io import Images, Synthetic, read_synthetic, write_bytes, write_images, write_table
 from manifests.schema import MANIFEST, SHARD
 

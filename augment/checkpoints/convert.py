@@ -12,10 +12,10 @@ from torch import Tensor
 
 from augment import generators
 from augment.checkpoints.store import Header, expected_tensors, refuse_difference, save_weights
-from augment.transfer import PoseTransfer
+from augment.interface.system import PoseTransfer
 from manifests import io
-from manifests.console import Console, Exit, UserError
-from manifests.settings import Frozen
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
 
 WRAPPERS = ("module.", "model.")
 

@@ -16,14 +16,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from augment import generators
-from augment.transfer import PoseTransfer
+from augment.interface.system import PoseTransfer
 from manifests import io
-from manifests.console import UserError
-from manifests.settings import Frozen
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Frozen
 
 METADATA_KEY: Final = "augment"
 
-SHIPPED: Final = Path(__file__).parent.parent / "weights"
+SHIPPED: Final = Path(__file__).parent / "shipped"
 
 
 class Header(Frozen):

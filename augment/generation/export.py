@@ -17,11 +17,11 @@ from typing import Final, Literal
 import numpy as np
 from tyro.conf import Positional
 
-from manifests import market1501
-from manifests.console import Console, Exit, UserError
+from manifests.datasets import market1501
 from manifests.io import Synthetic, read_images, read_synthetic
-from manifests.places import PlaceFlag
-from manifests.settings import Frozen
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import PlaceFlag
 
 Layout = Literal["market1501", "webdataset", "folder"]
 

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 
 from augment.checkpoints import store
-from augment.devices import cpu_threads, device_class, has_bf16, own_gpu, pick_device
 from augment.generation import shards
-from augment.generation.card import card
-from augment.generation.people import made_up_people
+from augment.generation.data_card import card
+from augment.generation.demo_people import made_up_people
+from augment.generation.plan import Plan, make_plan
 from augment.generation.run import (
     Content,
     Encoding,
@@ -34,14 +34,15 @@ from augment.generation.run import (
 from augment.generation.sampler import Sampler, prepare_for_sampling, repays_compiling
 from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job, sample_cost, work
+from augment.interface.system import PoseTransfer
 from augment.pose.bank import pose_bank
-from augment.pose.plan import Plan, make_plan
-from augment.transfer import PoseTransfer
-from manifests import io, jobs, subset
-from manifests.console import Console, Exit, UserError
+from manifests import io, subset
+from manifests.compute.devices import cpu_threads, device_class, has_bf16, own_gpu, pick_device
 from manifests.io import Images
-from manifests.places import Place, PlaceFlag
-from manifests.settings import Frozen
+from manifests.runtime import cluster
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place, PlaceFlag
 
 Auto = Literal["auto"]
 
@@ -237,7 +238,7 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
 def _generate(
     settings: GenerateSettings, console: Console, weights: Weights | None, hands: Hands
 ) -> Exit:
-    worker = jobs.who_am_i(settings.worker, os.environ, settings.num_workers)
+    worker = cluster.who_am_i(settings.worker, os.environ, settings.num_workers)
     if settings.images is None:
         images = made_up_people(settings.out, console)
         name = settings.weights or SAMPLE_WEIGHTS
@@ -382,7 +383,9 @@ def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int)
     compiled = settings.compile == "yes"
     if settings.compile == "auto":
         # Every worker compiles for itself.
-        share = num_rows // jobs.who_am_i(settings.worker, os.environ, settings.num_workers).count
+        share = (
+            num_rows // cluster.who_am_i(settings.worker, os.environ, settings.num_workers).count
+        )
         compiled = repays_compiling(device, share) if found is None else found.compiled
     return Sampling(
         device=device.type,
@@ -408,7 +411,7 @@ def _refuse_numbers(settings: GenerateSettings) -> None:
         raise UserError(f"--quality: found {settings.quality}, expected 1 to 100")
 
 
-def _say_about(plan: Plan, worker: jobs.Worker, console: Console) -> None:
+def _say_about(plan: Plan, worker: cluster.Worker, console: Console) -> None:
     if worker.count > 1:
         console.say(str(worker), event="worker", index=worker.index, count=worker.count)
     if plan.num_without_torso:

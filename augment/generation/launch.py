@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from augment.generation.crew import crew
+from augment.generation.demo_people import made_up_people
 from augment.generation.job import (
     DEFAULT_WEIGHTS,
     GenerateSettings,
@@ -19,19 +19,19 @@ from augment.generation.job import (
     open_weights,
     plan_of,
 )
-from augment.generation.member import Member
-from augment.generation.people import made_up_people
+from augment.generation.plan import Plan
+from augment.generation.ray_pool import crew
 from augment.generation.run import Run
+from augment.generation.shard_actor import Member
 from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job
-from augment.pose.plan import Plan
-from manifests import jobs
-from manifests.commands import words_of
-from manifests.console import Console, Exit, UserError
-from manifests.settings import Frozen
+from manifests.runtime import cluster
+from manifests.runtime.command_line import words_of
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
 
 
-class Launcher(jobs.Submission):
+class Launcher(cluster.Submission):
     """Where the workers run."""
 
     launch: Literal["slurm", "ray"] | None = None
@@ -46,7 +46,7 @@ class LaunchSettings(Frozen):
 
     job: Annotated[GenerateSettings, arg(name="")] = GenerateSettings()
     launcher: OmitArgPrefixes[Launcher] = Launcher()
-    slurm: jobs.Slurm = jobs.Slurm()
+    slurm: cluster.Slurm = cluster.Slurm()
 
 
 def launch(settings: LaunchSettings, console: Console, weights: Weights | None = None) -> Exit:
@@ -88,7 +88,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
         *words_of(job.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
-    script = jobs.sbatch(command, job.num_workers, settings.slurm)
+    script = cluster.sbatch(command, job.num_workers, settings.slurm)
     if settings.launcher.print_script:
         console.show(script)
         return Exit.DONE
@@ -100,7 +100,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
         height, width = weights.image_size
         plan_of(job, (width, height))
     logs = Path(settings.slurm.logs)
-    return jobs.submit(script, logs, wait=settings.launcher.wait, console=console)
+    return cluster.submit(script, logs, wait=settings.launcher.wait, console=console)
 
 
 def _on_ray(
@@ -141,10 +141,10 @@ def _refuse_contradictions(settings: LaunchSettings) -> None:
     others = {
         "--print": (launcher.print_script, "slurm"),
         "--wait": (launcher.wait, "slurm"),
-        "--slurm": (slurm != jobs.Slurm(), "slurm"),
+        "--slurm": (slurm != cluster.Slurm(), "slurm"),
         "--ray-address": (launcher.ray_address is not None, "ray"),
     }
-    jobs.refuse_without_launch(launcher.launch, others)
+    cluster.refuse_without_launch(launcher.launch, others)
     if launcher.launch is not None and job.worker is not None:
         raise UserError(f"--worker: found '{job.worker}' and --launch, expected one of them")
     if launcher.launch != "slurm":

@@ -10,14 +10,15 @@ from jaxtyping import Int64
 from PIL.Image import Image
 from tyro.conf import Positional
 
-from augment import sheets
 from augment.generation.run import require_run
-from manifests import claims, pixels
-from manifests.console import Console, Exit, UserError
-from manifests.draws import draws
+from augment.quality import contact_sheets
+from manifests import pixels
 from manifests.io import Images, Synthetic, read_images, read_synthetic, write_bytes
-from manifests.places import PlaceFlag
-from manifests.settings import Frozen
+from manifests.runtime import run_record
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.random_numbers import draws
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import PlaceFlag
 
 
 class PreviewSettings(Frozen):
@@ -51,7 +52,7 @@ def preview(settings: PreviewSettings, console: Console) -> Exit:
         raise UserError(f"{settings.run}: found no image to show, expected at least one")
     sources = read_images(_table(settings), settings.root or _root(settings))
     rows = choose(len(synthetic), settings.rows, settings.seed)
-    write_bytes(sheets.as_png(contact_sheet(synthetic, rows, sources)), settings.out)
+    write_bytes(contact_sheets.as_png(contact_sheet(synthetic, rows, sources)), settings.out)
     console.say(f"{settings.out}: {len(rows):,} of {len(synthetic):,} images", event="preview")
     return Exit.DONE
 
@@ -84,7 +85,9 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
         if name not in row_of:
             raise UserError(f"source image '{name}': not in the images table; name it by --images")
         originals.append(pixels.resize(pixels.read(sources.file(row_of[name])), size))
-    poses = [sheets.draw_pose(joints, size, sheets.SCALE) for joints in shown.keypoints()]
+    poses = [
+        contact_sheets.draw_pose(joints, size, contact_sheets.SCALE) for joints in shown.keypoints()
+    ]
     labels = [
         f"{person}, camera {camera}, k {k}"
         for person, camera, k in zip(
@@ -92,7 +95,7 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
             strict=True,
         )
     ]
-    return sheets.sheet(
+    return contact_sheets.sheet(
         [
             ("source", np.stack(originals)),
             ("target pose", np.stack(poses)),
@@ -122,4 +125,4 @@ def _root(settings: PreviewSettings) -> Path | None:
 
 def _made_from(settings: PreviewSettings) -> dict[str, str | None]:
     require_run(settings.run)
-    return json.loads(json.dumps(claims.read(settings.run / claims.CLAIM)["settings"]))
+    return json.loads(json.dumps(run_record.read(settings.run / run_record.CLAIM)["settings"]))

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.compute
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from manifests import claims
-from manifests.console import UserError
 from manifests.io import Images, keypoint_array
-from manifests.places import Place
-from manifests.settings import Frozen
+from manifests.runtime import run_record
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place
 
 CODE_VERSION: Final = 3
 """Raised when the same settings and inputs begin to give other bytes."""
@@ -144,9 +144,9 @@ def begin(out: Place, run: Run, made_from: dict[str, Any]) -> None:
         "content_key": run.content_key,
         "layout_key": run.layout_key,
         "settings": made_from,
-        "versions": claims.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
+        "versions": run_record.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
     }
-    claims.claim(out, _asked(run), facts)
+    run_record.claim(out, _asked(run), facts)
 
 
 def is_begun(out: Place, run: Run) -> bool:
@@ -155,7 +155,7 @@ def is_begun(out: Place, run: Run) -> bool:
     Raises:
         UserError: If another run lives there, or the folder holds something else.
     """
-    return claims.is_ours(out, _asked(run), "an empty folder or a run of 'augment generate'")
+    return run_record.is_ours(out, _asked(run), "an empty folder or a run of 'augment generate'")
 
 
 def read_run(out: Place) -> Run | None:
@@ -164,10 +164,10 @@ def read_run(out: Place) -> Run | None:
     Raises:
         UserError: If ``run.json`` is not of a run of ``augment generate``.
     """
-    path = out / claims.CLAIM
+    path = out / run_record.CLAIM
     if not path.is_file():
         return None
-    asked = claims.read(path)["asked"]
+    asked = run_record.read(path)["asked"]
     if "content" not in asked:
         raise UserError(f"{path}: found the run of another command, expected 'augment generate'")
     return Run.from_json(json.dumps(asked), where=str(path))
@@ -181,7 +181,7 @@ def require_run(out: Place) -> Run:
     """
     run = read_run(out)
     if run is None:
-        found = f"a folder without {claims.CLAIM}" if out.is_dir() else "no such folder"
+        found = f"a folder without {run_record.CLAIM}" if out.is_dir() else "no such folder"
         found = "a file" if out.is_file() else found
         raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
     return run

@@ -15,11 +15,12 @@ from jaxtyping import Float, UInt64
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from augment.devices import device_class
 from augment.generation.run import Precision
-from augment.transfer import Condition, PoseTransfer
-from manifests.console import UserError
-from manifests.draws import draws
+from augment.interface.condition import Condition
+from augment.interface.system import PoseTransfer
+from manifests.compute.devices import device_class
+from manifests.runtime.console import UserError
+from manifests.runtime.random_numbers import draws
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Generate = Callable[[Condition, Tensor | None], Tensor]

@@ -22,11 +22,12 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from augment.generation.run import Run
-from manifests import io, places
-from manifests.console import UserError
-from manifests.places import Place
+from manifests import io
+from manifests.runtime import storage
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place
 from manifests.schema import MANIFEST, SHARD
-from manifests.settings import Frozen
 
 DATA: Final = "data"
 MANIFEST_NAME: Final = "manifest.parquet"
@@ -195,7 +196,7 @@ def read_success(out: Place, run: Run) -> Success | None:
 def withdraw(out: Place) -> None:
     """Take ``_SUCCESS`` away before shards are made again."""
     (out / io.SUCCESS).unlink(missing_ok=True)
-    places.sync_folder(out)
+    storage.sync_folder(out)
 
 
 def tidy(out: Place) -> None:
@@ -210,7 +211,7 @@ def tidy(out: Place) -> None:
 
 def leftovers(out: Place) -> list[Path]:
     """Return the files that writers are at, or that killed writers left."""
-    return [*places.unpublished(out), *places.unpublished(out / DATA)]
+    return [*storage.unpublished(out), *storage.unpublished(out / DATA)]
 
 
 def num_errors(file: Place) -> int:
@@ -252,7 +253,7 @@ def _write_manifest(out: Place, run: Run) -> Tally:
     # The writer keeps a note of every row group until the end, so each shard is one.
     group_rows = max(io.ROW_GROUP_ROWS, run.rows_per_shard)
     with (
-        places.replacing(out / MANIFEST_NAME) as file,
+        storage.replacing(out / MANIFEST_NAME) as file,
         pq.ParquetWriter(
             file, MANIFEST.with_metadata(_keys(run)), compression="zstd", write_statistics=True
         ) as writer,

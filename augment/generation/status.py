@@ -8,9 +8,9 @@ from tyro.conf import Positional, arg
 
 from augment.generation import shards
 from augment.generation.run import require_run
-from manifests.console import Console, Exit
-from manifests.places import Place, PlaceFlag
-from manifests.settings import Frozen
+from manifests.runtime.console import Console, Exit
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place, PlaceFlag
 
 
 class StatusSettings(Frozen):

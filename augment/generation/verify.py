@@ -11,11 +11,12 @@ from tyro.conf import Positional
 
 from augment.generation import shards
 from augment.generation.run import Run, require_run
-from manifests import claims, io
-from manifests.console import Console, Exit, UserError
-from manifests.places import Place, PlaceFlag
+from manifests import io
+from manifests.runtime import run_record
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place, PlaceFlag
 from manifests.schema import MANIFEST, SHARD
-from manifests.settings import Frozen
 
 
 class VerifySettings(Frozen):
@@ -56,10 +57,10 @@ def problems(out: Place, run: Run) -> Iterator[str]:
     Raises:
         UserError: If there is a shard or a mark of another run, or the manifest is damaged.
     """
-    claim = claims.read(out / claims.CLAIM)
+    claim = run_record.read(out / run_record.CLAIM)
     for name in ("content_key", "layout_key"):
         if claim.get(name) != getattr(run, name):
-            yield f"{out / claims.CLAIM}: its {name} does not follow from its other fields"
+            yield f"{out / run_record.CLAIM}: its {name} does not follow from its other fields"
     yield from _strangers(out, run)
     success = shards.read_success(out, run)
     if success is None:

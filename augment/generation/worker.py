@@ -23,17 +23,17 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from augment.generation.pipeline import ahead
+from augment.generation.plan import Plan, PlannedRows, synthetic_id
+from augment.generation.prefetch import ahead
 from augment.generation.run import Encoding, Run
 from augment.generation.sampler import Sampler, noise_of, sampling_mode
 from augment.generation.shards import publish
-from augment.pose.plan import Plan, PlannedRows, synthetic_id
+from augment.interface.condition import Condition, as_floats, as_pixels
 from augment.pose.pose import Pose
-from augment.transfer import Condition, as_floats, as_pixels
 from manifests import pixels
-from manifests.console import Console, UserError
 from manifests.io import Images, keypoint_column
-from manifests.places import Place
+from manifests.runtime.console import Console, UserError
+from manifests.runtime.storage import Place
 from manifests.schema import IMAGE_STRUCT, SHARD
 
 NUM_ENCODERS = 2

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from pydantic import create_model
 
-from augment.transfer import PoseTransfer
-from manifests.console import UserError
-from manifests.settings import Frozen
+from augment.interface.system import PoseTransfer
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Frozen
 
 Settings = TypeVar("Settings", bound=Frozen)
 

@@ -17,16 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment import one_judge
+from augment.interface.condition import Condition, Pair
+from augment.interface.schedule import LinearTail, Stage
+from augment.interface.system import PoseTransfer
 from augment.nets.preactivation import Residual, ToImage, Up, encoder, initialise
 from augment.nets.spectral import SpectralDiscriminator
 from augment.nets.tokens import PoseTransformer
-from augment.one_judge import OneJudgeConfig
+from augment.objectives import single_discriminator
+from augment.objectives.single_discriminator import OneJudgeConfig
 from augment.pose.maps import whole_pixel_gaussians
-from augment.transfer import Condition, LinearTail, Pair, PoseTransfer, Stage
-from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Count, NotNegative, Positive, Share
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Count, NotNegative, Positive, Share
 
 NUM_PAIRS: Final = 263_632
 """Training pairs of the published Market-1501 list; one pass over them is an epoch."""
@@ -92,7 +94,7 @@ class Dptn(PoseTransfer):
         for child in self.sampling:
             initialise(self.get_submodule(child), c.initial_gain)
         self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=False)
-        self.features = one_judge.style_features(c)
+        self.features = single_discriminator.style_features(c)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return one stage: discriminator, then generator."""
@@ -105,7 +107,7 @@ class Dptn(PoseTransfer):
                 name="transfer",
                 steps=c.steps,
                 batch_size=c.batch_size,
-                phases=one_judge.phases(c, self.sampling, beta1=0.5, schedule=schedule),
+                phases=single_discriminator.phases(c, self.sampling, beta1=0.5, schedule=schedule),
             ),
         )
 
@@ -142,13 +144,13 @@ class Dptn(PoseTransfer):
         """Return the published terms, weighted (the paper's equations 9 to 13, Market flags)."""
         fake = outputs["fake"]
         if phase == "discriminator":
-            return one_judge.judging(self.discriminator, fake, pair.target)
+            return single_discriminator.judging(self.discriminator, fake, pair.target)
         c, share = self.config, self.config.transfer_share
         made = outputs["reconstruction"]
-        transfer = one_judge.distances(c, self.features, fake, pair.target)
-        source = one_judge.distances(c, self.features, made, pair.condition.image)
+        transfer = single_discriminator.distances(c, self.features, fake, pair.target)
+        source = single_discriminator.distances(c, self.features, made, pair.condition.image)
         return {
-            **one_judge.fooling(c, self.discriminator, fake),
+            **single_discriminator.fooling(c, self.discriminator, fake),
             **{f"transfer_{name}": share * term for name, term in transfer.items()},
             **{f"source_{name}": (1 - share) * term for name, term in source.items()},
         }
@@ -159,12 +161,12 @@ class Dptn(PoseTransfer):
 
         Older files say ``transformer`` where newer ones say ``PTM``.
         """
-        return one_judge.from_official(weights, TWINS, RENAMED)
+        return single_discriminator.from_official(weights, TWINS, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
         """Return what the authors' files call a tensor of ours."""
-        return one_judge.official_name(name, RENAMED)
+        return single_discriminator.official_name(name, RENAMED)
 
 
 TWINS: Final = {

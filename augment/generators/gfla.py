@@ -21,19 +21,21 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment import one_judge
-from augment.losses.features import FeatureMaps, load_features
-from augment.losses.flow import bending, correctness
+from augment.interface.condition import Condition, Pair
+from augment.interface.schedule import Adam, Constant, Phase, Stage
+from augment.interface.system import PoseTransfer
 from augment.nets.attention import LocalAttention
 from augment.nets.preactivation import Down, Jump, Residual, ToImage, Up, encoder, initialise
 from augment.nets.spectral import SpectralDiscriminator
-from augment.one_judge import OneJudgeConfig
+from augment.objectives import single_discriminator
+from augment.objectives.features import FeatureMaps, load_features
+from augment.objectives.flow import bending, correctness
+from augment.objectives.single_discriminator import OneJudgeConfig
 from augment.pose.jitter import Jitter
 from augment.pose.maps import whole_pixel_gaussians
-from augment.transfer import Adam, Condition, Constant, Pair, Phase, PoseTransfer, Stage
-from manifests.console import UserError
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Count, NotNegative, Positive
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Count, NotNegative, Positive
 
 ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
@@ -167,7 +169,7 @@ class Gfla(PoseTransfer):
             initialise(self.get_submodule(child), c.initial_gain)
         self.discriminator = SpectralDiscriminator(c.discriminator_width, rectifies_pixels=True)
         self.flow_features = load_features(c.features, (FLOW_LAYER,), imagenet_normalised=False)
-        self.features = one_judge.style_features(c)
+        self.features = single_discriminator.style_features(c)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return two stages: the flow alone, then everything, discriminator first.
@@ -189,7 +191,7 @@ class Gfla(PoseTransfer):
                 name="transfer",
                 steps=c.steps,
                 batch_size=c.batch_size,
-                phases=one_judge.phases(c, generator, beta1=0.0, schedule=Constant()),
+                phases=single_discriminator.phases(c, generator, beta1=0.0, schedule=Constant()),
             ),
         )
 
@@ -240,10 +242,10 @@ class Gfla(PoseTransfer):
             return self._flow_losses(outputs, c.weight_flow_correctness, c.weight_flow_bending)
         fake, target = outputs["fake"], outputs["target"]
         if phase == "discriminator":
-            return one_judge.judging(self.discriminator, fake, target)
+            return single_discriminator.judging(self.discriminator, fake, target)
         return {
-            **one_judge.distances(c, self.features, fake, target),
-            **one_judge.fooling(c, self.discriminator, fake),
+            **single_discriminator.distances(c, self.features, fake, target),
+            **single_discriminator.fooling(c, self.discriminator, fake),
             **self._flow_losses(outputs, c.weight_correctness, c.weight_bending),
         }
 
@@ -264,12 +266,12 @@ class Gfla(PoseTransfer):
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the generator, or of the discriminator, under our names."""
         _refuse_fashion(weights)
-        return one_judge.from_official(weights, TWINS, RENAMED)
+        return single_discriminator.from_official(weights, TWINS, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
         """Return what the authors' files call a tensor of ours."""
-        return one_judge.official_name(name, RENAMED)
+        return single_discriminator.official_name(name, RENAMED)
 
 
 TWINS: Final = {

@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment import two_judges
+from augment.interface.condition import Condition, Pair
+from augment.interface.schedule import Stage
+from augment.interface.system import PoseTransfer
 from augment.nets import resnet
+from augment.objectives import two_discriminators
+from augment.objectives.two_discriminators import TwoJudges, TwoJudgesConfig, initialise
 from augment.pose.maps import gaussians
-from augment.transfer import Condition, Pair, PoseTransfer, Stage
-from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import Positive
+from manifests.runtime.settings import Positive
 
 
 class AttentionBlock(nn.Module):
@@ -58,7 +60,7 @@ class Patn(PoseTransfer):
         num_blocks: Positive = 9
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
-    critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS
+    critics: ClassVar[tuple[str, ...]] = two_discriminators.CRITICS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -129,12 +131,12 @@ class Patn(PoseTransfer):
         """
         if not any(name in weights for name in ("stream1_down.2.weight", "2.weight")):
             weights = {name: value for name, value in weights.items() if "running_" not in name}
-        return two_judges.from_official(weights, RENAMED)
+        return two_discriminators.from_official(weights, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
         """Return what the authors' files call a tensor of ours."""
-        return two_judges.official_name(name, RENAMED)
+        return two_discriminators.official_name(name, RENAMED)
 
 
 RENAMED: Final = {

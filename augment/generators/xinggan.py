@@ -19,14 +19,16 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment import two_judges
+from augment.interface.condition import Condition, Pair
+from augment.interface.schedule import Stage
+from augment.interface.system import PoseTransfer
 from augment.nets import resnet
+from augment.objectives import two_discriminators
+from augment.objectives.two_discriminators import TwoJudges, TwoJudgesConfig, initialise
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
-from augment.transfer import Condition, Pair, PoseTransfer, Stage
-from augment.two_judges import TwoJudges, TwoJudgesConfig, initialise
 from manifests.keypoints import NUM_JOINTS
-from manifests.settings import NotNegative, Positive
+from manifests.runtime.settings import NotNegative, Positive
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -127,7 +129,7 @@ class Xinggan(PoseTransfer):
         weight_perceptual: NotNegative = 50.0
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
-    critics: ClassVar[tuple[str, ...]] = two_judges.CRITICS
+    critics: ClassVar[tuple[str, ...]] = two_discriminators.CRITICS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -181,12 +183,12 @@ class Xinggan(PoseTransfer):
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the generator, or of a discriminator, under our names."""
-        return two_judges.from_official(weights, RENAMED)
+        return two_discriminators.from_official(weights, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
         """Return what the authors' files call a tensor of ours."""
-        return two_judges.official_name(name, RENAMED)
+        return two_discriminators.official_name(name, RENAMED)
 
 
 RENAMED: Final = {

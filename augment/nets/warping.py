@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from augment.devices import upload
+from manifests.compute.devices import upload
 
 
 def positions(height: int, width: int, like: Tensor) -> Float[Tensor, "2 height width"]:

@@ -12,8 +12,8 @@ import pyarrow.compute
 from jaxtyping import Float32
 
 from manifests import keypoints
-from manifests.console import UserError
 from manifests.io import Images, keypoint_array
+from manifests.runtime.console import UserError
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute

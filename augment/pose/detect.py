@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from augment.devices import pick_device
-from augment.optional import optional_module, read_weights, weights_file
 from manifests import keypoints, pixels
-from manifests.console import Console, Exit, UserError
+from manifests.compute.devices import pick_device
+from manifests.compute.external_weights import optional_module, read_weights, weights_file
 from manifests.io import Images, keypoint_column, read_images, sha256_file, write_images
 from manifests.keypoints import JOINT_NAMES, NUM_JOINTS, visible
-from manifests.settings import Frozen
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
 
 COCO_NAMES: Final = (
     "nose",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from augment.optional import optional_module, read_weights, weights_file
+from manifests.compute.external_weights import optional_module, read_weights, weights_file
 
 NUM_SPLITS = 10
 

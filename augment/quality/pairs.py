@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
-from manifests.console import UserError
-from manifests.folder import read_csv
+from manifests.datasets.folder import read_csv
+from manifests.datasets.market1501 import read_keypoints
 from manifests.keypoints import has_torso
-from manifests.market1501 import read_keypoints
+from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
 
 NUM_PUBLISHED_PAIRS = 12_000

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from augment.exported import load_network
-from augment.optional import optional_module, read_weights, weights_file
-from manifests.console import UserError
+from manifests.compute.exported_networks import load_network
+from manifests.compute.external_weights import optional_module, read_weights, weights_file
+from manifests.runtime.console import UserError
 
 ALEXNET_ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 

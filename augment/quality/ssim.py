@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from manifests.console import UserError
+from manifests.runtime.console import UserError
 
 SIGMA_PX = 1.5
 RADIUS_PX = 5

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from augment.quality.measures import Family, Row
+from augment.quality.metrics import Family, Row
 
 
 @dataclass(frozen=True, slots=True)

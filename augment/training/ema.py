@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from augment.transfer import PoseTransfer
+from augment.interface.system import PoseTransfer
 
 
 class Average:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augment.training.parallel import Ranks
 from manifests import io
-from manifests.console import UserError
+from manifests.runtime.console import UserError
 
 
 class TrainingLog:

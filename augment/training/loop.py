@@ -13,13 +13,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from augment.interface.condition import Pair
+from augment.interface.schedule import Adam, Phase, Stage
+from augment.interface.system import PoseTransfer
 from augment.training.ema import Average
 from augment.training.pairs import TrainingImages
 from augment.training.parallel import ALONE, Ranks, synchronise
-from augment.transfer import Adam, Pair, Phase, PoseTransfer, Stage
-from manifests.console import UserError
-from manifests.draws import draws
-from manifests.settings import AboveZero, Frozen
+from manifests.runtime.console import UserError
+from manifests.runtime.random_numbers import draws
+from manifests.runtime.settings import AboveZero, Frozen
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from augment.devices import upload
+from augment.interface.condition import Condition, Pair, as_floats
 from augment.pose.pose import Pose
-from augment.transfer import Condition, Pair, as_floats
 from manifests import keypoints
-from manifests.console import UserError
-from manifests.draws import draws
+from manifests.compute.devices import upload
+from manifests.runtime.console import UserError
+from manifests.runtime.random_numbers import draws
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment.losses.adversarial import ImagePool
-from augment.transfer import Stage
-from manifests.console import UserError
+from augment.interface.schedule import Stage
+from augment.objectives.adversarial import ImagePool
+from manifests.runtime.console import UserError
 
 TORCHRUN_SETS: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 

@@ -21,20 +21,23 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from augment import generators, sheets
+from augment import generators
 from augment.checkpoints import store
-from augment.devices import pick_device
-from augment.exported import sha256_of_network
-from augment.losses.features import BUILT_IN
+from augment.interface.condition import as_pixels
+from augment.interface.system import PoseTransfer
+from augment.objectives.features import BUILT_IN
 from augment.pose.bank import joints_in
+from augment.quality import contact_sheets
 from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, refuse_divergence
 from augment.training.pairs import TrainingImages
 from augment.training.parallel import Ranks, joined, rank_device
-from augment.transfer import PoseTransfer, as_pixels
-from manifests import claims, io, keypoints, pixels, subset
-from manifests.console import Console, Exit, UserError
-from manifests.settings import Frozen, NotNegative, Positive
+from manifests import io, keypoints, pixels, subset
+from manifests.compute.devices import pick_device
+from manifests.compute.exported_networks import sha256_of_network
+from manifests.runtime import run_record
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen, NotNegative, Positive
 
 Facts = dict[str, str | int | float]
 """What the header of the weights says of their training, beside the settings of the system."""
@@ -172,13 +175,17 @@ def _claim(settings: TrainSettings, facts: Facts) -> None:
     """
     out = settings.out
     expected = "a new folder or a run of 'augment train'"
-    claims.refuse_strangers(out, (name for name in OWN_FILES if (out / name).exists()), expected)
-    if (out / claims.CLAIM).is_file() and "config" not in claims.read(out / claims.CLAIM)["asked"]:
+    run_record.refuse_strangers(
+        out, (name for name in OWN_FILES if (out / name).exists()), expected
+    )
+    if (out / run_record.CLAIM).is_file() and "config" not in run_record.read(
+        out / run_record.CLAIM
+    )["asked"]:
         raise UserError(f"{out}: found the run of another command, expected {expected}")
     asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
         name: facts[name] for name in DECIDING_FACTS if name in facts
     }
-    claims.claim(out, asked, {"versions": claims.versions("torch", "numpy")})
+    run_record.claim(out, asked, {"versions": run_record.versions("torch", "numpy")})
 
 
 def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
@@ -405,12 +412,12 @@ def _samples(trainer: Trainer) -> bytes:
     height, width = network.image_size
     poses = np.stack(
         [
-            sheets.draw_pose(joints, (width, height))
+            contact_sheets.draw_pose(joints, (width, height))
             for joints in condition.target_pose.joints.cpu().numpy()
         ]
     )
-    return sheets.as_png(
-        sheets.sheet(
+    return contact_sheets.as_png(
+        contact_sheets.sheet(
             [
                 (title, poses if images is None else images.cpu().numpy())
                 for title, images in columns

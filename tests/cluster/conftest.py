@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-import trivial
-from machine import ROOT
+
+from tests.helpers import trivial
+from tests.helpers.machine import ROOT
 
 
 @pytest.fixture(scope="session")
 def python_path() -> str:
     """Return where the processes of a cluster find our packages and the trivial generator."""
-    return os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return str(ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-import trivial
-from machine import processes
 
 from augment.generation.job import generate
 from augment.generation.status import look
-from manifests.console import Console, Exit
+from manifests.runtime.console import Console, Exit
+from tests.helpers import trivial
+from tests.helpers.machine import processes
 
 # Ray's warnings are for its own makers.
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
@@ -69,7 +69,7 @@ class Driver:
         self.out = folder / "out"
         self.ids = folder / "ids"
         self.ids.mkdir(exist_ok=True)
-        script = Path(__file__).with_name("driver.py")
+        script = Path(__file__).resolve().parents[1] / "helpers" / "cluster_driver.py"
         flag = address if by_flag else ""
         words = [people, self.out, flag, self.ids, patience_s, num_workers]
         self.process = subprocess.Popen(

@@ -8,17 +8,17 @@ import subprocess
 import time
 
 import pytest
-import trivial
-from machine import ROOT, processes
-from reid_people import write_people
 
-import reid.launch
+import reid.experiments.launch
 from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.status import look
-from manifests.console import Console, Exit, UserError
-from manifests.jobs import Slurm, sbatch, submit
-from reid.study import CellTraining, StudySettings
+from manifests.runtime.cluster import Slurm, sbatch, submit
+from manifests.runtime.console import Console, Exit, UserError
+from reid.experiments.study import CellTraining, StudySettings
+from tests.helpers import trivial
+from tests.helpers.machine import ROOT, processes
+from tests.helpers.reid_people import write_people
 
 pytestmark = pytest.mark.cluster
 
@@ -86,10 +86,10 @@ def test_a_study_is_an_array_whose_last_task_makes_the_table(slurm, tmp_path):
         num_workers=2,
         train=training,
     )
-    where = reid.launch.Launcher(launch="slurm", wait=True)
+    where = reid.experiments.launch.Launcher(launch="slurm", wait=True)
 
-    settings = reid.launch.LaunchSettings(study=plan, launcher=where, slurm=small(logs))
-    assert reid.launch.launch(settings, QUIET) == Exit.DONE
+    settings = reid.experiments.launch.LaunchSettings(study=plan, launcher=where, slurm=small(logs))
+    assert reid.experiments.launch.launch(settings, QUIET) == Exit.DONE
 
     assert len(list(logs.iterdir())) == 2
     table = (plan.out / "study.md").read_text()

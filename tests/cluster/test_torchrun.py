@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import trivial
 
 from augment.generation.job import generate
-from manifests.console import Console, Exit
+from manifests.runtime.console import Console, Exit
+from tests.helpers import trivial
 
 pytestmark = pytest.mark.cluster
 

@@ -1,0 +1,51 @@
+"""The data card of a run, ``OUT/README.md``."""
+
+from __future__ import annotations
+
+from augment.generation.plan import Plan
+from augment.generation.run import Run
+
+
+def card(run: Run, plan: Plan) -> str:
+    """Return the card as Markdown, with ``{errors}`` and ``{devices}`` left to be filled in.
+
+    It follows from the run's contents alone: no time, host or folder.
+    """
+    content, encoding, sampling = run.content, run.content.encoding, run.content.sampling
+    stored = (
+        "PNG (lossless)"
+        if encoding.image_format == "png"
+        else f"JPEG, quality {encoding.quality}, chroma {encoding.subsampling}"
+    )
+    return f"""---
+configs:
+- config_name: default
+  data_files: data/*.parquet
+---
+
+# Synthetic images for person re-identification
+
+{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by
+pose transfer: the person of a real train image in the pose of another train image. {{errors}} of
+them failed and have an error text instead of an image.
+
+| | |
+|---|---|
+| generator | {content.generator} |
+| weights (SHA-256) | {content.weights_sha256} |
+| seed | {content.seed} |
+| size | {content.width} x {content.height} pixels |
+| stored as | {stored} |
+| poses to choose from | {len(plan.bank):,} |
+| people without a pose with shoulders and hips | {plan.num_without_torso:,} |
+| arithmetic | {sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch} |
+| made on | {{devices}} |
+| content key | {run.content_key} |
+| layout key | {run.layout_key} |
+
+The images show the people of the source data: its terms of use hold for them too. The encoding can
+mark an image as synthetic to a network if the real images were stored otherwise.
+
+`manifest.parquet` has one row per planned image; `data/` has the same rows with the image bytes.
+`split` is always train, `camera_id` the source's, `keypoints` the target pose in pixels (x, y).
+"""

@@ -1,0 +1,256 @@
+"""The plan: which source image is shown in which pose, as arithmetic and never as stored state.
+
+Rows are people in sorted label order times k in 0 .. per_id - 1. Everything random about a row
+follows from (seed, person label, k) and the two input tables:
+
+- The target poses of a person are the first ``per_id`` of a shuffle of the bank, one draw each:
+  distinct, the same first ten for 10 and for 20 images per person, and never the price of a look
+  at the whole bank, which grows with the number of people.
+- The source is one draw per (person, k) among the person's train rows with shoulders and hips,
+  the row that shows the target pose itself left out.
+- Who has a single such row gives it to every k, so there that row's pose is left out of the bank
+  instead; both rules depend on nothing but the person and k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from jaxtyping import Float32, Int64, UInt64
+
+from augment.pose.bank import PoseBank, joints_in
+from manifests import keypoints
+from manifests.io import Images
+from manifests.runtime.console import UserError
+from manifests.runtime.random_numbers import below, draws
+
+# pyarrow makes these functions at import time, where type checkers do not see them.
+pc: Any = pyarrow.compute
+
+POSE_STREAM = 1
+"""Which Philox stream shuffles the bank; stream 0 gives the source and the seed of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRows:
+    """Some consecutive rows of the plan."""
+
+    people: tuple[str, ...]
+    k: Int64[np.ndarray, " rows"]
+    source: Int64[np.ndarray, " rows"]
+    """Rows of ``Plan.sources``."""
+    pose: Int64[np.ndarray, " rows"]
+    """Rows of ``Plan.bank``."""
+    seed: UInt64[np.ndarray, " rows"]
+    """What the noise of systems that draw some follows from."""
+
+    def __len__(self) -> int:
+        return len(self.k)
+
+    def __getitem__(self, part: slice) -> PlannedRows:
+        return PlannedRows(
+            self.people[part], self.k[part], self.source[part], self.pose[part], self.seed[part]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All rows of a run, computed on demand; a part costs no more than its own people."""
+
+    sources: Images
+    """The train rows that may be sources, people in sorted order."""
+    source_joints: Float32[np.ndarray, "sources 18 2"]
+    """In pixels of the generated image, as the network sees the source."""
+    people: tuple[str, ...]
+    first: Int64[np.ndarray, " people_and_end"]
+    """Person ``i`` owns the sources ``first[i] : first[i + 1]``."""
+    shown: Int64[np.ndarray, " sources"]
+    """The row of ``bank`` that a source shows itself, -1 for none."""
+    bank: PoseBank
+    per_id: int
+    seed: int
+    num_without_torso: int
+    """People without any usable row; their best annotated rows serve."""
+
+    def __len__(self) -> int:
+        return len(self.people) * self.per_id
+
+    def rows(self, start: int, stop: int) -> PlannedRows:
+        """Return the rows ``start <= row < stop``."""
+        parts = list(self._parts(start, stop))
+        return PlannedRows(
+            tuple(person for people, *_ in parts for person in people),
+            *(
+                np.concatenate([part[field] for part in parts])
+                if parts
+                else np.empty(0, np.uint64 if field == 4 else np.int64)
+                for field in (1, 2, 3, 4)
+            ),
+        )
+
+    def _parts(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        while start < stop:
+            person, first_k = divmod(start, self.per_id)
+            end_k = min(self.per_id, first_k + stop - start)
+            k = np.arange(first_k, end_k)
+            poses = self._poses(person)[first_k:end_k]
+            sources, seeds = self._sources(person, k, poses)
+            yield [self.people[person]] * len(k), k, sources, poses, seeds
+            start += len(k)
+
+    def _poses(self, person: int) -> Int64[np.ndarray, " per_id"]:
+        """Return the beginning of a shuffle (Durstenfeld 1964); only moved poses are kept."""
+        first, end = self.first[person : person + 2].tolist()
+        left_out = int(self.shown[first]) if end - first == 1 else -1
+        size = len(self.bank) - (left_out >= 0)
+        numbers = draws(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
+        poses: list[int] = []
+        moved: dict[int, int] = {}
+        for place, draw in enumerate(numbers.tolist()):
+            other = place + below(draw, size - place)
+            poses.append(moved.get(other, other))
+            moved[other] = moved.get(place, place)
+        chosen = np.array(poses, np.int64)
+        return chosen + (chosen >= left_out) if left_out >= 0 else chosen
+
+    def _sources(
+        self, person: int, k: Int64[np.ndarray, " rows"], poses: Int64[np.ndarray, " rows"]
+    ) -> tuple[Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
+        first, end = self.first[person : person + 2].tolist()
+        own = {pose: row for row, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0}
+        sources, seeds = np.empty(len(k), np.int64), np.empty(len(k), np.uint64)
+        for place, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
+            choice, seeds[place] = draws(self.seed, self.people[person], 2, counter=number)
+            shown = own.get(pose)
+            if shown is None:
+                sources[place] = first + below(choice, end - first)
+            else:
+                other = below(choice, end - first - 1)
+                sources[place] = first + other + (other >= shown)
+        return sources, seeds
+
+
+def make_plan(
+    images: Images, bank: PoseBank, per_id: int, seed: int, size: tuple[int, int]
+) -> Plan:
+    """Return the plan for the train people of a table.
+
+    Args:
+        images: A table in any row order; query and gallery rows are not looked at.
+        bank: The target poses.
+        per_id: Images per person.
+        seed: Another seed draws other sources and poses.
+        size: (width, height) of the generated images.
+
+    Raises:
+        UserError: If there are no train rows, ``per_id`` is below 1, or the bank has fewer poses
+            than one person needs.
+    """
+    if per_id < 1:
+        raise UserError(f"--per-id: found {per_id}, expected at least 1")
+    train = images.only("train")
+    if not len(train):
+        raise UserError(f"found no train rows in {len(images):,} images, expected some people")
+    joints = joints_in(train, size)
+    people, person = _people(train)
+    candidates, num_without_torso = _candidates(train, joints, person)
+    sources = train.take(candidates)
+    plan = Plan(
+        sources,
+        joints[candidates],
+        people,
+        np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
+        _places(sources.table["image_id"], bank.pose_ids),
+        bank,
+        per_id,
+        seed,
+        num_without_torso,
+    )
+    _refuse_small_bank(plan)
+    _refuse_equal_stems(plan)
+    return plan
+
+
+def synthetic_id(source_id: str, k: int, ending: str) -> str:
+    """Return the ``image_id`` of a generated image.
+
+    >>> synthetic_id("0002_c1s1_000451_03.jpg", 7, ".jpg")
+    '0002_c1s1_000451_03_aug00007.jpg'
+    """
+    return f"{stem(source_id)}_aug{k:05d}{ending}"
+
+
+def stem(image_id: str) -> str:
+    """Return an ``image_id`` without its endings; 24 of Market-1501 have two.
+
+    >>> stem("1489_c6s3_105967_02.jpg.jpg")
+    '1489_c6s3_105967_02'
+    """
+    while image_id.lower().endswith((".jpg", ".jpeg", ".png")):
+        image_id = image_id.rpartition(".")[0]
+    return image_id
+
+
+def _people(train: Images) -> tuple[tuple[str, ...], Int64[np.ndarray, " rows"]]:
+    """Return the sorted labels, and the place of each row's person among them."""
+    coded = train.table["person_id"].combine_chunks().dictionary_encode()
+    labels = coded.dictionary.to_pylist()
+    place = np.argsort(np.argsort(np.asarray(labels, object), kind="stable"))
+    return tuple(sorted(labels)), place[coded.indices.to_numpy()]
+
+
+def _candidates(
+    train: Images,
+    joints: Float32[np.ndarray, "rows 18 2"],
+    person: Int64[np.ndarray, " rows"],
+) -> tuple[Int64[np.ndarray, " candidates"], int]:
+    """Return the rows that may be sources, by (person, image), and how many people lack a torso."""
+    torso = keypoints.has_torso(joints)
+    num_joints = keypoints.visible(joints).sum(axis=-1)
+    # With the torso every row is as good as the next; without, the most joints win.
+    rank = np.where(torso, keypoints.NUM_JOINTS + 1, num_joints)
+    best = np.full(person.max() + 1, -1)
+    np.maximum.at(best, person, rank)
+    by_image = pc.sort_indices(train.table["image_id"]).to_numpy().astype(np.int64)
+    by_image = by_image[(rank == best[person])[by_image]]
+    ordered = by_image[np.argsort(person[by_image], kind="stable")]
+    return ordered, int((best <= keypoints.NUM_JOINTS).sum())
+
+
+def _places(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarray, " names"]:
+    """Return where each name stands, -1 where it does not."""
+    places = pc.index_in(names, value_set=among)
+    return places.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _refuse_small_bank(plan: Plan) -> None:
+    single = plan.first[:-1][np.diff(plan.first) == 1]
+    available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
+    if available < plan.per_id:
+        raise UserError(
+            f"found {available:,} target poses for every person, expected at least "
+            f"{plan.per_id:,} (--per-id); lower it or name a larger table with --poses"
+        )
+
+
+def _refuse_equal_stems(plan: Plan) -> None:
+    """Refuse sources whose generated images would share a name."""
+    names = plan.sources.table["image_id"]
+    stems = pc.replace_substring_regex(names, r"(?i)(\.(jpg|jpeg|png))+$", "")
+    if pc.count_distinct(stems).as_py() == len(stems):
+        return
+    owner: dict[str, str] = {}
+    people = plan.sources.strings("person_id")
+    for source, person in zip(names.to_pylist(), people, strict=True):
+        if owner.setdefault(stem(source), person) != person:
+            raise UserError(
+                f"images: '{source}' of person {person} differs from an image of person "
+                f"{owner[stem(source)]} by its ending only; expected different names"
+            )

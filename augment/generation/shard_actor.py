@@ -1,0 +1,81 @@
+"""A worker that is told its shards one by one, wherever it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+
+from augment.generation.job import (
+    DEFAULT_WEIGHTS,
+    GenerateSettings,
+    Weights,
+    begin_or_join,
+    job_of,
+    open_sampler,
+    open_weights,
+    plan_of,
+)
+from augment.generation.worker import Job, Read, Started, Worker, finish, read
+from manifests.compute.devices import cpu_threads
+
+
+class Member:
+    """Makes the shards of one run; several may be asked for at once.
+
+    One thread of its own computes, so that the next shard goes through the network while the one
+    before is encoded and written.
+    """
+
+    def __init__(self, settings: GenerateSettings, weights: Weights | None) -> None:
+        self._settings = settings
+        self._weights = weights
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._job: Job | None = None
+        self._worker: tuple[Worker, str] | None = None
+
+    def begin(self) -> str:
+        """Begin the run or join it; return it as JSON.
+
+        Raises:
+            UserError: If an input is bad, or the folder belongs to another run.
+        """
+        height, width = self._network().image_size
+        plan = plan_of(self._settings, (width, height))
+        run = begin_or_join(self._settings, plan, self._network())
+        self._job = job_of(self._settings, run, plan)
+        return run.to_json()
+
+    def make(self, shard: int) -> int:
+        """Make a shard, publish it, and return its number of rows.
+
+        Raises:
+            UserError: If it cannot be written, or a row fails and that shall be the end.
+        """
+        assert self._job is not None, "a member begins before it makes"
+        # Planned and read while the shard before computes.
+        batches = read(self._job, [shard])
+        started, kind = self._compute.submit(self._start, self._job, batches).result()
+        finish(self._job, started, kind)
+        return len(started.rows)
+
+    def _network(self) -> Weights:
+        if self._weights is None:
+            self._weights = open_weights(self._settings.weights or DEFAULT_WEIGHTS)
+        return self._weights
+
+    def _start(self, job: Job, batches: Generator[Read]) -> tuple[Started, str]:
+        sampling = job.run.content.sampling
+        if self._worker is None:
+            sampler = open_sampler(job, self._network())
+            self._worker = Worker(job, sampler), sampler.kind
+        worker, kind = self._worker
+        with cpu_threads(sampling.threads):
+            (started,) = worker.start(batches, _Nothing())
+        return started, kind
+
+
+class _Nothing:
+    """Counts nothing: the driver counts whole shards."""
+
+    def advance(self, count: int = 1) -> None:
+        del count

@@ -1,0 +1,107 @@
+"""The command ``augment transfer``: one image from one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from tyro.conf import Positional
+
+from augment.checkpoints import store
+from augment.pose.detect import load_estimator
+from manifests import io, keypoints, pixels
+from manifests.compute.devices import pick_device
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+
+
+class TransferSettings(Frozen):
+    """Show one person in another pose."""
+
+    source: Positional[str]
+    """The person: an image_id of --images, or an image file with --estimator."""
+    pose: str
+    """Whose pose: an image_id of --images, or an image file with --estimator."""
+    out: Path
+    """Where the image goes (.jpg or .png)."""
+    images: Path | None = None
+    """Images table with keypoints (made by 'augment index')."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    estimator: str | None = None
+    """Pose estimator for image files: FILE.tflite of MoveNet, or keypointrcnn."""
+    estimator_weights: str | None = None
+    """Weights of Keypoint R-CNN: a file, or download."""
+    weights: str = "patn-market1501"
+    """Name of shipped weights, or a file."""
+    device: str = "auto"
+    """Where the networks run: auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """An image and where its joints are; (x, y) pixels, a missing joint NaN."""
+
+    image: UInt8[np.ndarray, "height width 3"]
+    joints: Float[np.ndarray, "18 2"]
+
+
+def transfer(settings: TransferSettings, console: Console) -> Exit:
+    """Write one image.
+
+    Raises:
+        UserError: If an image or a pose cannot be had, or the ending of ``out`` is unknown.
+    """
+    if settings.out.suffix not in (".jpg", ".png"):
+        raise UserError(
+            f"--out {settings.out}: found ending '{settings.out.suffix}', expected .jpg or .png"
+        )
+    device = pick_device(settings.device)
+    posed = _source_of_poses(settings, device)
+    source, target = posed(settings.source), posed(settings.pose)
+    for name, found in ((settings.source, source), (settings.pose, target)):
+        if not keypoints.visible(found.joints).any():
+            where = settings.images or settings.estimator
+            raise UserError(f"{where}: found no joint in '{name}', expected a pose")
+    network = store.load(settings.weights, device)
+    height, width = source.image.shape[:2]
+    size = (target.image.shape[1], target.image.shape[0])
+    target_pose = keypoints.resize(target.joints, size, (width, height))
+    made = network.transfer(source.image, source.joints, target_pose)
+    encoded = pixels.encode_png(made) if settings.out.suffix == ".png" else pixels.encode_jpeg(made)
+    io.write_bytes(encoded, settings.out)
+    console.say(f"{settings.out}: {settings.source} in the pose of {settings.pose}")
+    return Exit.DONE
+
+
+def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callable[[str], Posed]:
+    """Return what gives an image with its joints by name: the table or the estimator."""
+    if settings.images is not None and settings.estimator is not None:
+        raise UserError("found --images and --estimator, expected one of them")
+    if settings.images is not None:
+        images = io.read_images(settings.images, settings.root)
+        rows = {name: row for row, name in enumerate(images.strings("image_id"))}
+        joints = images.keypoints()
+
+        def of_table(name: str) -> Posed:
+            if name not in rows:
+                raise UserError(f"{settings.images}: found no image_id '{name}'")
+            return Posed(pixels.read(images.file(rows[name])), joints[rows[name]])
+
+        return of_table
+    if settings.estimator is not None:
+        estimator = load_estimator(settings.estimator, device, settings.estimator_weights)
+
+        def of_estimator(name: str) -> Posed:
+            image = pixels.read(Path(name))
+            return Posed(image, estimator.joints([image])[0])
+
+        return of_estimator
+    raise UserError(
+        "found neither --images nor --estimator, expected a table with keypoints or a pose "
+        "estimator"
+    )

@@ -1,0 +1,131 @@
+"""The interface that every pose-transfer system implements.
+
+A system says what it computes (``generate``), how it is trained (``stages``, ``run``, ``losses``)
+and how the authors' weights become ours (``from_official``). It never trains, saves or loads
+itself: one loop, one checkpoint format and one batch job serve all systems.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from augment.interface.condition import Condition, Pair, as_floats, as_pixels
+from augment.interface.schedule import Stage
+from augment.pose.pose import Pose
+from manifests import keypoints, pixels
+from manifests.runtime.settings import Frozen
+
+
+class PoseTransfer(nn.Module, ABC):
+    """A person image generator conditioned on a pose."""
+
+    Config: ClassVar[type[Frozen]]
+    """The system's settings; their JSON stands in the checkpoint's header."""
+
+    sampling: ClassVar[tuple[str, ...]]
+    """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
+
+    critics: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of the discriminators. A checkpoint may hold each, whole or not at all: a
+    training starts from it, sampling leaves it aside."""
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the training plan."""
+
+    @abstractmethod
+    def generate(
+        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB images in [-1, 1]; inference and nothing else.
+
+        Args:
+            condition: Who, and in which pose.
+            noise: Standard normal, ``noise_width()`` wide; ignored where that is 0.
+        """
+
+    @abstractmethod
+    def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
+        """Return the outputs that the phases of one step share, with gradients."""
+
+    @abstractmethod
+    def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weighted terms of one phase; the loop minimises their sum."""
+
+    @classmethod
+    @abstractmethod
+    def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of one authors' file under our names.
+
+        Args:
+            weights: The authors' state dict without wrapper prefixes (``module.``, ``model.``):
+                the generator's, or one discriminator's.
+
+        Raises:
+            UserError: If tensors are missing or left over; the message names some of each.
+        """
+
+    @classmethod
+    def official_name(cls, name: str) -> str:
+        """Return what the authors' files, without wrapper prefixes, call a tensor of ours.
+
+        Messages name both; a system whose names are the authors' own need not say so.
+        """
+        return name
+
+    def sampling_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the children that ``generate`` needs, by name."""
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if name.split(".", 1)[0] in self.sampling
+        }
+
+    def noise_width(self) -> int:
+        """Return how many random numbers one image takes; 0 for deterministic systems."""
+        return 0
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the network was made for."""
+        return 128, 64
+
+    def transfer(
+        self,
+        image: UInt8[np.ndarray, "height width 3"],
+        pose: Float[np.ndarray, "18 2"],
+        target_pose: Float[np.ndarray, "18 2"],
+    ) -> UInt8[np.ndarray, "network_height network_width 3"]:
+        """Return one person in another pose.
+
+        Convention: poses are (x, y) pixels of ``image``, pixel centres at integers, a missing
+        joint is NaN. An image of another size is stretched to the network's, the poses with it.
+
+        Args:
+            image: RGB, 0 to 255.
+            pose: Where the joints are in ``image``.
+            target_pose: Where they shall be.
+        """
+        height, width = self.image_size
+        old, new = (image.shape[1], image.shape[0]), (width, height)
+        device = next(self.parameters()).device
+
+        def poses(joints: Float[np.ndarray, "18 2"]) -> Pose:
+            resized = keypoints.resize(np.asarray(joints, np.float32), old, new)
+            return Pose(torch.from_numpy(resized)[None].to(device))
+
+        stretched = image if old == new else pixels.resize(image, new)
+        source = as_floats(torch.from_numpy(np.ascontiguousarray(stretched))[None].to(device))
+        with torch.inference_mode():
+            result = self.generate(
+                Condition(source, poses(pose), poses(target_pose)),
+                torch.zeros(1, self.noise_width(), device=device) if self.noise_width() else None,
+            )
+        return as_pixels(result)[0].cpu().numpy()

@@ -1,1 +1,0 @@
-"""Training losses shared by several generators."""

@@ -1,0 +1,1 @@
+"""What systems are trained for: losses, and the objectives that two systems share."""

@@ -1,0 +1,1 @@
+"""What every network shares: devices, process groups, weights of others; the one torch room."""

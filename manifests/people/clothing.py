@@ -1,0 +1,134 @@
+"""What made-up people look like: proportions, hair, and clothes from one shared wardrobe.
+
+Garments are few and people are many, so people resemble each other in parts, as in the street.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from manifests.people.renderer import Texture
+from manifests.people.textures import RGB, Cloth, Outfit, textures_of
+from manifests.runtime.dice import Dice
+
+NUM_TOPS: Final = 44
+NUM_BOTTOMS: Final = 26
+
+DARK: Final[tuple[RGB, ...]] = (
+    (34, 34, 38), (52, 54, 60), (36, 42, 66), (58, 44, 40), (44, 56, 48), (74, 34, 42),
+)  # fmt: skip
+LIGHT: Final[tuple[RGB, ...]] = (
+    (228, 228, 226), (196, 198, 202), (214, 204, 184), (186, 206, 222), (226, 196, 200),
+)  # fmt: skip
+BRIGHT: Final[tuple[RGB, ...]] = (
+    (186, 42, 46), (44, 92, 168), (52, 138, 84), (226, 184, 60), (222, 112, 48), (208, 92, 140),
+    (112, 72, 150), (60, 156, 168), (138, 146, 70), (150, 100, 66),
+)  # fmt: skip
+TROUSERS: Final[tuple[RGB, ...]] = (
+    (38, 38, 42), (44, 50, 72), (62, 82, 118), (98, 124, 158), (150, 134, 106), (94, 90, 82),
+    (74, 80, 60), (188, 178, 158), (112, 112, 116), (86, 58, 44),
+)  # fmt: skip
+SKINS: Final[tuple[RGB, ...]] = (
+    (238, 200, 174), (226, 182, 150), (208, 160, 124), (176, 126, 92), (132, 90, 64), (96, 66, 48),
+)  # fmt: skip
+HAIRS: Final[tuple[RGB, ...]] = (
+    (28, 24, 24), (44, 32, 28), (72, 48, 34), (112, 76, 46), (176, 138, 84), (140, 138, 136),
+    (128, 54, 36),
+)  # fmt: skip
+PATTERNS: Final = ("plain", "hoops", "pinstripes", "checks", "dots", "block", "chest", "logo")
+TOP_KINDS: Final = ("t-shirt", "sleeveless", "long", "shirt", "jacket", "hoodie", "dress")
+HAIR_KINDS: Final = ("short", "cropped", "long", "bob", "tail", "bun", "bald")
+THINGS: Final = ("nothing", "backpack", "shoulder bag", "hand bag")
+BOTTOM_KINDS: Final = ("trousers", "leggings", "shorts", "skirt")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Proportions in body heights, or as factors of the average body."""
+
+    leg: float
+    shoulder: float
+    hip: float
+    girth: float
+    head: float
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Everything about a person that does not change from image to image."""
+
+    shape: Shape
+    outfit: Outfit
+    hat: bool
+    skirt_length: float
+    """From the hips down, in body heights."""
+    textures: Mapping[str, Texture]
+
+
+def top_of(seed: int, row: int) -> Cloth:
+    """Return a top of the shared wardrobe."""
+    dice = Dice(seed, f"wardrobe/top/{row}")
+    kind = dice.pick(TOP_KINDS, (30, 4, 14, 12, 18, 12, 8))
+    colour = _pick_colour(dice, (42, 28, 30))
+    second = _pick_colour(dice, (20, 45, 35))
+    if sum(abs(a - b) for a, b in zip(colour, second, strict=True)) < 130:
+        second = (232, 232, 228) if sum(colour) < 360 else (38, 40, 52)
+    weights = (30, 16, 6, 10, 6, 10, 10, 14)
+    return Cloth(kind, colour, second, dice.pick(PATTERNS, weights), dice.between(0.035, 0.075))
+
+
+def bottom_of(seed: int, row: int) -> Cloth:
+    """Return trousers, leggings, shorts or a skirt of the shared wardrobe."""
+    dice = Dice(seed, f"wardrobe/bottom/{row}")
+    kind = dice.pick(BOTTOM_KINDS, (52, 12, 20, 16))
+    colour = dice.pick(BRIGHT) if dice.chance(0.1) else dice.pick(TROUSERS)
+    pattern = dice.pick(("plain", "pinstripes", "checks", "hoops"), (82, 4, 8, 6))
+    second: RGB = (210, 208, 200) if sum(colour) < 330 else (70, 66, 64)
+    return Cloth(kind, colour, second, pattern, dice.between(0.03, 0.06))
+
+
+def person_of(seed: int, label: str) -> Person:
+    """Return the person with this label; nobody else's existence changes them."""
+    dice = Dice(seed, f"person/{label}")
+    shape = Shape(
+        leg=0.515 + dice.bell(0.014),
+        shoulder=1.0 + dice.bell(0.07),
+        hip=1.0 + dice.bell(0.07),
+        girth=max(1.0 + dice.bell(0.13), 0.8),
+        head=1.0 + dice.bell(0.05),
+    )
+    outfit = Outfit(
+        top=_worn(dice, top_of(seed, dice.whole(0, NUM_TOPS - 1))),
+        bottom=_worn(dice, bottom_of(seed, dice.whole(0, NUM_BOTTOMS - 1))),
+        skin=_near(dice, dice.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6),
+        hair=dice.pick(HAIR_KINDS, (40, 14, 18, 8, 10, 5, 5)),
+        hair_colour=_near(dice, dice.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5),
+        hat_colour=_near(dice, _pick_colour(dice, (50, 20, 30)), 6),
+        shoe=_near(dice, dice.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
+        bag=_near(dice, _pick_colour(dice, (50, 15, 35)), 6),
+        carries=dice.pick(THINGS, (50, 20, 15, 15)),
+        bag_side=dice.pick((1, -1)),
+    )
+    return Person(
+        shape=shape,
+        outfit=outfit,
+        hat=dice.chance(0.1),
+        skirt_length=dice.between(0.17, 0.32),
+        textures=textures_of(dice, outfit),
+    )
+
+
+def _pick_colour(dice: Dice, weights: tuple[float, float, float]) -> RGB:
+    return dice.pick(dice.pick((DARK, LIGHT, BRIGHT), weights))
+
+
+def _near(dice: Dice, colour: RGB, spread: float) -> RGB:
+    red, green, blue = (min(max(round(c + dice.bell(spread)), 8), 246) for c in colour)
+    return red, green, blue
+
+
+def _worn(dice: Dice, cloth: Cloth) -> Cloth:
+    """Return the garment with the small differences of one person's copy."""
+    return replace(cloth, colour=_near(dice, cloth.colour, 5), second=_near(dice, cloth.second, 5))

@@ -1,0 +1,292 @@
+"""A data set of made-up people in Market-1501 layout, with exact keypoints.
+
+It stands in for real data in the demo and in tests: folders, file names, junk, distractors and
+keypoint files are those of Market-1501, the people are drawn (``manifests.people.renderer``).
+Train people count up from 0001 and test people down from 9998, and every draw is keyed by a
+person's label, so asking for more people leaves everybody else's images as they are.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from manifests.datasets.market1501 import keypoint_text
+from manifests.keypoints import NUM_JOINTS
+from manifests.people.body_shape import tubes
+from manifests.people.cameras import CAMERAS, NUM_CAMERAS, background, photograph
+from manifests.people.clothing import Person, person_of
+from manifests.people.pose_sampling import joints_of, posture_of, skeleton
+from manifests.people.renderer import HEIGHT, WIDTH, View, compose, draw
+from manifests.pixels import encode_jpeg
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.dice import Dice
+from manifests.runtime.settings import Frozen
+from manifests.schema import DISTRACTOR, JUNK
+
+MOST_PEOPLE: Final = 9_998
+"""A person's label has four digits, 0000 means a distractor; 9999 stays free."""
+
+FOLDERS: Final = ("bounding_box_train", "query", "bounding_box_test")
+KEYPOINT_FILES: Final = {
+    "bounding_box_train": "keypoints-train.csv",
+    "bounding_box_test": "keypoints-test.csv",
+}
+SETTINGS_FILE: Final = "sample.json"
+
+Joints = Float[np.ndarray, "18 2"]
+Image = UInt8[np.ndarray, "128 64 3"]
+
+
+class SampleSettings(Frozen):
+    """Which made-up people are drawn."""
+
+    people: int = 24
+    """Number of train people."""
+    test_people: int = 12
+    """Number of people in query and gallery; none of them is in train."""
+    seed: int = 0
+    """Another seed is another town: other people, clothes and scenes."""
+
+
+class SampleCommandSettings(SampleSettings):
+    """Draw a data set of made-up people."""
+
+    out: Path
+    """Folder that the data set appears in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """What lies in the folder, in images."""
+
+    train: int
+    query: int
+    gallery: int
+    """All of ``bounding_box_test``, junk and distractors included."""
+    junk: int
+    distractors: int
+    already_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One image to draw, before it is drawn."""
+
+    folder: str
+    label: str
+    """The person id in the file name."""
+    look: str
+    """Label of the drawn person; empty for background alone."""
+    camera: int
+    """0-based."""
+    sequence: int
+    frame: int
+    detection: int
+    kind: str = "person"
+    """``person``, ``junk`` (a badly framed person) or ``background``."""
+
+    @property
+    def name(self) -> str:
+        """File name in Market-1501's grammar."""
+        return (
+            f"{self.label}_c{self.camera + 1}s{self.sequence}_{self.frame:06d}"
+            f"_{self.detection:02d}.jpg"
+        )
+
+
+def sample(settings: SampleCommandSettings, console: Console) -> Exit:
+    """Run the command ``augment sample``."""
+    wanted = SampleSettings.model_validate(settings.model_dump(exclude={"out"}))
+    report = draw_data_set(settings.out, wanted)
+    if report.already_complete:
+        console.say(f"{settings.out}: already complete")
+    console.say(
+        f"{settings.out}: {report.train:,} train, {report.query:,} query and {report.gallery:,} "
+        f"gallery images ({report.junk:,} junk, {report.distractors:,} distractors)"
+    )
+    return Exit.DONE
+
+
+def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
+    """Draw made-up people in Market-1501 layout into ``out``, whole or not at all.
+
+    Raises:
+        UserError: If the numbers of people make no data set, or ``out`` holds something else or
+            cannot be written.
+    """
+    _check(settings)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _refuse_unless_same(out, settings)
+        return _report(settings, already_complete=True)
+    try:
+        _appear(out, settings)
+    except OSError as error:
+        if not out.is_dir() or not any(out.iterdir()):
+            raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+        # Another process was faster.
+        _refuse_unless_same(out, settings)
+        return _report(settings, already_complete=True)
+    return _report(settings, already_complete=False)
+
+
+def _appear(out: Path, settings: SampleSettings) -> None:
+    """Draw beside ``out`` and rename.
+
+    Raises:
+        OSError: If it cannot be written, or is not empty any more.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _fill(draft, settings)
+        draft.chmod(0o755)
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check(settings: SampleSettings) -> None:
+    if settings.people < 1 or settings.test_people < 0:
+        raise UserError(
+            f"found {settings.people} train and {settings.test_people} test people, expected at"
+            " least 1 and 0"
+        )
+    total = settings.people + settings.test_people
+    if total > MOST_PEOPLE:
+        raise UserError(
+            f"found {total:,} people, expected at most {MOST_PEOPLE:,}: Market-1501 file names"
+            " have four digits"
+        )
+
+
+def _refuse_unless_same(out: Path, settings: SampleSettings) -> None:
+    """Accept only a folder that holds exactly this data set."""
+    path = out / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{out} is not empty and holds no {SETTINGS_FILE}: expected a new folder")
+    found = SampleSettings.from_json(path.read_bytes(), where=str(path)).model_dump()
+    wanted = settings.model_dump()
+    differ = [f"{key} {found[key]} there, {wanted[key]} asked" for key in wanted
+              if found[key] != wanted[key]]  # fmt: skip
+    if differ:
+        raise UserError(f"{out} holds another sample: {'; '.join(differ)}")
+
+
+def _report(settings: SampleSettings, *, already_complete: bool) -> SampleReport:
+    shots = list(plan(settings))
+    gallery = [shot for shot in shots if shot.folder == "bounding_box_test"]
+    return SampleReport(
+        train=sum(shot.folder == "bounding_box_train" for shot in shots),
+        query=sum(shot.folder == "query" for shot in shots),
+        gallery=len(gallery),
+        junk=sum(shot.label == JUNK for shot in gallery),
+        distractors=sum(shot.label == DISTRACTOR for shot in gallery),
+        already_complete=already_complete,
+    )
+
+
+def _fill(draft: Path, settings: SampleSettings) -> None:
+    joints_of_folder: dict[str, dict[str, Joints]] = {folder: {} for folder in KEYPOINT_FILES}
+    for folder in FOLDERS:
+        (draft / folder).mkdir()
+    people: dict[str, Person] = {}
+    for shot in plan(settings):
+        # One person's images follow each other, so one person is kept.
+        if shot.look and shot.look not in people:
+            people = {shot.look: person_of(settings.seed, shot.look)}
+        image, joints = draw_shot(shot, people.get(shot.look), settings.seed)
+        (draft / shot.folder / shot.name).write_bytes(encode_jpeg(image))
+        if shot.folder in joints_of_folder:
+            joints_of_folder[shot.folder][shot.name] = joints
+    for folder, name in KEYPOINT_FILES.items():
+        found = dict(sorted(joints_of_folder[folder].items()))
+        # Whole pixels, as in the published files.
+        whole = np.round(np.array(list(found.values())).reshape(-1, NUM_JOINTS, 2))
+        (draft / name).write_text(keypoint_text(list(found), whole), encoding="ascii")
+    (draft / SETTINGS_FILE).write_text(settings.to_json() + "\n", encoding="ascii")
+
+
+def plan(settings: SampleSettings) -> Iterator[Shot]:
+    """Return every image of the data set, one person after the other."""
+    for number in range(1, settings.people + 1):
+        yield from _person_shots(settings.seed, f"{number:04d}", "bounding_box_train")
+    for number in range(MOST_PEOPLE, MOST_PEOPLE - settings.test_people, -1):
+        label = f"{number:04d}"
+        yield from _person_shots(settings.seed, label, "bounding_box_test")
+        yield from _stray_shots(settings.seed, label)
+
+
+def _person_shots(seed: int, label: str, folder: str) -> Iterator[Shot]:
+    dice = Dice(seed, f"shots/{label}")
+    cameras = sorted(dice.shuffled(range(NUM_CAMERAS))[: dice.whole(3, 5)])
+    target = dice.whole(8, 12) if folder == "bounding_box_train" else 2 * len(cameras)
+    for row, camera in enumerate(cameras):
+        count = target // len(cameras) + (row < target % len(cameras))
+        sequence, frame = dice.whole(1, 3), dice.whole(1, 90_000)
+        if folder == "bounding_box_test":
+            yield Shot("query", label, label, camera, sequence, frame, 0)
+            # Some of a person's images stand in every camera's gallery, as in Market-1501.
+            count += dice.whole(0, 1)
+        for _ in range(count):
+            frame += dice.whole(20, 60)
+            yield Shot(folder, label, label, camera, sequence, frame, dice.whole(1, 4))
+
+
+def _stray_shots(seed: int, label: str) -> Iterator[Shot]:
+    """Return the junk and distractors that come with a test person; frames keep names unique."""
+    dice = Dice(seed, f"strays/{label}")
+    frame = 10 * int(label)
+    for row in range(3):
+        camera, sequence = dice.whole(0, NUM_CAMERAS - 1), dice.whole(1, 3)
+        yield Shot("bounding_box_test", JUNK, label, camera, sequence, frame + row,
+                   dice.whole(1, 9), "junk")  # fmt: skip
+    for row in range(3, 5):
+        camera, sequence = dice.whole(0, NUM_CAMERAS - 1), dice.whole(1, 3)
+        somebody = dice.chance(0.5)
+        yield Shot("bounding_box_test", DISTRACTOR, f"passer-by/{label}/{row}" if somebody else "",
+                   camera, sequence, frame + row, dice.whole(1, 9),
+                   "person" if somebody else "background")  # fmt: skip
+
+
+def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Joints]:
+    """Return one image (RGB) and its joints.
+
+    Convention: (x, y) pixels of the image, pixel centres at integers; a missing joint is NaN.
+    """
+    dice = Dice(seed, f"shot/{shot.folder}/{shot.name}")
+    optics = CAMERAS[shot.camera]
+    scene = background(dice, seed, shot.camera, shot.sequence, dice.between(0.0, 1.0))
+    if person is None:
+        return photograph(dice, scene.astype(np.float32), shot.camera), np.full(
+            (NUM_JOINTS, 2), np.nan
+        )
+    posture = posture_of(dice, person)
+    points = skeleton(person, posture)
+    view = view_of(dice, optics.pitch, junk=shot.kind == "junk")
+    drawing = draw(tubes(person, posture, points), view, optics.light)
+    joints = joints_of(dice, points, posture, view, drawing)
+    composed = compose(drawing, scene, optics.shadow, view)
+    return photograph(dice, composed, shot.camera), joints
+
+
+def view_of(dice: Dice, pitch: float, *, junk: bool) -> View:
+    """Return how a detector's box frames a person; for junk it misses half of them."""
+    around = dice.pick(
+        (0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10)
+    )
+    yaw = 2 * np.pi * around + dice.bell(0.22)
+    height, stretch = dice.between(104.0, 117.0), dice.between(1.0, 1.24)
+    x, y = WIDTH / 2 - 0.5 + dice.bell(3.0), HEIGHT - 7.0 + dice.bell(3.5)
+    if junk:
+        height *= dice.between(1.25, 1.9)
+        x += dice.pick((-1, 1)) * dice.between(10.0, 26.0)
+        y += dice.between(-20.0, 1.0) + dice.pick((0.0, 0.6)) * height
+    return View(yaw, pitch + dice.bell(0.04), height, x, y, stretch)

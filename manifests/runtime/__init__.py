@@ -1,0 +1,1 @@
+"""What every command shares: command line, console, settings, storage, run record."""

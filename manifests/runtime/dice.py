@@ -1,0 +1,75 @@
+"""Everyday random choices (a number, a pick, a noise field) on top of keyed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from manifests.runtime.random_numbers import draws
+
+T = TypeVar("T")
+
+_BLOCK = 96
+
+
+class Dice:
+    """The draws of one (seed, label), used up one after the other.
+
+    >>> dice = Dice(0, "0002")
+    >>> round(dice.between(0.0, 10.0), 4)
+    6.3956
+    """
+
+    def __init__(self, seed: int, label: str) -> None:
+        self._seed = seed
+        self._label = label
+        self._block = 0
+        self._numbers: list[float] = []
+
+    def between(self, low: float, high: float) -> float:
+        """Return a uniform number in [low, high)."""
+        if not self._numbers:
+            raw = draws(self._seed, self._label, _BLOCK, counter=self._block)
+            self._numbers = ((raw >> np.uint64(11)) * 2.0**-53).tolist()[::-1]
+            self._block += 1
+        return low + (high - low) * self._numbers.pop()
+
+    def bell(self, spread: float) -> float:
+        """Return a number around 0, never beyond ``2 * spread`` (a sum of three uniforms)."""
+        return spread * sum(self.between(-1.0, 1.0) for _ in range(3)) * (2.0 / 3.0)
+
+    def chance(self, probability: float) -> bool:
+        """Return True with the given probability."""
+        return self.between(0.0, 1.0) < probability
+
+    def whole(self, low: int, high: int) -> int:
+        """Return a whole number from ``low`` to ``high``, both included."""
+        return low + int(self.between(0.0, 1.0) * (high - low + 1))
+
+    def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+        """Return one of the options, by weight where weights are given."""
+        if weights is None:
+            return options[self.whole(0, len(options) - 1)]
+        mark = self.between(0.0, sum(weights))
+        for option, weight in zip(options, weights, strict=True):
+            mark -= weight
+            if mark < 0:
+                return option
+        return options[-1]
+
+    def shuffled(self, options: Sequence[T]) -> list[T]:
+        """Return all options in a random order."""
+        keys = [self.between(0.0, 1.0) for _ in options]
+        return [options[row] for row in sorted(range(len(options)), key=keys.__getitem__)]
+
+    def noise(self, *shape: int) -> Float[np.ndarray, "*shape"]:
+        """Return independent noise of mean 0 and standard deviation 1 (sums of four bytes)."""
+        count = int(np.prod(shape))
+        raw = draws(self._seed, self._label, (count + 1) // 2, stream=1, counter=self._block)
+        self._block += 1
+        bytes_ = raw.astype("<u8").view(np.uint8).reshape(-1, 4)[:count]
+        summed = bytes_.astype(np.float32).sum(axis=1) - 510.0
+        return (summed * np.float32(1 / 147.8)).reshape(shape)

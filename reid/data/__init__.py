@@ -1,0 +1,1 @@
+"""What a training draws from: labelled rows, batches of them, controls, checks for leakage."""

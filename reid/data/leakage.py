@@ -1,0 +1,285 @@
+"""Whether scores can be trusted: nothing that is tested on may have been trained on.
+
+People in train and in a test split, synthetic rows outside train, and synthetic images that were
+made from test images, or by a generator trained on them, are refused. What cannot be known or need
+not be wrong is counted and told: sources and poses outside the table, what the generator was
+trained on, near-duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import UInt8, UInt64
+from safetensors import SafetensorError, safe_open
+
+from manifests import pixels
+from manifests.io import Images, Synthetic, sha256_file
+from manifests.runtime import run_record
+from manifests.runtime.console import UserError
+from manifests.schema import DISTRACTOR, JUNK
+from manifests.subset import subset_train
+
+MOST_BITS: Final = 4
+"""Of 64: images whose hashes differ in at most so many are told as near-duplicates. Between the
+train and gallery images of Market-1501, which show different people, one pair of 219 million is."""
+
+NUM_LISTED: Final = 100
+_CHUNK: Final = 256
+_HEADER: Final = "augment"
+"""The metadata key of a generator's weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the synthetic images of a run come from; counts are of rows."""
+
+    num_rows: int
+    num_from_unknown: int
+    """Source or pose stands in no row of the images table."""
+    num_from_outside: int
+    """Source or pose is no image that the run trains on: outside its real fraction, of validation
+    people, or unknown."""
+    generator: str
+    """What is known of the generator's training data."""
+    generator_facts: dict[str, Any] | None
+    """As the generator's weights tell them; none where they are not at hand."""
+    judge: str | None = None
+    """What is known of the training data of the network that screened them, if one did."""
+
+    @property
+    def sentence(self) -> str:
+        """What a reader of scores should know."""
+        outside = (
+            f"{self.num_from_outside:,} of {self.num_rows:,} synthetic images have a source or "
+            "pose outside the real images trained on"
+        )
+        screened = f"; the judge that screened them on {self.judge}" if self.judge else ""
+        return f"{outside}; the generator was trained on {self.generator}{screened}"
+
+
+def check_people(images: Images, train_people: set[str]) -> None:
+    """Check that nobody who is trained on stands in a test split.
+
+    Raises:
+        UserError: If somebody does.
+    """
+    for split in ("query", "gallery"):
+        others = set(images.only(split).strings("person_id")) - {JUNK, DISTRACTOR}
+        shared = sorted(train_people & others)
+        if shared:
+            raise UserError(
+                f"{images.root}: {len(shared)} people stand in train and in {split} (first: "
+                f"{shared[0]}); expected none, or the scores would mean nothing"
+            )
+
+
+def check_origin(images: Images, synthetic: Synthetic) -> None:
+    """Check that no synthetic image comes from the test splits, by its provenance columns.
+
+    Raises:
+        UserError: If a synthetic row is not in train, its source or pose is a test image, or the
+            generator's weights say that they were trained on another split than train, or on test
+            images of this table.
+    """
+    split_of = dict(zip(images.strings("image_id"), images.strings("split"), strict=True))
+    columns = zip(*map(synthetic.strings, ("image_id", "split", *_PARENTS)), strict=True)
+    for name, split, *parents in columns:
+        if split != "train":
+            raise UserError(
+                f"{synthetic.root}: synthetic image {name} is in the split '{split}'; expected "
+                "train only"
+            )
+        for role, parent in zip(_PARENTS, parents, strict=True):
+            if split_of.get(parent, "train") != "train":
+                raise UserError(
+                    f"{synthetic.root}: {role} of synthetic image {name} is {parent}, an image of "
+                    f"the split '{split_of[parent]}'; expected train images only, or the scores "
+                    "would mean nothing"
+                )
+    facts = generator_facts(synthetic)
+    split = "train" if facts is None else facts.get("train_split", "train")
+    if split != "train":
+        raise UserError(
+            f"{synthetic.root}: its generator was trained on the split '{split}'; expected train"
+        )
+    found = None if facts is None else facts.get("train_sha256")
+    for rows, digest in _digests_of_test_rows(images).items():
+        if found == digest:
+            raise UserError(
+                f"{synthetic.root}: its generator was trained on {rows} of this table, by "
+                "their digest; expected train images only, or the scores would mean nothing"
+            )
+
+
+_PARENTS: Final = ("source_id", "pose_id")
+
+
+def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origin:
+    """Return where synthetic images come from.
+
+    Args:
+        images: The whole images table.
+        real_train: The rows of it that are trained on.
+        synthetic: The rows that are used.
+    """
+    known, trained = set(images.strings("image_id")), set(real_train.strings("image_id"))
+    parents = list(zip(*map(synthetic.strings, _PARENTS), strict=True))
+    facts = generator_facts(synthetic)
+    return Origin(
+        num_rows=len(parents),
+        num_from_unknown=sum(not known.issuperset(pair) for pair in parents),
+        num_from_outside=sum(not trained.issuperset(pair) for pair in parents),
+        generator=_training_data(images, facts),
+        generator_facts=facts,
+        judge=_judge_data(synthetic),
+    )
+
+
+def integrity_block(
+    images: Images, real_train: Images, synthetic: Synthetic | None
+) -> dict[str, Any]:
+    """Return what ``report.json`` says of a run whose inputs were checked."""
+    origin = None if synthetic is None else origin_of(images, real_train, synthetic)
+    return {
+        **people_block(was_checked=True),
+        "synthetic": origin and {**asdict(origin), "num_from_test": 0, "summary": origin.sentence},
+    }
+
+
+def people_block(*, was_checked: bool) -> dict[str, Any]:
+    """Return what ``report.json`` says of people in train and test; shared ones are refused."""
+    return {
+        "train_and_test_share_people": False if was_checked else None,
+        "train_and_test_people": "nobody in both, by their names"
+        if was_checked
+        else "not checked: another data set, whose names are its own",
+    }
+
+
+def generator_facts(synthetic: Synthetic) -> dict[str, Any] | None:
+    """Return what the generator's weights say of their training, none where nothing is at hand.
+
+    ``augment generate`` writes it into ``run.json``; of an older folder the weights file is read,
+    if it still lies where it lay and is the same.
+    """
+    path = synthetic.root / run_record.CLAIM
+    if not path.is_file():
+        return None
+    settings = run_record.read(path).get("settings", {})
+    if "weights_facts" in settings:
+        return settings["weights_facts"]
+    name = settings.get("weights")
+    digests = set(synthetic.table["weights_sha256"].drop_null().to_pylist())
+    if not name or not Path(name).is_file() or digests != {sha256_file(Path(name))}:
+        return None
+    try:
+        with safe_open(name, framework="numpy") as file:
+            return json.loads((file.metadata() or {})[_HEADER])["facts"]
+    except (SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
+    """Return in words what a generator was trained on, and whether that is certain."""
+    if not facts or "train_sha256" not in facts:
+        return "unknown images (its weights do not say)"
+    fraction, seed = facts.get("real_fraction", 1.0), facts.get("data_seed", 0)
+    part = subset_train(images, fraction, seed).only("train")
+    if _digest(part) != facts["train_sha256"]:
+        return f"{facts.get('train_images', '?')} images that are not this table's train rows"
+    if fraction == 1:
+        return f"all {len(part):,} train images of this table"
+    return f"{len(part):,} train images of this table (fraction {fraction}, data seed {seed})"
+
+
+def _judge_data(synthetic: Synthetic) -> str | None:
+    """Return in words what the judge of ``reid screen`` was trained on, if there was one."""
+    path = synthetic.root / run_record.CLAIM
+    judge = run_record.read(path).get("judge") if path.is_file() else None
+    if judge is None:
+        return None
+    return f"{judge['num_real']:,} real images (fraction {judge['recipe']['real_fraction']})"
+
+
+def _digest(images: Images) -> str:
+    """Return the digest of training images that ``augment train`` writes into its weights."""
+    return hashlib.sha256("\n".join(map(str, images.strings("sha256"))).encode()).hexdigest()
+
+
+def _digests_of_test_rows(images: Images) -> dict[str, str]:
+    """Return the digests of a generator that saw test images: a table may call them train."""
+    splits = np.array(images.strings("split"))
+    if (splits == "train").all() or images.table["sha256"].null_count:
+        return {}
+    tested = {
+        "the query images": splits == "query",
+        "the gallery images": splits == "gallery",
+        "the query and gallery images": splits != "train",
+        "all images, also query and gallery,": np.ones(len(splits), bool),
+    }
+    return {name: _digest(images.take(np.flatnonzero(rows))) for name, rows in tested.items()}
+
+
+def difference_hashes(
+    images: UInt8[np.ndarray, "rows height width 3"],
+) -> UInt64[np.ndarray, " rows"]:
+    """Return a perceptual hash of every image: which of 8 x 8 cells are darker than their right.
+
+    The difference hash (dHash, Krawetz 2013). It outlives encoding and scaling.
+
+    >>> ramp = np.tile(np.arange(0, 180, 20, np.uint8)[None, None, :, None], (1, 8, 1, 3))
+    >>> difference_hashes(ramp).tolist() == [2**64 - 1]
+    True
+    """
+    bits = np.empty((len(images), 8, 8), bool)
+    for row, image in enumerate(images):
+        grey = pixels.resize(image, (9, 8)).sum(axis=2, dtype=np.int32)
+        bits[row] = grey[:, 1:] > grey[:, :-1]
+    return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Pairs of a train and a gallery image that look the same."""
+
+    count: int
+    nearest: list[tuple[int, int, int]]
+    """(train row, gallery row, differing bits) of the first hundred, nearest first."""
+
+
+def near_duplicates(
+    train: UInt64[np.ndarray, " train"], gallery: UInt64[np.ndarray, " gallery"]
+) -> NearDuplicates:
+    """Return the pairs whose hashes differ in at most ``MOST_BITS`` bits.
+
+    Of data with many images of one colour, all pairs are; so no more of them are held than told.
+    """
+    count, nearest = 0, np.empty((0, 3), np.int64)
+    for start in range(0, len(train), _CHUNK):
+        differing = np.bitwise_count(train[start : start + _CHUNK, None] ^ gallery)
+        rows, columns = np.nonzero(differing <= MOST_BITS)
+        count += len(rows)
+        pairs = np.stack([rows + start, columns, differing[rows, columns]], axis=1)
+        nearest = np.concatenate([nearest, pairs])
+        nearest = nearest[np.argsort(nearest[:, 2], kind="stable")[:NUM_LISTED]]
+    return NearDuplicates(count, [(row, column, bits) for row, column, bits in nearest.tolist()])
+
+
+def duplicates_block(found: NearDuplicates, train: Images, gallery: Images) -> dict[str, Any]:
+    """Return what ``report.json`` says of near-duplicates: how many, and the nearest by name."""
+    train_names, gallery_names = train.strings("image_id"), gallery.strings("image_id")
+    return {
+        "num_pairs": found.count,
+        "rule": f"64-bit difference hashes that differ in at most {MOST_BITS} bits",
+        "nearest": [
+            {"train": train_names[row], "gallery": gallery_names[column], "bits": bits}
+            for row, column, bits in found.nearest
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Scoring: ranking, re-ranking, reports."""

@@ -1,0 +1,162 @@
+"""The report of one scored run: ``report.json`` for sums, ``queries.parquet`` for every query."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Shaped
+
+from manifests.io import sha256_file, write_table
+from manifests.runtime.console import UserError
+from manifests.schema import DISTRACTOR, JUNK
+from reid.data.labels import Labels
+from reid.evaluation.ranking import Ranking
+from reid.models.run_folder import QUERIES, REPORT, write_json
+
+RANKS: Final = (1, 5, 10, 20)
+
+_DIGEST: Final = "queries_sha256"
+
+QUERY_TABLE: Final = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("person_id", pa.string(), nullable=False),
+        pa.field("camera_id", pa.int16(), nullable=False),
+        pa.field("average_precision", pa.float64(), nullable=False),
+        pa.field("trapezoidal_precision", pa.float64(), nullable=False),
+        pa.field("inverse_penalty", pa.float64(), nullable=False),
+        pa.field("first_rank", pa.int32(), nullable=False),
+        pa.field("num_matches", pa.int32(), nullable=False),
+        pa.field("num_tied", pa.int32(), nullable=False),
+    ]
+)
+"""One row per query that has a match."""
+
+
+def protocol_block(query: Labels, gallery: Labels, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two reports must share to be compared.
+
+    Args:
+        query: Who was searched for.
+        gallery: Where, junk included.
+        choices: The rule, the distance, the flip test, width and height, the feature.
+    """
+    return {
+        "feature": "the network's output in evaluation mode",
+        **choices,
+        "average_precision": "non-interpolated",
+        "query": _split_block(query),
+        "gallery": _split_block(gallery),
+    }
+
+
+def _split_block(labels: Labels) -> dict[str, Any]:
+    people = np.asarray(labels.people)
+    names = [] if labels.images is None else labels.images.tolist()
+    lines = [
+        f"{name} {person} {camera}"
+        for name, person, camera in zip(names, people, labels.cameras, strict=True)
+    ]
+    return {
+        "num_images": len(people),
+        "num_people": len(set(people.tolist()) - {JUNK, DISTRACTOR}),
+        "num_cameras": len(np.unique(labels.cameras)),
+        "num_junk": int((people == JUNK).sum()),
+        "num_distractors": int((people == DISTRACTOR).sum()),
+        "sha256_of_labels": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(),
+    }
+
+
+def scores(ranking: Ranking) -> dict[str, float]:
+    """Return the summary numbers of a ranking, as shares of one."""
+    cmc = ranking.cmc()
+    return {
+        "mAP": ranking.mean_average_precision,
+        "mAP_trapezoidal": float(ranking.trapezoidal_precision.mean()),
+        "mINP": float(ranking.inverse_penalty.mean()),
+        **{f"rank_{number}": float(cmc[number - 1]) for number in RANKS},
+    }
+
+
+def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query: Labels) -> None:
+    """Write both files; ``report.json`` comes last and says by its digest which is the other."""
+    names = np.asarray(query.images)
+    rows = ranking.queries
+    table = pa.table(
+        {
+            "image_id": names[rows],
+            "person_id": query.people[rows],
+            "camera_id": query.cameras[rows].astype(np.int16),
+            "average_precision": ranking.average_precision,
+            "trapezoidal_precision": ranking.trapezoidal_precision,
+            "inverse_penalty": ranking.inverse_penalty,
+            "first_rank": ranking.first_rank.astype(np.int32),
+            "num_matches": ranking.num_matches.astype(np.int32),
+            "num_tied": ranking.num_tied.astype(np.int32),
+        },
+        schema=QUERY_TABLE,
+    )
+    write_table(table, folder / QUERIES, {})
+    report = {
+        **facts,
+        "scores": scores(ranking),
+        "cmc": ranking.cmc().tolist(),
+        _DIGEST: sha256_file(folder / QUERIES),
+        "num_queries": len(query),
+        "num_matched": len(rows),
+        "unmatched": names[ranking.unmatched].tolist(),
+        "num_tied_matches": int(ranking.num_tied.sum()),
+    }
+    write_json(report, folder / REPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A scored run as read back."""
+
+    folder: Path
+    report: dict[str, Any]
+    people: Shaped[np.ndarray, " queries"]
+    queries: Shaped[np.ndarray, " queries"]
+    average_precision: Float[np.ndarray, " queries"]
+    first_rank: Shaped[np.ndarray, " queries"]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings that the run was trained with."""
+        return self.report["asked"]
+
+
+def read_scored(folder: Path) -> Scored:
+    """Return the report of a run, queries sorted by image name.
+
+    Raises:
+        UserError: If the run has not been scored, or its scoring was interrupted.
+    """
+    for name in (REPORT, QUERIES):
+        if not (folder / name).exists():
+            raise UserError(f"{folder} holds no {name}; expected a run that reid score has scored")
+    report = json.loads((folder / REPORT).read_text("utf-8"))
+    # Reports of before there was a digest have none.
+    if report.get(_DIGEST, None) not in {None, sha256_file(folder / QUERIES)}:
+        raise UserError(
+            f"{folder}: found a {QUERIES} of another scoring than {REPORT}; expected those of one, "
+            "so score it again"
+        )
+    table = pq.read_table(folder / QUERIES).sort_by("image_id")
+    return Scored(
+        folder,
+        report,
+        people=np.array(table["person_id"].to_pylist()),
+        queries=np.array(table["image_id"].to_pylist()),
+        average_precision=table["average_precision"].to_numpy(),
+        first_rank=table["first_rank"].to_numpy(),
+    )

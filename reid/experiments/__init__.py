@@ -1,0 +1,1 @@
+"""What synthetic images are worth: comparisons, studies, screening, statistics."""

@@ -1,0 +1,92 @@
+"""``reid study``: in this process, or as a Slurm job array."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import create_model
+from tyro.conf import OmitArgPrefixes, arg
+
+from manifests.runtime import cluster
+from manifests.runtime.command_line import words_of
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+from reid.experiments.study import CellTraining, StudySettings, refuse_unusable, study
+from reid.training.recipes import with_recipe
+
+
+class Launcher(cluster.Submission):
+    """Where the workers run."""
+
+    launch: Literal["slurm"] | None = None
+    """slurm: submit a job array of --num-workers tasks; default: this process is a worker."""
+
+
+class LaunchSettings(Frozen):
+    """Train and score every cell of a grid, here or on a cluster."""
+
+    study: Annotated[StudySettings, arg(name="")]
+    launcher: OmitArgPrefixes[Launcher] = Launcher()
+    slurm: cluster.Slurm = cluster.Slurm()
+
+
+def settings_for(words: Sequence[str]) -> type[LaunchSettings]:
+    """Return the settings of ``reid study``, with the defaults of the recipe that the words name.
+
+    Raises:
+        UserError: If there is no such recipe.
+    """
+    training = with_recipe(CellTraining, words, "--train.recipe")
+    plan = create_model(
+        StudySettings.__name__, __base__=StudySettings, train=(training, training())
+    )
+    study: Any = (Annotated[plan, arg(name="")], ...)
+    return create_model(LaunchSettings.__name__, __base__=LaunchSettings, study=study)
+
+
+def launch(settings: LaunchSettings, console: Console) -> Exit:
+    """Make the study where the settings say.
+
+    Returns:
+        That of ``study``; with Slurm ``DONE`` once the job is submitted, or its exit code.
+
+    Raises:
+        UserError: If settings contradict each other, an input is bad, or there is no Slurm.
+    """
+    plan, launcher, slurm = settings.study, settings.launcher, settings.slurm
+    others = {
+        "--print": (launcher.print_script, "slurm"),
+        "--wait": (launcher.wait, "slurm"),
+        "--slurm": (slurm != cluster.Slurm(), "slurm"),
+    }
+    cluster.refuse_without_launch(launcher.launch, others)
+    if launcher.launch is None:
+        return study(plan, console)
+    if plan.worker is not None:
+        raise UserError(f"--worker: found '{plan.worker}' and --launch, expected one of them")
+    if plan.num_workers is None:
+        raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
+    command = [
+        *(sys.executable, "-m", "reid.cli", "study"),
+        *_words_of(plan.model_copy(update={"num_workers": None})),
+        *console.flags,
+    ]
+    script = cluster.sbatch(command, plan.num_workers, slurm)
+    if launcher.print_script:
+        console.show(script)
+        return Exit.DONE
+    # A bad input shall show now and not after hours in the queue.
+    refuse_unusable(plan)
+    return cluster.submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
+
+
+def _words_of(plan: StudySettings) -> list[str]:
+    """Return the words that give the study again, in which a recipe's own values are not told."""
+    recipe = plan.train.recipe
+    plain = plan.model_copy(update={"train": type(plan).model_fields["train"].default})
+    named = [] if recipe == CellTraining().recipe else ["--train.recipe", recipe]
+    trained = words_of(plan.train, "train.", CellTraining(recipe=recipe))
+    return [*words_of(plain), *named, *trained]

@@ -1,0 +1,313 @@
+"""Find the synthetic images that no longer show their person: ``reid screen``.
+
+A network trained on real images alone is the judge. It compares every synthetic image with the
+centres of all people, taken from their real train images; an image whose own person is not among
+the nearest few is weighed down or dropped. The result is a folder that ``reid train --synthetic``
+reads: a manifest of its own that points to the shards where they lie. No image is copied, and the
+screened folder stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import nn
+from tyro.conf import Positional
+
+from manifests.io import (
+    SUCCESS,
+    Images,
+    Synthetic,
+    finished_manifest,
+    read_images,
+    read_synthetic,
+    sha256_file,
+    write_bytes,
+    write_table,
+)
+from manifests.pixels import read_all
+from manifests.runtime import run_record
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import Place, PlaceFlag
+from manifests.schema import JUNK, MANIFEST
+from reid.data.dataset import Selection, decode_rows, select
+from reid.data.labels import labelled
+from reid.data.leakage import check_people, generator_facts
+from reid.evaluation.identity_similarity import Centres, Likeness, centres_of
+from reid.models.features import Device, choose_device, embed, load_network
+from reid.models.run_folder import Run, read_run
+
+TABLE: Final = "screen.parquet"
+_WINDOW: Final = 4096
+"""Synthetic images decoded at once."""
+
+SCREEN: Final = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("person_id", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("nearest_person", pa.string(), nullable=False),
+        pa.field("weight", pa.float32()),
+    ]
+)
+"""One row per image that was looked at; ``weight`` is null where it was dropped."""
+
+
+class ScreenSettings(Frozen):
+    """Drop or weigh down synthetic images that a judge does not take for their person."""
+
+    synthetic: Positional[PlaceFlag]
+    """OUT of a finished augment generate."""
+    judge: Path
+    """Folder of a finished reid train on real images alone."""
+    images: Path
+    """Table of real images, from 'augment index': its train rows say what people look like."""
+    out: Path
+    """Folder to write, for reid train --synthetic. It points to the shards of the other."""
+    root: Path | None = None
+    """Where the images' relative paths start, if not where the table says."""
+    real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the train images that say what people look like, as in reid train."""
+    data_seed: int = 0
+    """Chooses that part, as in reid train."""
+    drop_beyond: Annotated[int, Field(ge=1)] = 10
+    """Drop an image if its own person is not among so many nearest ones."""
+    weigh_beyond: Annotated[int, Field(ge=1)] | None = None
+    """Weigh an image down if its own person is not among so many nearest ones (default: none)."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What such an image counts for in the loss, times what it counted for before."""
+    device: Device = "auto"
+    """auto is cuda where there is one."""
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> ScreenSettings:
+        if self.weigh_beyond is not None and self.weigh_beyond >= self.drop_beyond:
+            raise UserError(
+                f"--weigh-beyond {self.weigh_beyond} is not below --drop-beyond "
+                f"{self.drop_beyond}; expected fewer, for images beyond both are dropped"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A trained network that says whom images look like."""
+
+    network: nn.Module
+    size: tuple[int, int]
+    """(width, height) of the network's input."""
+    console: Console
+
+    def of_real(self, images: Images, own: Int[np.ndarray, " rows"]) -> tuple[Centres, Likeness]:
+        """Return the centres of people, and whom their images look like when each is left out.
+
+        People with one image have a centre, but nothing is left of it without that image.
+        """
+        features = embed(self.network, read_all(images, self.size), "real", self.console)
+        centres = centres_of(features, own, num_people=int(own.max()) + 1)
+        others = np.bincount(own)[own] > 1
+        return centres, centres.likeness_left_out(features[others], own[others])
+
+    def of_synthetic(
+        self,
+        synthetic: Synthetic,
+        rows: Int[np.ndarray, " rows"],
+        own: Int[np.ndarray, " rows"],
+        centres: Centres,
+    ) -> Likeness:
+        """Return whom some synthetic images look like; they are read window by window."""
+        features: list[Float[np.ndarray, "window width"]] = []
+        with self.console.progress("synthetic", len(rows)) as bar:
+            for start in range(0, len(rows), _WINDOW):
+                window = decode_rows(synthetic, rows[start : start + _WINDOW], self.size)
+                features.append(embed(self.network, window, "synthetic", Console(quiet=True)))
+                bar.advance(len(window))
+        return centres.likeness(np.concatenate(features), own)
+
+
+def screen(settings: ScreenSettings, console: Console) -> Exit:
+    """Write OUT/manifest.parquet, and OUT/screen.parquet with what was found of every image.
+
+    Raises:
+        UserError: If an input cannot be used, the judge saw synthetic images or people of the
+            table's test splits, no image would be left, or OUT holds another run.
+    """
+    run = read_run(settings.judge)
+    images = read_images(settings.images, settings.root)
+    synthetic = read_synthetic(settings.synthetic)
+    _check_judge(run, images)
+    network = load_network(run, run.default_weights).to(choose_device(settings.device))
+    asked = _asked(settings, run)
+    is_ours = run_record.is_ours(settings.out, asked, "an empty folder or one of 'reid screen'")
+    if is_ours and (settings.out / SUCCESS).exists():
+        console.say(f"{settings.out}: screening is already complete")
+        return Exit.DONE
+    selection = select(
+        images,
+        synthetic,
+        real_fraction=settings.real_fraction,
+        num_validation_people=0,
+        data_seed=settings.data_seed,
+    )
+    judge = Judge(network, (run.recipe["width"], run.recipe["height"]), console)
+    rows = _rows_of_somebody(synthetic, selection)
+    shown = synthetic.take(rows).strings("person_id")
+    # Everybody has a real image, so these are the people of the real images.
+    people, own = labelled(selection.train.strings("person_id") + shown)
+    own_of_real, own_of_synthetic = np.split(own, [len(selection.train)])
+    centres, real = judge.of_real(selection.train, own_of_real)
+    found = judge.of_synthetic(synthetic, rows, own_of_synthetic, centres)
+    factors = factors_of(found.rank, settings)
+    _say(settings, real, found, factors, console)
+    if not factors.any():
+        raise UserError(
+            f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a judge "
+            "that knows the people, or a larger --drop-beyond"
+        )
+    run_record.claim(settings.out, asked, _facts(run, synthetic))
+    seen = _seen(synthetic, rows, found, factors, people)
+    write_table(seen, settings.out / TABLE, {})
+    manifest = _screened(synthetic, rows, seen, settings.out)
+    write_table(manifest, settings.out / "manifest.parquet", {})
+    write_bytes(b"", settings.out / SUCCESS)
+    return Exit.DONE
+
+
+def factors_of(
+    rank: Int[np.ndarray, " images"], settings: ScreenSettings
+) -> Float[np.ndarray, " images"]:
+    """Return what images count for from now on, times what they counted for: 0 is dropped.
+
+    Args:
+        rank: Place of every image's own person among all people, from 1.
+        settings: Where images become lighter and where they are dropped.
+    """
+    factors = np.ones(len(rank))
+    if settings.weigh_beyond is not None:
+        factors[rank > settings.weigh_beyond] = settings.weight
+    factors[rank > settings.drop_beyond] = 0
+    return factors
+
+
+def _check_judge(run: Run, images: Images) -> None:
+    if run.recipe["synthetic_sha256"] is not None:
+        raise UserError(
+            f"--judge {run.folder} was trained on synthetic images, which it would take for their "
+            "people; expected a run on real images alone"
+        )
+    check_people(images, run.people)
+
+
+def _asked(settings: ScreenSettings, run: Run) -> dict[str, Any]:
+    """Return what decides the verdicts, with inputs by their sha256."""
+    return settings.model_dump(
+        mode="json", exclude={"synthetic", "judge", "images", "out", "root", "device"}
+    ) | {
+        "synthetic_sha256": sha256_file(finished_manifest(settings.synthetic)),
+        "judge_sha256": sha256_file(run.weights(run.default_weights)),
+        "images_sha256": sha256_file(settings.images),
+    }
+
+
+def _facts(run: Run, synthetic: Synthetic) -> dict[str, Any]:
+    """Return what a report on a training with the screened images shall know of them."""
+    return {
+        "settings": {"weights_facts": generator_facts(synthetic)},
+        "judge": {"num_real": run.facts["num_real"], "recipe": run.recipe},
+        "versions": run_record.versions("torch", "torchreid", "numpy", "pyarrow"),
+    }
+
+
+def _rows_of_somebody(synthetic: Synthetic, selection: Selection) -> Int[np.ndarray, " rows"]:
+    """Return the finished rows that show somebody; the others have no person to lose."""
+    names = np.array(synthetic.take(selection.synthetic_rows).strings("person_id"))
+    rows = selection.synthetic_rows[names != JUNK]
+    if not len(rows):
+        raise UserError(f"{synthetic.root}: has no image of a person; expected some to look at")
+    return rows
+
+
+def _say(
+    settings: ScreenSettings,
+    real: Likeness,
+    found: Likeness,
+    factors: Float[np.ndarray, " images"],
+    console: Console,
+) -> None:
+    for name, likeness in (("real images, each left out", real), ("synthetic images", found)):
+        if len(likeness.rank):
+            console.say(
+                f"{name}: {likeness.share_within(1):.1%} are nearest to their own person, "
+                f"{likeness.share_within(settings.drop_beyond):.1%} have him among the "
+                f"{settings.drop_beyond} nearest; median cosine "
+                f"{np.median(likeness.similarity):.3f}"
+            )
+    dropped, kept = int((factors == 0).sum()), int((factors == 1).sum())
+    lighter = len(factors) - dropped - kept
+    console.say(
+        f"{settings.synthetic}: of {len(factors):,} images {kept:,} kept as they are, "
+        f"{lighter:,} weighed down, {dropped:,} dropped",
+        event="screened",
+        images=len(factors),
+        kept=kept,
+        weighed_down=lighter,
+        dropped=dropped,
+    )
+
+
+def _seen(
+    synthetic: Synthetic,
+    rows: Int[np.ndarray, " rows"],
+    found: Likeness,
+    factors: Float[np.ndarray, " rows"],
+    people: tuple[str, ...],
+) -> pa.Table:
+    """Return what was found of every image that was looked at, and its weight from now on."""
+    table = synthetic.table.take(pa.array(rows))
+    before = table["weight"].fill_null(1.0).to_numpy()
+    columns = {
+        "image_id": table["image_id"],
+        "person_id": table["person_id"],
+        "similarity": found.similarity.astype(np.float32),
+        "rank": found.rank.astype(np.int32),
+        "nearest_person": np.array(people)[found.nearest],
+        "weight": pa.array(before * factors, pa.float32(), mask=factors == 0),
+    }
+    return pa.table(columns, schema=SCREEN)
+
+
+def _screened(
+    synthetic: Synthetic, rows: Int[np.ndarray, " rows"], seen: pa.Table, out: Path
+) -> pa.Table:
+    """Return the manifest with new weights and errors, its shards named from OUT."""
+    errors, weights = synthetic.strings("error"), synthetic.table["weight"].to_pylist()
+    for row, rank, weight in zip(rows, *map(seen.column, ("rank", "weight")), strict=True):
+        weights[row] = weight.as_py()
+        if weights[row] is None:
+            errors[row] = f"screened out: its own person is number {rank} of the nearest"
+    shards = synthetic.strings("shard")
+    names = {shard: _name_from(out, synthetic.shard_file(shard)) for shard in set(shards)}
+    new = {"error": errors, "weight": weights, "shard": [names[shard] for shard in shards]}
+    table = synthetic.table
+    for name, values in new.items():
+        field = MANIFEST.field(name)
+        table = table.set_column(
+            MANIFEST.get_field_index(name), field, pa.array(values, field.type)
+        )
+    return table
+
+
+def _name_from(out: Path, shard: Place) -> str:
+    """Return a shard's name for a manifest in OUT: so that both folders may move together."""
+    if isinstance(shard, Path):
+        return os.path.relpath(shard.resolve(), out.resolve())
+    return str(shard)

@@ -1,0 +1,1 @@
+"""Re-identification networks: backbones, weights to start from, features, export."""

@@ -1,0 +1,74 @@
+"""The folder of one training run: what it holds, how it is read back.
+
+``run.json`` is written first and never changes; ``last.pt`` is the training state; a run is
+complete when ``last.safetensors`` exists. ``best.safetensors`` stands beside it where validation
+people were set aside. ``report.json`` and ``queries.parquet`` come from scoring.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from manifests.io import write_bytes
+from manifests.runtime import run_record
+from manifests.runtime.console import UserError
+
+LOG: Final = "log.jsonl"
+TENSORBOARD: Final = "tensorboard"
+STATE: Final = "last.pt"
+REPORT: Final = "report.json"
+QUERIES: Final = "queries.parquet"
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run on disk."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings that decide the weights, inputs by their sha256."""
+        return self.facts["asked"]
+
+    @property
+    def people(self) -> set[str]:
+        """Return who was trained on, or set aside to choose the weights."""
+        return {*self.facts["people"], *self.facts.get("validation_people", ())}
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether training has finished."""
+        return self.weights("last").exists()
+
+    @property
+    def default_weights(self) -> Which:
+        """Return ``best`` where validation people chose it, else ``last``."""
+        return "best" if self.recipe["val_people"] else "last"
+
+    def weights(self, which: Which) -> Path:
+        """Return the file of the weights after the last step or of the best validation score."""
+        return self.folder / f"{which}.safetensors"
+
+
+def read_run(folder: Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        UserError: If there is none, or it is a run of another command.
+    """
+    facts = run_record.read(folder / run_record.CLAIM)
+    if "people" not in facts or "model" not in facts["asked"]:
+        raise UserError(f"{folder}: found the run of another command, expected one of 'reid train'")
+    return Run(folder, facts)
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode(), path)

@@ -1,0 +1,1 @@
+"""Training a re-identification network: settings, recipes, losses, the loop."""

@@ -1,0 +1,133 @@
+"""The batches of a run: rows of the mixture with their pixels, augmented on the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from manifests.runtime.random_numbers import draws
+from reid.data.augmentation import augment, chances
+from reid.data.batch_sampler import Mixture, Plan
+from reid.data.controls import controlled_mixture
+from reid.data.dataset import TrainingSet
+from reid.data.labels import NO_IDENTITY
+from reid.training.parallel import Group
+from reid.training.recipes import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step sees: the images of this process, the rest for all processes together."""
+
+    step: int
+    images: Float[Tensor, "part 3 height width"]
+    labels: Int[Tensor, " batch"]
+    smoothing: Float[Tensor, " batch"]
+    weight: Float[Tensor, " batch"]
+
+
+class Batches:
+    """The batches of the steps that are left, each a function of (seed, step)."""
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        settings: TrainSettings,
+        device: torch.device,
+        start: int,
+        group: Group | None = None,
+    ) -> None:
+        self._settings = settings
+        self._start = start
+        self._part = (group or Group()).part(settings.batch_size)
+        self._mixture = mixture_of(data, settings)
+        self._pixels = torch.from_numpy(data.pixels).to(device)
+        self._labels = torch.from_numpy(data.labels).to(device)
+        synthetic = torch.from_numpy(data.synthetic)
+        smoothing = torch.where(synthetic, settings.synthetic_smoothing, settings.label_smoothing)
+        weight = torch.from_numpy(data.weight)
+        weight = torch.where(synthetic, weight * settings.synthetic_weight, weight)
+        nobody = torch.from_numpy(data.labels == NO_IDENTITY)
+        self._smoothing = smoothing.to(device)
+        self._weight = torch.where(nobody, weight * settings.outlier_weight, weight).to(device)
+
+    def __len__(self) -> int:
+        return self._settings.steps - self._start
+
+    def __iter__(self) -> Iterator[Batch]:
+        steps = range(self._start, self._settings.steps)
+        if not self._settings.workers:
+            for step in steps:
+                yield self.batch(step)
+            return
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._settings.workers, "batch") as pool:
+            for step in steps:
+                # The walk over rows keeps its place, so it stays in this thread.
+                waiting.append(pool.submit(self._prepare, step, self._mixture.batch(step)))
+                if len(waiting) > self._settings.workers:
+                    yield self._seeded(waiting.popleft().result())
+            while waiting:
+                yield self._seeded(waiting.popleft().result())
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, having seeded torch's global generators for it."""
+        return self._seeded(self._prepare(step, self._mixture.batch(step)))
+
+    def _seed(self, step: int) -> int:
+        return int(draws(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
+
+    def _seeded(self, batch: Batch) -> Batch:
+        torch.manual_seed(self._seed(batch.step))
+        return batch
+
+    def _prepare(self, step: int, rows: Int[np.ndarray, " batch"]) -> Batch:
+        device = self._pixels.device
+        index = torch.from_numpy(rows).to(device)
+        chance = chances(len(rows), self._seed(step))[self._part]
+        images = augment(self._pixels[index[self._part]], self._settings.augmentation, chance)
+        return Batch(step, images, self._labels[index], self._smoothing[index], self._weight[index])
+
+
+def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
+    """Return which rows the batches of a run are made of.
+
+    Raises:
+        UserError: If the settings ask for rows that are not there.
+    """
+    return controlled_mixture(data, settings.control, plan_of(settings))
+
+
+def plan_of(settings: TrainSettings) -> Plan:
+    """Return what the settings say of every batch."""
+    return Plan(
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        synthetic_share=settings.synthetic_share,
+        sampler=settings.train_sampler,
+        num_instances=settings.num_instances,
+        num_outliers=settings.num_outliers,
+    )
+
+
+def count_seen(data: TrainingSet, settings: TrainSettings) -> dict[str, int]:
+    """Return how many images the steps of a run see, counted batch by batch.
+
+    ``real`` and ``synthetic`` are all of them; ``no_identity`` are those of person "-1" among them.
+    """
+    mixed = mixture_of(data, settings)
+    seen = np.zeros(len(data.labels), np.int64)
+    for step in range(settings.steps):
+        np.add.at(seen, mixed.batch(step), 1)
+    return {
+        "real": int(seen[~data.synthetic].sum()),
+        "synthetic": int(seen[data.synthetic].sum()),
+        "no_identity": int(seen[data.labels == NO_IDENTITY].sum()),
+    }

@@ -1,0 +1,274 @@
+"""Train a re-ID network on real and synthetic images: ``reid train``.
+
+Everything random in a step follows from (seed, step): which rows, how they are cropped, dropout.
+So a run that was stopped and continued ends with the same bits as a straight one (on CPU, with
+the same number of threads).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from manifests.io import (
+    Images,
+    finished_manifest,
+    read_images,
+    read_synthetic,
+    sha256_file,
+)
+from manifests.pixels import read_all
+from manifests.runtime import run_record, storage
+from manifests.runtime.console import Console, Exit, UserError
+from reid.data.controls import controlled
+from reid.data.dataset import Selection, load_training_set, select
+from reid.data.labels import labels_of
+from reid.evaluation.ranking import check_matches, distance_of, rank
+from reid.evaluation.score import ScoreSettings, check_rankable, score
+from reid.models import torchreid_adapter
+from reid.models.features import choose_device, embed
+from reid.models.network import build_network, check_size
+from reid.models.run_folder import REPORT, Run
+from reid.models.weights import download_imagenet, start_from
+from reid.training.batches import Batch, Batches, count_seen
+from reid.training.log import Log
+from reid.training.loop import Trainer, needs_features
+from reid.training.parallel import Group, joined
+from reid.training.recipes import (
+    CHOOSING_THE_BEST,
+    NOT_IN_RECIPE,
+    RECIPES,
+    TrainSettings,
+    settings_for,
+)
+
+__all__ = ["TrainSettings", "settings_for", "train"]
+
+_INPUTS: Final = {
+    "images": "the table that 'augment index' wrote (.parquet)",
+    "synthetic": "the finished folder of 'augment generate'",
+    "weights": "a state file (.pth or .safetensors)",
+}
+
+
+def train(settings: TrainSettings, console: Console) -> Exit:
+    """Train to the last step, from the saved state if there is one, and score the result.
+
+    Under torchrun every process takes its part of each batch and the first one writes.
+
+    Raises:
+        UserError: If an input cannot be used, or the folder holds another run.
+    """
+    folder = settings.out
+    with joined(choose_device(settings.device)) as group:
+        if not group.leads:
+            console = Console(quiet=True)
+        recipe = recipe_of(settings)
+        if (folder / run_record.CLAIM).exists():
+            run_record.refuse_other(folder / run_record.CLAIM, recipe)
+        if Run(folder, {}).is_complete:
+            console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
+        else:
+            _train(settings, recipe, group, console)
+    return _score(settings, console) if group.leads else Exit.DONE
+
+
+def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, console: Console) -> None:
+    images = read_images(settings.images, settings.root)
+    synthetic = None if settings.synthetic is None else read_synthetic(settings.synthetic)
+    selection = select(
+        images,
+        synthetic,
+        real_fraction=settings.real_fraction,
+        num_validation_people=settings.val_people,
+        data_seed=settings.data_seed,
+    )
+    _check_rankable(images, selection, settings)
+    data = load_training_set(selection, synthetic, (settings.width, settings.height))
+    data = controlled(data, settings.control, settings.seed)
+    console.say(
+        f"training on {len(data.labels) - data.num_synthetic:,} real and "
+        f"{data.num_synthetic:,} synthetic images of {len(data.people):,} people"
+        + ("" if settings.control == "none" else f", control {settings.control}")
+    )
+    torch.manual_seed(settings.seed)
+    network = build_network(
+        settings.model,
+        len(data.people),
+        neck=settings.neck,
+        last_stride=settings.last_stride,
+        with_features=needs_features(settings),
+    )
+    check_size(network, settings.model, settings.height, settings.width)
+    weights = weights_of(settings)
+    if weights is not None:
+        skipped = start_from(network, weights)
+        console.say(f"started from {weights}; left as drawn: {', '.join(skipped)}")
+    device = choose_device(settings.device)
+    trainer = Trainer(network, settings, device, group)
+    batches = Batches(data, settings, device, trainer.restore(settings.out), group)
+    if group.leads:
+        facts = {
+            "versions": run_record.versions("torch", "torchreid", "numpy", "pyarrow"),
+            "num_real": len(selection.train),
+            "num_synthetic": data.num_synthetic,
+            "num_validation": len(selection.validation),
+            "seen": count_seen(data, settings),
+            "integrity": selection.integrity,
+            "people": list(data.people),
+            "validation_people": sorted(set(selection.validation.strings("person_id"))),
+            "processes": group.size,
+        }
+        run_record.claim(settings.out, recipe, facts)
+        for left_by_a_killed_run in storage.unpublished(settings.out):
+            left_by_a_killed_run.unlink(missing_ok=True)
+    _loop(trainer, batches, selection, settings, console)
+    if group.leads:
+        trainer.save(settings.out)
+        trainer.export(Run(settings.out, {}).weights("last"))
+    group.wait()
+
+
+def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:
+    """Check now what would end the run at its first validation or after its last step."""
+    if settings.score:
+        check_rankable(images, settings.images, settings.protocol)
+    if len(selection.validation):
+        labels = labels_of(selection.validation)
+        try:
+            check_matches(labels, labels, settings.protocol)
+        except UserError as error:
+            raise UserError(f"the {settings.val_people} validation people: {error}") from error
+
+
+def recipe_of(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the weights, with inputs by their sha256.
+
+    Raises:
+        UserError: If an input is missing.
+    """
+    recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    if settings.val_people:
+        recipe |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
+    inputs = {
+        "images": settings.images,
+        "synthetic": settings.synthetic and finished_manifest(settings.synthetic),
+        "weights": weights_of(settings),
+    }
+    for name, path in inputs.items():
+        if path is not None and not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing of this name"
+            raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
+        recipe[f"{name}_sha256"] = None if path is None else sha256_file(path)
+    return recipe
+
+
+def weights_of(settings: TrainSettings) -> Path | None:
+    """Return the file that training starts from, downloaded if the settings ask for it.
+
+    Raises:
+        UserError: If it cannot be downloaded, or the recipe needs a file that is not given.
+    """
+    if settings.weights is None and RECIPES[settings.recipe].needs_weights:
+        raise UserError(
+            f"the recipe {settings.recipe} starts from ImageNet weights and found none; expected "
+            "--weights FILE, from torchreid's model zoo"
+        )
+    if settings.weights == "torchvision":
+        return download_imagenet(settings.model)
+    return settings.weights
+
+
+def _loop(
+    trainer: Trainer,
+    batches: Batches,
+    selection: Selection,
+    settings: TrainSettings,
+    console: Console,
+) -> None:
+    if not trainer.group.leads:
+        if len(batches):
+            torchreid_adapter.train(trainer.network, batches, trainer.update)
+        return
+    log = Log(settings.out, settings, trainer.done)
+    validate = _validator(trainer, selection, settings, log, console)
+    with console.progress("training", settings.steps, "step", trainer.done) as bar:
+
+        def step(batch: Batch) -> None:
+            loss = trainer.update(batch)
+            log.add(batch.step, loss, trainer.optimizer.param_groups[0]["lr"])
+            bar.advance()
+            if trainer.done % settings.checkpoint_every == 0 or trainer.done == settings.steps:
+                validate()
+                trainer.save(settings.out)
+
+        try:
+            if len(batches):
+                torchreid_adapter.train(trainer.network, batches, step)
+        finally:
+            log.close()
+
+
+def _validator(
+    trainer: Trainer,
+    selection: Selection,
+    settings: TrainSettings,
+    log: Log,
+    console: Console,
+) -> Callable[[], None]:
+    """Return what scores the validation people and keeps the best weights."""
+    if not len(selection.validation):
+        return lambda: None
+    images = read_all(selection.validation, (settings.width, settings.height))
+    labels = labels_of(selection.validation)
+
+    def validate() -> None:
+        features = embed(trainer.network, images, "validation", console)
+        trainer.network.train()
+        try:
+            measure = distance_of(features, features, "cosine")
+            value = rank(measure, labels, labels, settings.protocol).mean_average_precision
+        except ValueError as error:
+            raise UserError(f"validation at step {trainer.done:,}: {error}") from error
+        log.validation(trainer.done, value)
+        console.say(
+            f"step {trainer.done:,}: validation mAP {value:.1%}",
+            event="validation",
+            step=trainer.done,
+            mean_average_precision=value,
+        )
+        if value > trainer.best:
+            trainer.best = value
+            trainer.export(Run(settings.out, {}).weights("best"))
+
+    return validate
+
+
+def _score(settings: TrainSettings, console: Console) -> Exit:
+    if not settings.score:
+        return Exit.DONE
+    if _is_scored(settings):
+        console.say(f"{settings.out}: already scored ('reid score' does it again)")
+        return Exit.DONE
+    return score(
+        ScoreSettings(
+            run=settings.out,
+            images=settings.images,
+            root=settings.root,
+            protocol=settings.protocol,
+            device=settings.device,
+        ),
+        console,
+    )
+
+
+def _is_scored(settings: TrainSettings) -> bool:
+    """Return whether there is a report, by the protocol that is asked for."""
+    report = settings.out / REPORT
+    return report.exists() and (
+        json.loads(report.read_text("utf-8"))["protocol"]["rule"] == settings.protocol
+    )

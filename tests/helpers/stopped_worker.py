@@ -1,0 +1,23 @@
+"""A worker that tests kill, ``python -m tests.helpers.stopped_worker IMAGES OUT SECONDS``: per batch."""
+
+import sys
+import time
+from pathlib import Path
+
+from augment.generation.job import generate
+from manifests.runtime.console import Console
+from manifests.runtime.storage import place
+from tests.helpers import trivial
+
+
+class Slow(trivial.Trivial):
+    """Takes some time per batch."""
+
+    def generate(self, condition, noise=None):
+        time.sleep(float(sys.argv[3]))
+        return super().generate(condition, noise)
+
+
+if __name__ == "__main__":
+    settings = trivial.job_settings(Path(sys.argv[1]), place(sys.argv[2]))
+    sys.exit(generate(settings, Console(quiet=True), trivial.trivial_weights(network=Slow)))

@@ -1,0 +1,116 @@
+"""What each of two ranks computes: ``python -m tests.helpers.two_ranks OUT``."""
+
+import copy
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from augment.generators.patn import Patn
+from augment.training.loop import LoopSettings, Trainer
+from augment.training.parallel import ALONE, Ranks, joined, synchronise
+from tests.helpers.training import TINY, made_up_images
+
+CPU = torch.device("cpu")
+
+EXACT = TINY.model_copy(
+    update={"dropout": 0.0, "pool_size": 0, "batch_size": 4, "warmup_steps": 0, "steps": 4}
+)
+"""Nothing random in a step but the choice of pairs."""
+
+RANDOM = TINY.model_copy(update={"batch_size": 4, "warmup_steps": 1, "steps": 4})
+
+
+def normalised(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Return what a batch normalisation gives for this rank's part of a batch of 6 images."""
+    numbers = torch.Generator().manual_seed(0)
+    images, upstream = torch.randn(2, 6, 3, 5, 4, generator=numbers, dtype=torch.float64)
+    network = nn.Sequential(nn.BatchNorm2d(3)).double()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        network[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    synchronise(network, ranks, CPU)
+    part = ranks.part(6)
+    mine = images[part].clone().requires_grad_()
+    outputs = network(mine)
+    outputs.backward(upstream[part])
+    state = network.state_dict()
+    trained = {name: value.grad for name, value in network.named_parameters()}
+    means = ranks.averaged(list(trained.values()))
+    network.eval()
+    return {
+        "outputs": outputs.detach(),
+        "input gradients": mine.grad,
+        "applied": network(images[part]).detach(),
+        **{f"gradient {name}": value for name, value in zip(trained, means, strict=True)},
+        **state,
+    }
+
+
+def averaged(ranks: Ranks) -> list[torch.Tensor]:
+    """Return the means of two gradients, one of them with channels innermost."""
+    first = torch.arange(24.0).reshape(2, 3, 2, 2) + ranks.index
+    first = first.contiguous(memory_format=torch.channels_last)
+    return ranks.averaged([first, torch.full((3,), 10.0 * ranks.index)])
+
+
+def trainer(config: Patn.Config, ranks: Ranks) -> Trainer:
+    torch.manual_seed(0)
+    settings = LoopSettings(precision="float32")
+    return Trainer(Patn(config), made_up_images(), settings, CPU, ranks)
+
+
+def exact(ranks: Ranks) -> dict[str, object]:
+    """Return losses, first gradients and weights of a training without dropout and pools."""
+    run = trainer(EXACT, ranks)
+    before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
+    losses, gradients = [], {}
+    for terms in run.steps():
+        losses.append({name: float(value) for name, value in ranks.mean(terms).items()})
+        if run.step == 1:  # Adam's first mean is half of the gradient
+            for phase, optimizer in run.state()["optimizers"].items():
+                means = [one["exp_avg"].flatten().clone() for one in optimizer["state"].values()]
+                gradients[phase] = torch.cat(means)
+    moved = [
+        (value.detach() - before[name]).flatten() for name, value in run.network.named_parameters()
+    ]
+    return {"losses": losses, "gradients": gradients, "moved": torch.cat(moved)}
+
+
+def resumed(ranks: Ranks, out: Path) -> list[dict[str, object]]:
+    """Return the last state of a straight training, and of one that stopped after step 3."""
+    straight = trainer(RANDOM, ranks)
+    for _ in straight.steps():
+        if straight.step == 3:
+            state = straight.state()
+            if ranks.first:
+                torch.save(state, out / "state.pt")
+            ranks.any(False)  # wait for the file
+    again = trainer(RANDOM, ranks)
+    again.restore(torch.load(out / "state.pt", weights_only=True))
+    pools = [copy.deepcopy(again.network.judges.shape_pool.state_dict())]
+    for _ in again.steps():
+        pass
+    return [straight.state(), again.state(), {"pools": pools}]
+
+
+def main(out: Path) -> None:
+    with joined(CPU) as ranks:
+        found = {
+            "normalised": normalised(ranks),
+            "averaged": averaged(ranks),
+            "exact": exact(ranks),
+            "resumed": resumed(ranks, out),
+            "any": [ranks.any(ranks.index == 1), ranks.any(False)],
+            "count": ranks.count,
+        }
+    found["threads"] = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    torch.save(found, out / f"rank-{ranks.index}.pt")
+
+
+if __name__ == "__main__":
+    assert os.environ["WORLD_SIZE"] != "1"
+    assert ALONE.count == 1
+    main(Path(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""Any folder of crops, through a CSV or a pattern of its paths."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from augment.cli import PROGRAM
+from manifests import pixels
+from manifests.datasets.folder import index_pattern, index_table, read_csv
+from manifests.io import read_images
+from manifests.runtime.console import UserError
+
+HEADER = "path,person_id,camera_id,split\n"
+PATTERN = r"(?P<split>\w+)/(?P<person_id>\w+)/cam(?P<camera_id>\d+)_\d+\.(jpg|png)"
+
+
+@pytest.fixture
+def crops(tmp_path, person) -> Path:
+    root = tmp_path / "crops"
+    for path in ("train/anna/cam1_0.jpg", "train/ben/cam2_0.jpg", "query/cleo/cam1_0.png"):
+        (root / path).parent.mkdir(parents=True)
+        encode = pixels.encode_png if path.endswith("png") else pixels.encode_jpeg
+        (root / path).write_bytes(encode(person(len(path), (48, 96))))
+    (root / "readme.txt").write_text("mine")
+    return root
+
+
+def listed(crops: Path, text: str) -> Path:
+    (crops / "list.csv").write_text(text, encoding="utf-8")
+    return crops / "list.csv"
+
+
+def test_a_pattern_reads_person_camera_and_split_from_nested_paths(crops):
+    images, report = index_pattern(crops, PATTERN)
+    assert images.strings("image_id") == [
+        "query/cleo/cam1_0.png",
+        "train/anna/cam1_0.jpg",
+        "train/ben/cam2_0.jpg",
+    ]
+    assert images.strings("person_id") == ["cleo", "anna", "ben"]
+    assert images.strings("split") == ["query", "train", "train"]
+    assert images.table["camera_id"].to_pylist() == [1, 1, 2]
+    assert images.table["width"].to_pylist() == [48] * 3
+    assert images.table["height"].to_pylist() == [96] * 3
+    assert images.table["keypoints"].null_count == 3
+    assert report.strays == {"*.txt": 1}
+
+
+def test_without_groups_the_split_is_train_and_the_camera_unknown(crops):
+    images, report = index_pattern(crops, r"train/(?P<person_id>\w+)/.*")
+    assert images.strings("split") == ["train", "train"]
+    assert images.table["camera_id"].to_pylist() == [-1, -1]
+    assert report.counts.num_cameras == 0
+    assert report.strays == {"*.png of another name": 1, "*.txt": 1}
+
+
+def test_a_table_reads_what_it_lists_below_the_root_wherever_it_lies(crops, tmp_path):
+    rows = "train/anna/cam1_0.jpg,0002,3,train\nquery/cleo/cam1_0.png,9,,query\n"
+    csv, out = listed(tmp_path, HEADER + rows), tmp_path / "images.parquet"
+    PROGRAM.run(["index", str(crops), "--table", str(csv), "--out", str(out), "--quiet"])
+    images = read_images(out)
+    assert images.strings("person_id") == ["9", "0002"]
+    assert images.table["camera_id"].to_pylist() == [-1, 3]
+    assert images.root == crops
+    assert images.file(1).is_file()
+
+
+def test_the_columns_of_a_table_may_stand_in_any_order(crops):
+    images, _ = index_table(
+        crops, listed(crops, "split,person_id,path,camera_id\ntrain,x,train/anna/cam1_0.jpg,1\n")
+    )
+    assert images.strings("person_id") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER.replace(",", ";"), ":1: found the columns 'path;person_id;camera_id;split'"),
+        ("path,person_id,split\n", ":1: found the columns 'path', 'person_id', 'split'; expected"),
+        (HEADER + "a.jpg,1,1,train\n\nb.jpg,1,1,test\n", ":4: found split 'test', expected one of"),
+        (HEADER + "a.jpg,1,one,train\n", ":2: found camera_id 'one', expected a number"),
+        (HEADER + ",1,1,train\n", ":2: found an empty path or person_id"),
+        (HEADER + "a.jpg,,1,train\n", ":2: found an empty path or person_id"),
+        (HEADER + "a.jpg,1\n", ":2: found split '', expected one of"),
+        (HEADER + "a.jpg,1,1,train,5\n", ":2: the line has more fields"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_file_and_line(crops, text, message):
+    csv = listed(crops, text)
+    with pytest.raises(UserError, match=re.escape(f"{csv}{message}")):
+        index_table(crops, csv)
+
+
+def test_a_path_in_two_rows_is_refused(crops):
+    row = "train/anna/cam1_0.jpg,1,1,train\n"
+    with pytest.raises(UserError, match="in more than one row: train/anna/cam1_0"):
+        index_table(crops, listed(crops, HEADER + row + row))
+
+
+@pytest.mark.parametrize(
+    ("root", "csv", "message"),
+    [
+        ("crops", "gone.csv", "gone.csv: found nothing of this name, expected a CSV"),
+        ("gone", "crops/list.csv", "gone: found nothing of this name, expected a folder"),
+    ],
+)
+def test_a_missing_table_or_root_is_named(crops, tmp_path, root, csv, message):
+    listed(crops, HEADER)
+    with pytest.raises(UserError, match=re.escape(message)):
+        index_table(tmp_path / root, tmp_path / csv)
+
+
+def test_a_listed_image_that_is_missing_is_named(crops):
+    with pytest.raises(UserError, match=r"crops/gone\.jpg: cannot be read"):
+        index_table(crops, listed(crops, HEADER + "gone.jpg,1,1,train\n"))
+
+
+@pytest.mark.parametrize(
+    ("regex", "message"),
+    [
+        (r"(?P<person_id>", "pattern "),
+        (r"(?P<split>\w+)/.*", "found the named groups split; expected"),
+        (r".*", "found the named groups none; expected"),
+        (r"(?P<person_id>\w+)/(?P<camera>.*)", "found the named groups camera, person_id"),
+        (r"(?P<person_id>\w+)\.gif", "found 5 files, none of which matches"),
+        (r"(?P<split>readme)\.(?P<person_id>txt)", "found split 'readme', expected one of"),
+        (r"readme\.(?P<person_id>txt)", "expected a JPEG or PNG image"),
+        (r"readme(?P<person_id>x?)\.txt", "found an empty person_id"),
+    ],
+)
+def test_a_wrong_pattern_is_refused(crops, regex, message):
+    (crops / "other.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=re.escape(message)):
+        index_pattern(crops, regex)
+
+
+def test_spaces_around_a_name_make_no_other_person(crops):
+    rows = "train/anna/cam1_0.jpg, Anna B ,1 ,train\ntrain/ben/cam2_0.jpg,Anna B,2, train \n"
+    images, _ = index_table(crops, listed(crops, HEADER + rows))
+    assert images.strings("person_id") == ["Anna B", "Anna B"]
+    assert images.table["camera_id"].to_pylist() == [1, 2]
+
+
+def test_a_csv_keeps_its_text_and_its_line_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffa,b\n0002,NA\n\n-1,\n", encoding="utf-8")
+    frame = read_csv(tmp_path / "t.csv", ",")
+    assert list(frame.index) == [2, 4]
+    assert frame.to_numpy().tolist() == [["0002", "NA"], ["-1", ""]]

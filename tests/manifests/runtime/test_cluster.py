@@ -1,0 +1,127 @@
+"""Workers that find out who they are, and a script that starts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from manifests.runtime.cluster import Slurm, Worker, sbatch, who_am_i
+from manifests.runtime.console import UserError
+
+ARRAY = {
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_ARRAY_TASK_COUNT": "4",
+    "SLURM_ARRAY_TASK_MIN": "5",
+    "SLURM_ARRAY_TASK_MAX": "8",
+}
+TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}
+TORCHRUN = {"RANK": "4", "WORLD_SIZE": "6"}
+KUBERNETES = {"JOB_COMPLETION_INDEX": "0"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "environ", "num_workers", "expected"),
+    [
+        ("0/2", ARRAY | TASKS | TORCHRUN | KUBERNETES, None, (0, 2)),
+        (None, ARRAY | TASKS | TORCHRUN | KUBERNETES, None, (2, 4)),
+        (None, TASKS | TORCHRUN | KUBERNETES, None, (1, 3)),
+        (None, TORCHRUN | KUBERNETES, None, (4, 6)),
+        (None, KUBERNETES, 5, (0, 5)),
+        (None, {}, None, (0, 1)),
+        (None, {}, 1, (0, 1)),
+        (None, ARRAY, 4, (2, 4)),
+    ],
+)
+def test_the_first_rule_that_applies_decides(flag, environ, num_workers, expected):
+    worker = who_am_i(flag, environ, num_workers)
+    assert (worker.index, worker.count) == expected
+
+
+def test_a_worker_says_who_it_is_and_why():
+    assert str(who_am_i(None, TORCHRUN, None)) == "worker 4 of 6 (from RANK and WORLD_SIZE)"
+
+
+def test_every_task_of_an_array_is_another_worker():
+    found = [who_am_i(None, ARRAY | {"SLURM_ARRAY_TASK_ID": str(i)}, None) for i in range(5, 9)]
+    assert [worker.index for worker in found] == [0, 1, 2, 3]
+
+
+def test_a_batch_script_without_srun_is_the_only_worker():
+    assert who_am_i(None, {"SLURM_PROCID": "0"}, None).count == 1
+
+
+@pytest.mark.parametrize("flag", ["4/4", "1", "-1/2", "a/b", "1/0", "", "1/2/3", "0/2 "])
+def test_a_wrong_flag_is_refused(flag):
+    with pytest.raises(UserError, match=f"--worker: found '{flag}', expected i/N"):
+        who_am_i(flag, {}, None)
+
+
+def test_an_array_with_gaps_asks_for_the_flag():
+    gaps = ARRAY | {"SLURM_ARRAY_TASK_MAX": "11"}
+    with pytest.raises(UserError, match=r"found 4 tasks with indices from 5 to 11.*--worker i/N"):
+        who_am_i(None, gaps, None)
+    assert who_am_i("3/4", gaps, None) == Worker(3, 4, "--worker")
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT: found ''"),
+        (TORCHRUN | {"RANK": "x"}, "RANK: found 'x', expected a whole number"),
+        (TORCHRUN | {"RANK": "6"}, "found worker 6 of 6, expected an index from 0 to 5"),
+        (ARRAY | {"SLURM_ARRAY_TASK_ID": "9"}, "found worker 4 of 4"),
+        (KUBERNETES, "no number of workers; expected --num-workers"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(environ, message):
+    with pytest.raises(UserError, match=message):
+        who_am_i(None, environ, None)
+
+
+@pytest.mark.parametrize("environ", [{}, TORCHRUN])
+def test_a_number_of_workers_that_contradicts_the_rest_is_refused(environ):
+    with pytest.raises(UserError, match="expected 5"):
+        who_am_i(None, environ, 5)
+
+
+def test_the_script_is_short_and_says_what_it_asks_for():
+    text = sbatch(["augment", "generate", "--out", "my out"], 8)
+    lines = text.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "#SBATCH --array=0-7" in lines
+    assert "#SBATCH --open-mode=append" in lines
+    assert "#SBATCH --gres=gpu:1" in lines
+    assert lines[-1] == "exec augment generate --out 'my out'"
+    assert len(lines) <= 24
+
+
+def test_the_script_leaves_out_what_is_not_asked_for():
+    text = sbatch(["x"], 1, Slurm(gpus=0))
+    assert "gpu" not in text
+    assert "partition" not in text
+    assert "#SBATCH --partition=long\n" in sbatch(["x"], 1, Slurm(partition="long"))
+
+
+def test_a_script_for_no_worker_is_refused():
+    with pytest.raises(UserError, match="found 0, expected at least 1"):
+        sbatch(["x"], 0)
+
+
+def test_a_task_of_the_script_runs_the_command_as_its_worker():
+    ask = (
+        "import os; from manifests.runtime.cluster import who_am_i;"
+        "print(who_am_i(None, os.environ, None))"
+    )
+    text = sbatch([sys.executable, "-c", ask], 4)
+    ended = subprocess.run(
+        ["bash"],
+        input=text,
+        env=ARRAY | {"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout == "worker 2 of 4 (from the Slurm array, SLURM_ARRAY_TASK_ID)\n"

@@ -1,0 +1,342 @@
+"""Tables: what is written comes back, whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from manifests import io, pixels
+from manifests.io import Images, Synthetic
+from manifests.runtime.console import UserError
+from manifests.schema import IMAGES
+
+coordinates = st.floats(-1000, 1000, width=32) | st.just(float("nan"))
+poses = hnp.arrays(
+    np.float32, st.tuples(st.integers(0, 7), st.just(18), st.just(2)), elements=coordinates
+)
+
+
+def table(image_ids: list[str], keypoints: pa.Array | None = None) -> pa.Table:
+    rows = len(image_ids)
+    columns = {
+        "image_id": image_ids,
+        "path": image_ids,
+        "split": ["train"] * rows,
+        "person_id": ["0002"] * rows,
+        "camera_id": [1] * rows,
+        "keypoints": pa.nulls(rows, IMAGES.field("keypoints").type)
+        if keypoints is None
+        else keypoints,
+    }
+    others = {f.name: [None] * rows for f in IMAGES if f.name not in columns}
+    return pa.table({**columns, **others}, IMAGES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(joints=poses, data=st.data())
+def test_joints_come_back_from_a_file_bit_by_bit(joints, data, tmp_path_factory):
+    rows = len(joints)
+    annotated = np.array(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), bool)
+    ids = data.draw(st.permutations([f"{row}.jpg" for row in range(rows)]))
+    root = tmp_path_factory.mktemp("joints")
+    column = io.keypoint_column(joints, annotated)
+    io.write_images(Images(table(list(ids), column), root, {}), root / "images.parquet")
+
+    found = io.read_images(root / "images.parquet")
+
+    order = np.argsort(ids)
+    expected = np.where(annotated[:, None, None], joints, np.float32(np.nan))[order]
+    assert found.strings("image_id") == sorted(ids)
+    assert np.array_equal(found.keypoints(), expected, equal_nan=True)
+    assert found.table["keypoints"].is_valid().to_pylist() == annotated[order].tolist()
+
+
+def test_joints_of_a_slice_are_those_of_its_rows():
+    joints = np.arange(5 * 36, dtype=np.float32).reshape(5, 18, 2)
+    column = io.keypoint_column(joints, np.array([1, 0, 1, 1, 1], bool))
+    part = table(list("abcde"), column).slice(1, 3)
+    found = io.keypoint_array(part["keypoints"])
+    assert np.isnan(found[0]).all()
+    assert np.array_equal(found[1:], joints[2:4])
+
+
+def test_the_footer_carries_root_and_provenance(tiny_images, tmp_path):
+    path = tmp_path / "a" / "images.parquet"
+    io.write_images(Images(tiny_images.table, tiny_images.root, {"seed": "0"}), path)
+    metadata = pq.read_metadata(path).metadata
+    assert metadata[b"seed"] == b"0"
+    assert metadata[b"root"] == str(tiny_images.root).encode()
+    assert io.read_images(path).provenance == {"seed": "0", "root": str(tiny_images.root)}
+
+
+def test_a_relative_root_starts_at_the_folder_of_the_table(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    io.write_table(table(["a.jpg"]), tmp_path / "images.parquet", {"root": "pictures"})
+    images = io.read_images(tmp_path / "images.parquet")
+    assert images.file(0) == tmp_path / "pictures" / "a.jpg"
+
+
+def test_the_same_table_gives_the_same_bytes(tiny_images, tmp_path):
+    for name in ("a.parquet", "b.parquet"):
+        io.write_images(tiny_images, tmp_path / name)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_row_groups_have_2048_rows(tmp_path):
+    io.write_table(table([f"{i:04d}" for i in range(5000)]), tmp_path / "t.parquet", {})
+    metadata = pq.read_metadata(tmp_path / "t.parquet")
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert sizes == [2048, 2048, 904]
+
+
+def test_only_and_take_choose_rows(tiny_images):
+    assert set(tiny_images.only("query").strings("split")) == {"query"}
+    assert len(tiny_images.only("query")) == 2
+    ids = tiny_images.strings("image_id")
+    assert tiny_images.take(np.array([3, 1])).strings("image_id") == [ids[3], ids[1]]
+
+
+def interrupted(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a writer of ``tmp_path / 'file'`` in a process of its own."""
+    script = f"""
+import os, resource, signal
+from pathlib import Path
+from manifests.io import replacing, write_bytes
+path = Path({str(tmp_path / "file")!r})
+{body}
+"""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    ended = interrupted(
+        tmp_path,
+        """
+with replacing(path) as file:
+    file.write(b"n" * 1_000_000)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+    )
+    assert ended.returncode == -9
+    assert (tmp_path / "file").read_bytes() == b"old"
+    left = [path.name for path in tmp_path.iterdir() if path.name != "file"]
+    assert len(left) == 1
+    assert left[0].startswith(".file.")
+    assert left[0].endswith(".tmp")
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_the_place(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    ended = interrupted(
+        tmp_path,
+        """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_bytes(b"n" * 1_000_000, path)
+""",
+    )
+    assert "UserError" in ended.stderr
+    assert f"{tmp_path / 'file'}: cannot be written (File too large)" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(TypeError), io.replacing(tmp_path / "file") as file:
+        file.writelines([b"new", None])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be written"):
+        io.write_bytes(b"x", tmp_path / "file" / "below")
+
+
+def test_sha256_is_the_standard_one(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert io.sha256_file(tmp_path / "abc") == expected
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.parquet: no such file; expected an images"):
+        io.read_images(tmp_path / "nothing.parquet")
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path):
+    (tmp_path / "t.parquet").write_text("name,split\n")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_images(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_truncated_table_is_refused(tiny_images, tmp_path, keep):
+    io.write_images(tiny_images, tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_images(tmp_path / "t.parquet")
+
+
+def test_a_table_whose_middle_is_damaged_is_refused(tiny_images, tmp_path):
+    io.write_images(tiny_images, tmp_path / "t.parquet")
+    data = bytearray((tmp_path / "t.parquet").read_bytes())
+    data[10:400] = bytes(390)
+    (tmp_path / "t.parquet").write_bytes(data)
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_images(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop_columns(["sha256"]), "column 'sha256' is missing"),
+        (lambda t: t.append_column("age", pa.nulls(t.num_rows)), "column 'age' is not known"),
+        (lambda t: t.select(list(reversed(t.column_names))), "another order"),
+        (
+            lambda t: t.set_column(5, "sequence", pa.nulls(t.num_rows, pa.int64())),
+            "column 'sequence' is int64, not int32",
+        ),
+    ],
+)
+def test_a_table_of_another_schema_is_refused(tiny_images, tmp_path, change, message):
+    io.write_table(change(tiny_images.table), tmp_path / "t.parquet", {"root": str(tmp_path)})
+    with pytest.raises(UserError, match=message):
+        io.read_images(tmp_path / "t.parquet")
+
+
+def test_an_image_in_two_rows_is_refused(tmp_path):
+    io.write_table(table(["b.jpg", "a.jpg", "b.jpg"]), tmp_path / "t.parquet", {"root": "."})
+    with pytest.raises(UserError, match=r"image_id 'b\.jpg' stands in more than one row"):
+        io.read_images(tmp_path / "t.parquet")
+
+
+def test_images_that_moved_are_found_by_root(tiny_images, tmp_path):
+    io.write_images(tiny_images, tmp_path / "t.parquet")
+    moved = tiny_images.root.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"tiny, which does not exist; name .* with --root"):
+        io.read_images(tmp_path / "t.parquet")
+    images = io.read_images(tmp_path / "t.parquet", moved)
+    assert all(images.file(row).is_file() for row in range(len(images)))
+
+
+def test_a_table_without_root_asks_for_one(tmp_path):
+    io.write_table(table(["a.jpg"]), tmp_path / "t.parquet", {})
+    with pytest.raises(UserError, match="--root"):
+        io.read_images(tmp_path / "t.parquet")
+    assert len(io.read_images(tmp_path / "t.parquet", tmp_path)) == 1
+
+
+def test_a_row_without_a_path_has_no_file(tmp_path):
+    rows = table(["a.jpg"]).set_column(1, IMAGES.field("path"), pa.nulls(1, pa.string()))
+    with pytest.raises(UserError, match=r"row 'a\.jpg' of the images: no path"):
+        Images(rows, tmp_path, {}).file(0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.integers(0, 8), max_size=20))
+def test_bytes_come_in_the_order_asked_for(rows, made):
+    synthetic, images = made
+    assert list(synthetic.read_bytes(np.array(rows, int))) == [images[row] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Synthetic, list[bytes]]:
+    out = tmp_path_factory.mktemp("out")
+    images = [f"image {row}".encode() for row in range(9)]
+    return stored(out, images, 4), images
+
+
+def stored(out: Path, images: list[bytes | None], rows_per_shard: int) -> Synthetic:
+    """Write shards that hold these bytes and the least of a manifest."""
+    places = []
+    for start in range(0, len(images), rows_per_shard):
+        part = images[start : start + rows_per_shard]
+        name = f"part-{start // rows_per_shard:06d}.parquet"
+        rows = pa.table({"image": [{"bytes": image, "path": "x"} for image in part]})
+        io.write_table(rows, out / "data" / name, {})
+        places += [
+            {"image_id": f"{start + i}", "shard": name, "shard_row": i} for i in range(len(part))
+        ]
+    return Synthetic(pa.Table.from_pylist(places), out)
+
+
+def test_reading_all_shards_holds_few_of_them_in_memory(tmp_path):
+    size, rows_per_shard, shards = 2000, 4096, 6
+    images = [row.to_bytes(4, "big") * (size // 4) for row in range(rows_per_shard * shards)]
+    synthetic = stored(tmp_path, images, rows_per_shard)
+    ordinary = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(ordinary)
+    pa.set_memory_pool(counted)
+    try:
+        for row, data in enumerate(synthetic.read_bytes(np.arange(len(images)))):
+            assert data == images[row]
+    finally:
+        pa.set_memory_pool(ordinary)
+    assert counted.max_memory() < 2 * rows_per_shard * size
+
+
+def test_a_finished_out_is_read(finish, synthetic_rows, tmp_path):
+    rows = synthetic_rows(3, pixels.encode_jpeg)
+    synthetic = finish(tmp_path / "out", rows)
+    assert len(synthetic) == 9
+    assert synthetic.table["seed"].to_pylist()[:2] == [2**64 - 1, 2**64 - 2]
+    assert list(synthetic.read_bytes(np.arange(9))) == [row["image"]["bytes"] for row in rows]
+
+
+def test_a_failed_row_stays_in_the_table_and_has_no_bytes(finish, synthetic_rows, tmp_path):
+    rows = synthetic_rows(2, pixels.encode_jpeg)
+    rows[3] |= {"image": None, "error": "cut off"}
+    synthetic = finish(tmp_path / "out", rows)
+    assert len(synthetic) == 6
+    assert len(synthetic.without_errors()) == 5
+    assert len(list(synthetic.without_errors().read_bytes(np.arange(5)))) == 5
+    with pytest.raises(UserError, match="row '0007_aug00001' has no image"):
+        list(synthetic.read_bytes(np.arange(6)))
+
+
+def test_an_unfinished_out_is_refused(finish, synthetic_rows, tmp_path):
+    finish(tmp_path / "out", synthetic_rows(1, pixels.encode_jpeg))
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    with pytest.raises(UserError, match="has no _SUCCESS"):
+        io.read_synthetic(tmp_path / "out")
+
+
+def test_a_missing_out_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        io.read_synthetic(tmp_path / "out")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"PAR1 no more")])
+def test_a_missing_or_damaged_shard_is_named(made_fresh, harm: Callable[[Path], object]):
+    harm(made_fresh.root / "data" / "part-000001.parquet")
+    with pytest.raises(UserError, match=r"part-000001\.parquet: missing or damaged shard"):
+        list(made_fresh.read_bytes(np.arange(9)))
+
+
+def test_a_shard_with_fewer_rows_than_the_manifest_says_is_refused(made_fresh):
+    data = made_fresh.root / "data"
+    (data / "part-000002.parquet").replace(data / "part-000001.parquet")
+    with pytest.raises(UserError, match="has 1 rows, the manifest names more"):
+        list(made_fresh.read_bytes(np.arange(8)))
+
+
+@pytest.fixture
+def made_fresh(tmp_path) -> Synthetic:
+    return stored(tmp_path, [b"image"] * 9, 4)

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from manifests.runtime.console import Console, Exit, UserError
+from reid.cli import PROGRAM
+from reid.data.labels import Labels
+from reid.evaluation.ranking import rank
+from reid.evaluation.report import protocol_block, read_scored, write_report
+from reid.experiments.compare import (
+    CompareSettings,
+    Comparison,
+    compare,
+    compare_arms,
+    compare_families,
+    markdown,
+    read_arm,
+)
+from reid.experiments.statistics import Difference
+from reid.models import torchreid_adapter
+from reid.models.features import Embedder, embed, load_network
+from reid.models.run_folder import read_run, write_json
+from tests.helpers.reid_people import write_people
+
+QUIET = Console(quiet=True)
+
+
+def write_run(folder: Path, seed: int, gain: float = 0.0, **changes: object) -> Path:
+    """Write a report of made-up distances; ``gain`` pulls matches nearer."""
+    generator = np.random.default_rng(seed)
+    num = 30
+    people = np.array([f"{person:04d}" for person in range(1, num + 1)]).repeat(2)
+    names = np.array([f"{person}_{i}" for i, person in enumerate(people)])
+    query = Labels(people, np.ones(len(people), np.int64), names)
+    gallery = Labels(people, np.full(len(people), 2), names)
+    distances = generator.random((len(people), len(people)))
+    distances[people[:, None] == people[None]] *= 0.5 - gain
+    facts = {
+        "asked": {"seed": seed, "steps": 10, "val_people": 0, **changes},
+        "weights": "last",
+        "protocol": protocol_block(
+            query,
+            gallery,
+            {"rule": "market1501", "distance": "cosine", "flip_test": bool(changes.get("flip"))},
+        ),
+    }
+    write_report(folder, facts, rank(distances, query, gallery), query)
+    return folder
+
+
+def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / f"none-{seed}", seed)
+        write_run(tmp_path / f"same-{seed}", seed, kind="same")
+        write_run(tmp_path / f"gain-{seed}", seed, 0.3, kind="gain")
+    table = tmp_path / "table.md"
+    patterns = tuple(f"{name}={tmp_path}/{name}-*" for name in ("none", "same", "gain"))
+    assert compare(CompareSettings(arms=patterns, markdown=table), QUIET) is Exit.DONE
+    text = capsys.readouterr().out
+    assert text == table.read_text()
+    assert "- same: mAP +0.00 [+0.00, +0.00], rank-1 +0.00 [+0.00, +0.00]: compatible" in text
+    assert "better than none" in text
+    assert "ONE SEED" not in text
+    assert text.count("standard deviation over seeds 0, 1, 2. 60 queries") == 1
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["none", "same", "gain"]
+
+
+def test_arms_of_other_seeds_are_told_by_name(tmp_path):
+    arms = [
+        read_arm(f"{name}={write_run(tmp_path / name, seed, kind=name)}")
+        for name, seed in (("none", 3), ("patn", 7))
+    ]
+    text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
+    assert "standard deviation over seeds 3 (none), 7 (patn). " in text
+
+
+def test_p_values_of_several_families_are_corrected_together(tmp_path):
+    none = read_arm(str(write_run(tmp_path / "none", 0)))
+    gain = read_arm(str(write_run(tmp_path / "gain", 0, 0.3, kind="gain")))
+    (alone,) = compare_arms(none, [gain])
+    families = compare_families([(none, [gain]), (none, [gain, gain])])
+    assert [len(family) for family in families] == [1, 2]
+    assert families[0][0].p_value == pytest.approx(3 * alone.p_value)
+    assert families[0][0].mean_average_precision == alone.mean_average_precision
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said"),
+    [
+        (0.049, "mAP +2.00 [+0.10, +4.00], rank-1 +2.00 [+0.10, +4.00]: better than none. "),
+        (0.051, "better than none if it were the only arm, compatible with no effect among so"),
+    ],
+)
+def test_a_gain_that_the_correction_takes_back_is_no_gain(tmp_path, p_value, said):
+    none, arm = (read_arm(str(write_run(tmp_path / name, 0))) for name in ("none", "patn"))
+    gain = Difference(0.02, 0.001, 0.04, 0.03, num_seeds=3)
+    assert said in markdown(none, [Comparison(arm, gain, gain, p_value)])
+
+
+def test_one_seed_is_said_loudly(tmp_path, capsys):
+    arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
+    compare(CompareSettings(arms=arms), QUIET)
+    assert "ONE SEED" in capsys.readouterr().out
+
+
+def test_two_seeds_are_said_to_be_few(tmp_path):
+    arms = []
+    for name in ("none", "patn"):
+        for seed in (0, 1):
+            write_run(tmp_path / name / f"seed-{seed}", seed, kind=name)
+        arms.append(read_arm(str(tmp_path / name)))
+    assert "TWO SEEDS" in markdown(arms[0], compare_arms(arms[0], arms[1:]))
+
+
+def test_a_folder_of_runs_is_one_arm_named_by_its_folder(tmp_path):
+    for seed in (1, 0):
+        write_run(tmp_path / "patn" / f"seed-{seed}", seed)
+    arm = read_arm(str(tmp_path / "patn"))
+    assert (arm.name, arm.seeds) == ("patn", [0, 1])
+
+
+def test_unlike_protocols_are_refused(tmp_path):
+    arms = (str(write_run(tmp_path / "a", 0)), str(write_run(tmp_path / "b", 0, flip=True)))
+    with pytest.raises(UserError, match=r"another protocol .*flip_test: False, now True"):
+        compare(CompareSettings(arms=arms), QUIET)
+
+
+def test_runs_of_one_arm_must_share_a_recipe_and_differ_in_seed(tmp_path):
+    write_run(tmp_path / "a-0", 0)
+    write_run(tmp_path / "a-1", 1, steps=20)
+    with pytest.raises(UserError, match=r"more than the seed \(steps: 10, now 20\)"):
+        read_arm(f"a={tmp_path}/a-*")
+    write_run(tmp_path / "b-0", 0)
+    write_run(tmp_path / "b-1", 0)
+    with pytest.raises(UserError, match=r"seeds \[0, 0\]"):
+        read_arm(f"b={tmp_path}/b-*")
+
+
+def test_arms_without_runs_and_a_single_arm_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no scored run"):
+        read_arm(f"none={tmp_path}/nothing-*")
+    with pytest.raises(UserError, match="found 1 arm"):
+        compare(CompareSettings(arms=("x",)), QUIET)
+
+
+def test_a_run_that_is_not_scored_is_no_silent_gap_among_the_seeds(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"none-{seed}", seed)
+    write_json({"asked": {}, "people": []}, tmp_path / "none-2" / "run.json")
+    with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
+        read_arm(f"none={tmp_path}/none-*")
+    with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
+        read_arm(f"all={tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["rate=0.1", "[old] run"])
+def test_a_folder_is_found_by_its_name_whatever_that_holds(tmp_path, name):
+    write_run(tmp_path / name, 0)
+    assert read_arm(f"{tmp_path}/{name}").name == name
+    assert read_arm(f"old={tmp_path}/{name}").name == "old"
+
+
+def test_which_weights_were_scored_is_among_the_differences(tmp_path):
+    arms = []
+    for name in ("last", "best"):
+        folder = write_run(tmp_path / name, 0)
+        report = json.loads((folder / "report.json").read_text())
+        write_json(report | {"weights": name}, folder / "report.json")
+        arms.append(read_arm(str(folder)))
+    text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
+    assert "Trained differently in: weights: 'last', now 'best'." in text
+
+
+def test_a_scoring_that_died_between_its_two_files_is_refused(tmp_path):
+    folder, other = (write_run(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    (folder / "queries.parquet").write_bytes((other / "queries.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"queries\.parquet of another scoring than report\.json"):
+        read_arm(str(folder))
+
+
+def test_the_report_of_a_run_reads_back_with_one_row_per_query(tmp_path):
+    scored = read_scored(write_run(tmp_path / "a", 0))
+    assert len(scored.queries) == scored.report["num_matched"] == 60
+    assert scored.report["scores"]["mAP"] == pytest.approx(scored.average_precision.mean())
+    assert scored.report["protocol"]["query"]["num_people"] == 30
+
+
+def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
+    images = str(write_people(tmp_path))
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "3"]
+    for seed in ("0", "1"):
+        words = ["train", "--images", images, "--out", str(tmp_path / f"run-{seed}")]
+        assert PROGRAM.run([*words, *sizes, "--seed", seed, "--quiet"]) is Exit.DONE
+    report = json.loads((tmp_path / "run-0" / "report.json").read_text())
+    assert report["num_queries"] == report["num_matched"] == 4 * 2
+    assert report["protocol"]["gallery"]["num_junk"] == 1
+    assert report["protocol"]["gallery"]["num_distractors"] == 1
+    first = str(tmp_path / "run-0")
+    flipped = ["score", first, "--images", images, "--flip-test", "--quiet"]
+    assert PROGRAM.run(flipped) is Exit.DONE
+    with pytest.raises(UserError, match="another protocol"):
+        PROGRAM.run(["compare", first, str(tmp_path / "run-1")])
+    assert PROGRAM.run([*flipped[:1], first, *flipped[2:4], "--quiet"]) is Exit.DONE
+    assert PROGRAM.run(["compare", first, str(tmp_path / "run-1"), "--quiet"]) is Exit.DONE
+    assert "8 queries of 4 people against 10 gallery images" in capsys.readouterr().out
+
+
+def test_an_exported_network_gives_the_features_of_the_run_for_any_batch(tmp_path):
+    images = str(write_people(tmp_path))
+    run = str(tmp_path / "run")
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "2"]
+    PROGRAM.run(["train", "--images", images, "--out", run, *sizes, "--no-score", "--quiet"])
+    file = tmp_path / "net.pt2"
+    PROGRAM.run(["export", run, "--out", str(file), "--quiet"])
+    program = torch.export.load(file).module()
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 64, 32, 3), np.uint8)
+    network = load_network(read_run(Path(run)), "last")
+    expected = embed(network, pixels, "features", QUIET)
+    for count in (1, 7):
+        inputs = torch.from_numpy(pixels[:count]).permute(0, 3, 1, 2) / 127.5 - 1
+        found = program(inputs).detach().numpy()
+        # float32 rounding through some forty layers.
+        np.testing.assert_allclose(found, expected[:count], atol=1e-4 * abs(expected).max())
+    assert Embedder(network)(inputs).shape == (7, 512)
+
+
+def test_features_that_are_not_finite_are_refused():
+    network = torchreid_adapter.build_model("osnet_x0_25", 3)
+    torch.nn.init.constant_(network.fc[0].weight, float("nan"))
+    pixels = np.zeros((4, 64, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="4 of 4 features are not finite"):
+        embed(network, pixels, "query", QUIET)
+
+
+def test_the_flip_test_makes_a_mirrored_image_equal():
+    network = torchreid_adapter.build_model("osnet_x0_25", 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
+    pixels[1] = pixels[0, :, ::-1]
+    one, other = embed(network, pixels, "query", QUIET, flip_test=True)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_unfinished_run_is_not_scored(tmp_path):
+    write_json(
+        {"asked": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
+    )
+    with pytest.raises(UserError, match="expected a finished run"):
+        load_network(read_run(tmp_path), "last")
+    with pytest.raises(UserError, match=r"found no run\.json"):
+        read_run(tmp_path / "nowhere")
+    write_json({"asked": {"per_id": 10}}, tmp_path / "synthetic" / "run.json")
+    with pytest.raises(UserError, match="run of another command, expected one of 'reid train'"):
+        read_run(tmp_path / "synthetic")
+
+
+@pytest.fixture
+def fresh_adapter(monkeypatch):
+    torchreid_adapter._torchreid.cache_clear()
+    yield monkeypatch
+    torchreid_adapter._torchreid.cache_clear()
+
+
+def stub(name: str, version: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__version__ = version
+    return module
+
+
+def test_a_missing_torchreid_is_one_sentence_with_the_command_that_installs_it(fresh_adapter):
+    fresh_adapter.setitem(sys.modules, "torchreid", None)
+    with pytest.raises(UserError, match=r"pip install torchreid==0\.2\.5"):
+        torchreid_adapter.version()
+
+
+def test_the_authors_layout_is_accepted_and_other_versions_are_not(fresh_adapter):
+    fresh_adapter.setitem(sys.modules, "torchreid", stub("torchreid", "1.4.0"))
+    assert torchreid_adapter.version() == "1.4.0"
+    torchreid_adapter._torchreid.cache_clear()
+    fresh_adapter.setitem(sys.modules, "torchreid", stub("torchreid", "2.0"))
+    with pytest.raises(UserError, match=r"torchreid 2\.0 .* is installed; expected 0\.2\.5"):
+        torchreid_adapter.version()
+
+
+def test_an_unknown_network_is_refused_with_the_names_that_exist():
+    with pytest.raises(UserError, match=r"no network 'osnet'; it has .*osnet_x0_25"):
+        torchreid_adapter.build_model("osnet", 3)
