@@ -1,4 +1,4 @@
-"""A worker that tests kill, ``python -m tests.helpers.stopped_worker IMAGES OUT SECONDS``: per batch."""
+"""A worker that tests kill: ``python -m tests.helpers.stopped_worker IMAGES OUT SECONDS``."""
 
 import sys
 import time
