@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.storage import Place, StorePath, place, replacing
+from manifests.runtime.storage import ObjectStorePath, StoragePath, replacing, storage_path
 from manifests.schema import IMAGES, MANIFEST
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -86,7 +86,7 @@ class Synthetic:
     """A finished OUT of ``augment generate``: every planned row, also the failed ones."""
 
     table: pa.Table
-    root: Place
+    root: StoragePath
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -107,14 +107,14 @@ class Synthetic:
         """Return the rows that have an image."""
         return self.take(np.flatnonzero(np.asarray(self.table["error"].is_null())))
 
-    def shard_file(self, shard: str) -> Place:
+    def shard_file(self, shard: str) -> StoragePath:
         """Return where a shard lies; ``shard`` as the manifest names it.
 
         A bare name is one in the folder ``data``, a path starts at the root, a URL stands for
         itself: a manifest may point to the shards of another folder.
         """
         if "://" in shard:
-            return place(shard)
+            return storage_path(shard)
         return self.root / shard if "/" in shard else self.root / "data" / shard
 
     def read_bytes(self, rows: Int[np.ndarray, " count"]) -> Iterator[bytes]:
@@ -212,7 +212,7 @@ def write_images(images: Images, path: Path) -> None:
     write_table(_sorted(images.table), path, provenance)
 
 
-def write_table(table: pa.Table, path: Place, provenance: Mapping[str, str]) -> None:
+def write_table(table: pa.Table, path: StoragePath, provenance: Mapping[str, str]) -> None:
     """Write a table whole or not at all, in row groups of 2,048 rows.
 
     Args:
@@ -237,7 +237,7 @@ def write_table(table: pa.Table, path: Place, provenance: Mapping[str, str]) -> 
         pq.write_table(footed, file, row_group_size=ROW_GROUP_ROWS, **options)
 
 
-def write_bytes(data: bytes, path: Place) -> None:
+def write_bytes(data: bytes, path: StoragePath) -> None:
     """Write a file whole or not at all.
 
     Raises:
@@ -248,14 +248,14 @@ def write_bytes(data: bytes, path: Place) -> None:
 
 
 @contextmanager
-def parquet(path: Place) -> Generator[pq.ParquetFile]:
+def parquet(path: StoragePath) -> Generator[pq.ParquetFile]:
     """Open a Parquet file for reading.
 
     Raises:
         FileNotFoundError: If there is none.
         pa.ArrowException: If it is damaged; also an ``OSError`` without a number.
     """
-    if isinstance(path, StorePath):
+    if isinstance(path, ObjectStorePath):
         # Columns that lie side by side come in one request.
         with path.ranges() as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
             yield file
@@ -264,13 +264,13 @@ def parquet(path: Place) -> Generator[pq.ParquetFile]:
         yield file
 
 
-def sha256_file(path: Place) -> str:
+def sha256_file(path: StoragePath) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def finished_manifest(out: Place) -> Place:
+def finished_manifest(out: StoragePath) -> StoragePath:
     """Return the manifest file of a finished OUT of ``augment generate``.
 
     Raises:
@@ -287,7 +287,7 @@ def finished_manifest(out: Place) -> Place:
     return out / "manifest.parquet"
 
 
-def read_synthetic(out: Place) -> Synthetic:
+def read_synthetic(out: StoragePath) -> Synthetic:
     """Read a finished OUT of ``augment generate``.
 
     Raises:
@@ -298,7 +298,7 @@ def read_synthetic(out: Place) -> Synthetic:
     return Synthetic(table.replace_schema_metadata(None), out)
 
 
-def _read_table(path: Place, schema: pa.Schema, what: str) -> pa.Table:
+def _read_table(path: StoragePath, schema: pa.Schema, what: str) -> pa.Table:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {found}; expected {what}")
@@ -325,7 +325,7 @@ def _difference(found: pa.Schema, expected: pa.Schema) -> str:
     return "" if found.names == expected.names else "the columns stand in another order"
 
 
-def _shard_bytes(path: Place, shard_rows: Int[np.ndarray, " count"]) -> list[bytes | None]:
+def _shard_bytes(path: StoragePath, shard_rows: Int[np.ndarray, " count"]) -> list[bytes | None]:
     images: list[bytes | None] = [None] * len(shard_rows)
     try:
         with parquet(path) as file:

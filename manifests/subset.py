@@ -6,7 +6,7 @@ import numpy as np
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 
 
 def subset_train(images: Images, fraction: float, seed: int) -> Images:
@@ -63,4 +63,4 @@ def _shares(sizes: dict[str, int], total: int, seed: int) -> dict[str, int]:
 
 
 def _draw(seed: int, label: str) -> int:
-    return int(draws(seed, f"subset\0{label}")[0])
+    return int(random_bits(seed, f"subset\0{label}")[0])

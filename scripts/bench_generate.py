@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from augment import generators
 from augment.checkpoints import store
 from augment.generation.job import GenerateSettings, generate
-from augment.generation.run import Precision
+from augment.generation.run_config import Precision
 from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
 from augment.interface.condition import Condition, as_floats
 from augment.interface.system import PoseTransfer

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from reid.data.labels import Labels
-from reid.evaluation.ranking import Measure, distance_of, rank
+from reid.evaluation.ranking import DistanceFunction, distance_of, rank
 from reid.models import torchreid_adapter
 
 NUM_QUERY, NUM_GALLERY, NUM_PEOPLE, NUM_CAMERAS, WIDTH = 3_368, 15_913, 750, 6, 512
@@ -39,7 +39,7 @@ def main() -> None:
     measure = distance_of(query, gallery, "cosine")
     matrix = measure(slice(0, len(query)))
 
-    def seconds_of(distances: np.ndarray | Measure) -> float:
+    def seconds_of(distances: np.ndarray | DistanceFunction) -> float:
         times: list[float] = []
         for _ in range(options.repeats):
             began = time.perf_counter()

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from augment.generation import shards
 from augment.generation.job import GenerateSettings, Weights, describe, plan_of
-from augment.generation.plan import Plan
-from augment.generation.run import Run, begin, require_run
+from augment.generation.plan import GenerationPlan
+from augment.generation.run_config import RunConfig, begin, require_run_config
 from augment.generation.sampler import Sampler, prepare_for_sampling
 from augment.generation.status import look
 from augment.generation.verify import problems
@@ -136,7 +136,7 @@ def settings_of(folder: Path, options: argparse.Namespace) -> GenerateSettings:
     )
 
 
-def planned(folder: Path, options: argparse.Namespace) -> tuple[Plan, Run]:
+def planned(folder: Path, options: argparse.Namespace) -> tuple[GenerationPlan, RunConfig]:
     """Return what every worker works out before its first shard."""
     settings = settings_of(folder, options)
     plan = plan_of(settings, (WIDTH, HEIGHT))
@@ -186,7 +186,7 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
         return len(planned(folder, options)[0])
 
     def finalise() -> int:
-        success = shards.finalise(out, require_run(out), "card\n")
+        success = shards.finalise(out, require_run_config(out), "card\n")
         assert success is not None
         return success.rows
 
@@ -194,8 +194,8 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
         return look(out).rows_complete
 
     def verify() -> int:
-        assert not list(problems(out, require_run(out)))
-        return require_run(out).content.rows
+        assert not list(problems(out, require_run_config(out)))
+        return require_run_config(out).content.rows
 
     if name not in {"rows", "work"}:
         tasks = {"plan": plan, "finalise": finalise, "status": ask, "verify": verify}

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from augment import generators
-from augment.generation.run import Precision
+from augment.generation.run_config import Precision
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
 from augment.interface.condition import Condition
 from augment.interface.system import PoseTransfer

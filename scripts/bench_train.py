@@ -39,7 +39,7 @@ from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 
 EQUAL_LOSSES = 1e-4
 """Relative; float32 sums in another order."""
@@ -111,7 +111,7 @@ class Plain:
         self._pairs = pairs
         self._device = device
         self._pools = PlainPool(network.config.pool_size), PlainPool(network.config.pool_size)
-        judges = self.network.judges
+        discriminators = self.network.discriminators
         generator = [
             value
             for name in network.sampling
@@ -122,7 +122,9 @@ class Plain:
                 values, network.config.learning_rate, betas=(0.5, 0.999), foreach=False, fused=False
             )
             for values in (
-                generator, list(judges.appearance.parameters()), list(judges.shape.parameters())
+                generator,
+                list(discriminators.appearance.parameters()),
+                list(discriminators.shape.parameters()),
             )
         ]  # fmt: skip
 
@@ -130,26 +132,26 @@ class Plain:
         """Make a step for every batch; yield its losses."""
         for step, batch in enumerate(self._pairs):
             # The seed of the loop's step, so that both pools draw the same.
-            torch.manual_seed(int(draws(0, "step", counter=step)[0] >> 1))
+            torch.manual_seed(int(random_bits(0, "step", counter=step)[0] >> 1))
             yield self._step(*(part.to(self._device) for part in batch))
 
     def _step(
         self, source: Tensor, pose: Tensor, target: Tensor, target_pose: Tensor
     ) -> dict[str, float]:
         network, c = self.network, self.network.config
-        judges, half_gan = network.judges, 0.5 * network.config.weight_adversarial
+        discriminators, half_gan = network.discriminators, 0.5 * network.config.weight_adversarial
         # The interface draws its own heatmaps.
         transfer = network._transfer  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
         fake = transfer(source, pose, target_pose)
         of_generator, of_appearance, of_shape = self._optimizers
 
         of_generator.zero_grad()
-        shape = judges.shape(torch.cat([fake, target_pose], 1))
-        appearance = judges.appearance(torch.cat([fake, source], 1))
+        shape = discriminators.shape(torch.cat([fake, target_pose], 1))
+        appearance = discriminators.appearance(torch.cat([fake, source], 1))
         loss = c.weight_l1 * F.l1_loss(fake, target)
-        if judges.features is not None:
-            wanted = judges.features(target)[FEATURE_LAYER].detach()
-            perceptual = F.l1_loss(judges.features(fake)[FEATURE_LAYER], wanted)
+        if discriminators.features is not None:
+            wanted = discriminators.features(target)[FEATURE_LAYER].detach()
+            perceptual = F.l1_loss(discriminators.features(fake)[FEATURE_LAYER], wanted)
             loss = loss + c.weight_perceptual * perceptual
         loss = loss + half_gan * (_judged(shape, 1.0) + _judged(appearance, 1.0))
         loss.backward()
@@ -157,14 +159,14 @@ class Plain:
         found = {"generator": loss.item()}
 
         judged = (
-            ("appearance", of_appearance, judges.appearance, self._pools[0], source),
-            ("shape", of_shape, judges.shape, self._pools[1], target_pose),
+            ("appearance", of_appearance, discriminators.appearance, self._pools[0], source),
+            ("shape", of_shape, discriminators.shape, self._pools[1], target_pose),
         )
-        for name, optimizer, judge, pool, beside in judged:
+        for name, optimizer, discriminator, pool, beside in judged:
             optimizer.zero_grad()
             old = pool.query(torch.cat([fake, beside], 1).detach())
-            real = _judged(judge(torch.cat([target, beside], 1)), 1.0)
-            loss = half_gan * (real + _judged(judge(old), 0.0))
+            real = _judged(discriminator(torch.cat([target, beside], 1)), 1.0)
+            loss = half_gan * (real + _judged(discriminator(old), 0.0))
             loss.backward()
             optimizer.step()
             found[name] = loss.item()

@@ -54,7 +54,9 @@ def main() -> None:
     options = parser.parse_args()
     weights = dict(word.split("=", 1) for word in options.weights)
     images = read_images(options.images).only(options.split)
-    sheet = contact_sheets.sheet(columns_of(images, weights, options.count, options.seed), blocks=2)
+    sheet = contact_sheets.contact_sheet(
+        columns_of(images, weights, options.count, options.seed), blocks=2
+    )
     file = io.BytesIO()
     sheet.quantize(options.colours, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     write_bytes(file.getvalue(), options.out)

@@ -20,14 +20,14 @@ from augment.generation import shards
 from augment.generation.export import ExportSettings, export
 from augment.generation.job import GenerateSettings, Weights, generate
 from augment.generation.preview import PreviewSettings, preview
-from augment.generation.run import read_run
+from augment.generation.run_config import read_run_config
 from augment.generation.status import StatusSettings, look
 from augment.generation.verify import VerifySettings, problems, verify
 from manifests import io
 from manifests.runtime import storage
 from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.storage import place
+from manifests.runtime.storage import storage_path
 from reid.data.dataset import load_training_set, select
 from reid.training.train import TrainSettings, recipe_of
 from tests.helpers import trivial
@@ -93,8 +93,8 @@ def straight(people, tmp_path_factory):
 @pytest.fixture
 def out(people):
     """A finished run in a store."""
-    assert run(people, place("memory://runs/first")) == Exit.DONE
-    return place("memory://runs/first")
+    assert run(people, storage_path("memory://runs/first")) == Exit.DONE
+    return storage_path("memory://runs/first")
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_a_finished_run_is_left_as_it_is_and_needs_no_network(people, out):
 def test_a_run_that_loses_its_store_at_any_write_goes_on(
     people, straight, monkeypatch, step, loses_answer
 ):
-    out = place("breaking://runs/first")
+    out = storage_path("breaking://runs/first")
     monkeypatch.setattr(Breaking, "loses_answer", loses_answer)
     monkeypatch.setattr(Breaking, "writes_left", step)
     written = step + loses_answer
@@ -168,7 +168,7 @@ def test_the_writes_of_a_run_come_in_the_order_of_the_protocol(out):
 
 
 def test_workers_share_a_run_in_a_store(people, straight):
-    out = place("memory://runs/first")
+    out = storage_path("memory://runs/first")
 
     for index in (2, 0, 1):
         assert run(people, out, worker=f"{index}/3") == Exit.DONE
@@ -187,13 +187,13 @@ def test_a_folder_of_a_store_that_holds_something_else_is_refused(people):
     MemoryFileSystem().pipe_file("/runs/first/thesis.tex", b"years")
 
     with pytest.raises(UserError, match=r"found 'thesis\.tex' and no run\.json"):
-        run(people, place("memory://runs/first"))
+        run(people, storage_path("memory://runs/first"))
 
     assert list(MemoryFileSystem.store) == ["/runs/first/thesis.tex"]
 
 
 def test_a_shard_of_another_run_is_refused_and_left_alone(people, out):
-    other = place("memory://runs/second")
+    other = storage_path("memory://runs/second")
     run(people, other, seed=1)
     foreign = shards.shard_file(other, 2).read_bytes()
     MemoryFileSystem().pipe_file("/runs/first/data/part-000002.parquet", foreign)
@@ -217,7 +217,7 @@ def test_a_damaged_shard_is_made_again(people, out, straight, keep):
 
 
 def test_a_shard_that_cannot_be_read_is_not_taken_for_a_damaged_one(people, monkeypatch):
-    out = place("breaking://runs/first")
+    out = storage_path("breaking://runs/first")
     run(people, out)
     monkeypatch.setattr(Breaking, "is_deaf", True)
     problem = r"part-000000\.parquet: cannot be read \(the network is gone\)"
@@ -234,7 +234,9 @@ def test_finalising_again_changes_nothing(out, straight):
     card = (out / "README.md").read_text()
 
     for _ in range(2):
-        assert shards.finalise(out, read_run(out), card) == shards.read_success(out, read_run(out))
+        assert shards.finalise(out, read_run_config(out), card) == shards.read_success(
+            out, read_run_config(out)
+        )
 
     assert_same(out, straight)
 
@@ -243,7 +245,7 @@ def test_failed_rows_are_made_again_on_demand(tmp_path, straight):
     people = trivial.write_people(tmp_path / "people", missing=[4])
     source = people.parent / "0004_c2s1_000001_01.jpg"
     away = source.rename(source.with_suffix(".away"))
-    out = place("memory://runs/first")
+    out = storage_path("memory://runs/first")
     assert run(people, out) == Exit.ROW_ERRORS
     assert look(out).rows_failed > 0
     away.rename(source)
@@ -259,14 +261,14 @@ def test_status_and_verify_read_a_run_in_a_store(people, out):
     shards.shard_file(out, 1).unlink()
     MemoryFileSystem().pipe_file("/runs/first/data/part-000077.parquet", b"x")
 
-    stranger, missing = problems(out, read_run(out))
+    stranger, missing = problems(out, read_run_config(out))
     assert stranger == "memory://runs/first/data/part-000077.parquet: no shard of this run"
     assert missing.startswith("memory://runs/first/data/part-000001.parquet: missing; the same")
 
 
 def test_status_of_nothing_is_refused():
     with pytest.raises(UserError, match="memory://runs/nowhere: no such folder; expected the OUT"):
-        look(place("memory://runs/nowhere"))
+        look(storage_path("memory://runs/nowhere"))
 
 
 def test_export_and_preview_read_a_run_in_a_store(people, out, tmp_path):
@@ -288,10 +290,10 @@ def test_images_are_read_from_a_store_as_from_a_disk(out, straight):
 
 
 def test_an_unfinished_run_in_a_store_is_not_read(people):
-    run(people, place("memory://runs/first"), worker="0/2")
+    run(people, storage_path("memory://runs/first"), worker="0/2")
 
     with pytest.raises(UserError, match="memory://runs/first: has no _SUCCESS"):
-        io.read_synthetic(place("memory://runs/first"))
+        io.read_synthetic(storage_path("memory://runs/first"))
 
 
 def test_made_up_people_of_a_run_in_a_store_are_drawn_in_the_current_folder(tmp_path, monkeypatch):
@@ -299,7 +301,7 @@ def test_made_up_people_of_a_run_in_a_store_are_drawn_in_the_current_folder(tmp_
     # Drawing them takes a while: these stand in for people who were drawn before.
     table = trivial.write_people(tmp_path / "first-people")
     settings = GenerateSettings(
-        out=place("memory://runs/first"), device="cpu", threads=1, batch_size=2, per_id=2
+        out=storage_path("memory://runs/first"), device="cpu", threads=1, batch_size=2, per_id=2
     )
 
     assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
@@ -336,7 +338,7 @@ def test_reid_trains_on_a_run_in_a_store_as_on_one_on_a_disk(people, out, straig
 def test_commands_take_a_path_or_a_url(kind, field, words):
     for text in ("runs/first", "s3://bucket/run"):
         found, _ = parse(kind, "command", "", [*words, text])
-        assert getattr(found, field) == place(text)
+        assert getattr(found, field) == storage_path(text)
     with pytest.raises(UserError, match="found no folder, expected a URL like s3://bucket/run"):
         parse(kind, "command", "", [*words, "s3://"])
 
@@ -393,7 +395,7 @@ def wait_for(happened, what):
 def test_s3_a_worker_killed_while_it_works_and_the_same_command_again(
     people, straight, server, tmp_path
 ):
-    out = place("s3://lab/killed/run")
+    out = storage_path("s3://lab/killed/run")
     # The first is killed; the second hurries.
     commands = [[*SLOW_WORKER, people, str(out), seconds] for seconds in ("0.5", "0")]
 
@@ -411,7 +413,7 @@ def test_s3_a_worker_killed_while_it_works_and_the_same_command_again(
 
 
 def test_s3_a_truncated_shard_is_made_again_and_read(people, straight, server):
-    out = place("s3://lab/truncated")
+    out = storage_path("s3://lab/truncated")
     assert run(people, out) == Exit.DONE
     path = shards.shard_file(out, 2)
     fsspec.filesystem("s3").pipe_file(str(path), path.read_bytes()[:1_000])
@@ -426,7 +428,7 @@ def test_s3_a_truncated_shard_is_made_again_and_read(people, straight, server):
 
 def test_s3_of_many_creators_one_creates(server):
     created = []
-    path = place("s3://lab/raced/run.json")
+    path = storage_path("s3://lab/raced/run.json")
 
     def try_it(number):
         created.append(storage.create(path, b"%d" % number))
@@ -444,7 +446,7 @@ def test_s3_of_many_creators_one_creates(server):
 
 def refusal_of(people, url):
     with pytest.raises(UserError) as refusal:
-        run(people, place(url), UNLOADED)
+        run(people, storage_path(url), UNLOADED)
     text = str(refusal.value)
     assert text.startswith(url)
     assert text.endswith(

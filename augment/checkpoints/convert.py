@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from augment import generators
-from augment.checkpoints.store import Header, expected_tensors, refuse_difference, save_weights
+from augment.checkpoints.store import Header, check_same_tensors, expected_tensors, save_weights
 from augment.interface.system import PoseTransfer
 from manifests import io
 from manifests.runtime.console import Console, Exit, UserError
@@ -94,13 +94,13 @@ def convert_weights(generator: str, config: Frozen, official: Sequence[Path], ou
         network = generators.system(generator)(config)
     where = ", ".join(str(path) for path in official)
     tensors = _translated(network, official)
-    _refuse_critics_alone(network, tensors, where)
+    _check_generator_present(network, tensors, where)
     expected = expected_tensors(network, tensors)
     for name, value in expected.items():
         # Files of torch 0.3 lack the counter, which plays no part in the output.
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.zeros_like(value, device="cpu"))
-    refuse_difference(
+    check_same_tensors(
         tensors, expected, where, lambda name: f"{name} (theirs: {network.official_name(name)})"
     )
     header = Header(
@@ -135,7 +135,9 @@ def _translated(network: PoseTransfer, official: Sequence[Path]) -> dict[str, Te
     return tensors
 
 
-def _refuse_critics_alone(network: PoseTransfer, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_generator_present(
+    network: PoseTransfer, tensors: Mapping[str, Tensor], where: str
+) -> None:
     wanted = network.sampling_state()
     if wanted.keys().isdisjoint(tensors):
         raise UserError(

@@ -57,18 +57,18 @@ def find(weights: str | Path) -> Path:
 
 
 def save_weights(
-    tensors: Mapping[str, Tensor], path: Path, header: Header, *, half: bool = False
+    tensors: Mapping[str, Tensor], path: Path, header: Header, *, fp16: bool = False
 ) -> None:
     """Write weights, whole or not at all; equal weights give equal bytes.
 
     Args:
-        tensors: Those of the children named in ``sampling``, and of any of the ``critics``.
+        tensors: Those of the children named in ``sampling``, and of any of the ``discriminators``.
         path: The file.
         header: What the file says about itself.
-        half: Store weights of two and more dimensions in half precision.
+        fp16: Store weights of two and more dimensions in half precision.
     """
     stored = {
-        name: (value.half() if half and value.is_floating_point() and value.ndim > 1 else value)
+        name: (value.half() if fp16 and value.is_floating_point() and value.ndim > 1 else value)
         .detach()
         .cpu()
         .contiguous()
@@ -124,7 +124,7 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
     with torch.device("meta"):
         network = network_class(config)
     tensors = read_tensors(path)
-    refuse_difference(tensors, expected_tensors(network, tensors), f"{path} ({header.generator})")
+    check_same_tensors(tensors, expected_tensors(network, tensors), f"{path} ({header.generator})")
     for name, _ in list(network.named_children()):
         if name not in network.sampling:
             delattr(network, name)
@@ -136,21 +136,21 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
 def expected_tensors(network: PoseTransfer, found: Iterable[str]) -> dict[str, Tensor]:
     """Return the tensors that a file must hold if it holds those of the names ``found``.
 
-    All that sampling needs, and all of every critic of which there is one.
+    All that sampling needs, and all of every discriminator of which there is one.
     """
     names = tuple(found)
     begun = tuple(
-        f"{critic}."
-        for critic in network.critics
-        if any(name.startswith(f"{critic}.") for name in names)
+        f"{discriminator}."
+        for discriminator in network.discriminator_names
+        if any(name.startswith(f"{discriminator}.") for name in names)
     )
-    critics = {
+    discriminators = {
         name: value for name, value in network.state_dict().items() if name.startswith(begun)
     }
-    return network.sampling_state() | critics
+    return network.sampling_state() | discriminators
 
 
-def refuse_difference(
+def check_same_tensors(
     found: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     where: str,

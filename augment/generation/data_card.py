@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from augment.generation.plan import Plan
-from augment.generation.run import Run
+from augment.generation.plan import GenerationPlan
+from augment.generation.run_config import RunConfig
 
 
-def card(run: Run, plan: Plan) -> str:
+def card(run: RunConfig, plan: GenerationPlan) -> str:
     """Return the card as Markdown, with ``{errors}`` and ``{devices}`` left to be filled in.
 
     It follows from the run's contents alone: no time, host or folder.

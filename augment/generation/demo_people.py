@@ -8,10 +8,10 @@ from manifests import io
 from manifests.datasets import market1501
 from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
 from manifests.runtime.console import Console, UserError
-from manifests.runtime.storage import Place, StorePath
+from manifests.runtime.storage import ObjectStorePath, StoragePath
 
 
-def made_up_people(out: Place, console: Console) -> Path:
+def made_up_people(out: StoragePath, console: Console) -> Path:
     """Return the images table of made-up people beside a run's folder, drawn if not yet there.
 
     Those of a run in a store are drawn in the folder the command is typed in, under the same name:
@@ -20,7 +20,7 @@ def made_up_people(out: Place, console: Console) -> Path:
     Raises:
         UserError: If the place holds something else or cannot be written.
     """
-    if isinstance(out, StorePath):
+    if isinstance(out, ObjectStorePath):
         folder = Path(f"{out.name}-people")
     else:
         # "." and ".." have no name of their own.

@@ -21,7 +21,7 @@ from manifests.datasets import market1501
 from manifests.io import Synthetic, read_images, read_synthetic
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import PlaceFlag
+from manifests.runtime.storage import StoragePathFlag
 
 Layout = Literal["market1501", "webdataset", "folder"]
 
@@ -34,7 +34,7 @@ _JPEG = b"\xff\xd8\xff"
 class ExportSettings(Frozen):
     """Write the images of a finished run as files; rows that failed are left out."""
 
-    run: Positional[PlaceFlag]
+    run: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""
     to: Layout
     """market1501: bounding_box_train/*.jpg with keypoints; webdataset: tar files; folder: one

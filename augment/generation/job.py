@@ -16,19 +16,19 @@ from augment.checkpoints import store
 from augment.generation import shards
 from augment.generation.data_card import card
 from augment.generation.demo_people import made_up_people
-from augment.generation.plan import Plan, make_plan
-from augment.generation.run import (
+from augment.generation.plan import GenerationPlan, make_plan
+from augment.generation.run_config import (
     Content,
     Encoding,
     ImageFormat,
     Precision,
-    Run,
+    RunConfig,
     Sampling,
     Subsampling,
     begin,
     default_rows_per_shard,
     is_begun,
-    read_run,
+    read_run_config,
     table_digest,
 )
 from augment.generation.sampler import Sampler, prepare_for_sampling, repays_compiling
@@ -42,7 +42,7 @@ from manifests.io import Images
 from manifests.runtime import cluster
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place, PlaceFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 
 Auto = Literal["auto"]
 
@@ -59,7 +59,7 @@ class GenerateSettings(Frozen):
     images: Path | None = None
     """Images table whose train rows give the people (made by 'augment index'); default: made-up
     people, drawn beside OUT (in the current folder where OUT is a URL)."""
-    out: PlaceFlag = Path("synthetic")
+    out: StoragePathFlag = Path("synthetic")
     """Folder of the run, or a URL like s3://bucket/run; the same command again goes on where it
     stopped."""
     weights: str | None = None
@@ -124,10 +124,10 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class Executor:
     """Who begins a run and who makes its shards."""
 
-    begin: Callable[[GenerateSettings, Plan, Weights], Run]
+    begin: Callable[[GenerateSettings, GenerationPlan, Weights], RunConfig]
     make: Callable[[Job, Weights, Sequence[int], Console], None]
 
 
@@ -135,7 +135,7 @@ def generate(
     settings: GenerateSettings,
     console: Console,
     weights: Weights | None = None,
-    hands: Hands | None = None,
+    executor: Executor | None = None,
 ) -> Exit:
     """Run the job, or this worker's part of it, as far as it is not done yet.
 
@@ -143,7 +143,7 @@ def generate(
         settings: What to make.
         console: Where it is told.
         weights: The network; by default ``settings.weights`` is opened.
-        hands: Who does it; by default this process.
+        executor: Who does it; by default this process.
 
     Returns:
         ``DONE`` if this worker's part is complete, ``ROW_ERRORS`` if the whole run is and some rows
@@ -154,7 +154,9 @@ def generate(
     """
     try:
         with stopping():
-            return _generate(settings, console, weights, hands or Hands(begin_or_join, make_here))
+            return _generate(
+                settings, console, weights, executor or Executor(begin_or_join, make_here)
+            )
     except Stopped as stopped:
         console.say(
             f"{settings.out}: stopped; the same command goes on from here",
@@ -182,7 +184,7 @@ def open_weights(name: str) -> Weights:
     )
 
 
-def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
+def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> GenerationPlan:
     """Return the plan of a job.
 
     Args:
@@ -200,13 +202,15 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> Plan:
     return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
 
 
-def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Run | None) -> Run:
+def describe(
+    settings: GenerateSettings, plan: GenerationPlan, weights: Weights, found: RunConfig | None
+) -> RunConfig:
     """Return the run that the settings ask for; what is 'auto' is as in ``found``, if given.
 
     Raises:
         UserError: If a number is out of range or the device is not there.
     """
-    _refuse_numbers(settings)
+    _check_numbers(settings)
     height, width = weights.image_size
     lossy = settings.image_format == "jpg"
     sampling = _sampling(settings, None if found is None else found.content.sampling, len(plan))
@@ -232,13 +236,13 @@ def describe(settings: GenerateSettings, plan: Plan, weights: Weights, found: Ru
         rows_per_shard = found.rows_per_shard
     elif rows_per_shard == "auto":
         rows_per_shard = default_rows_per_shard(len(plan), sampling.batch_size)
-    return Run(content=content, rows_per_shard=rows_per_shard)
+    return RunConfig(content=content, rows_per_shard=rows_per_shard)
 
 
 def _generate(
-    settings: GenerateSettings, console: Console, weights: Weights | None, hands: Hands
+    settings: GenerateSettings, console: Console, weights: Weights | None, executor: Executor
 ) -> Exit:
-    worker = cluster.who_am_i(settings.worker, os.environ, settings.num_workers)
+    worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     if settings.images is None:
         images = made_up_people(settings.out, console)
         name = settings.weights or SAMPLE_WEIGHTS
@@ -248,10 +252,10 @@ def _generate(
     plan = plan_of(settings, (width, height))
     _say_about(plan, worker, console)
     if settings.dry_run:
-        run = describe(settings, plan, weights, read_run(settings.out))
+        run = describe(settings, plan, weights, read_run_config(settings.out))
         is_begun(settings.out, run)  # what the real run would refuse is refused now
         return _dry_run(job_of(settings, run, plan), weights, console)
-    run = hands.begin(settings, plan, weights)
+    run = executor.begin(settings, plan, weights)
     job = job_of(settings, run, plan)
     if settings.retry_failed:
         if worker.count > 1:
@@ -267,26 +271,26 @@ def _generate(
         again = []
     own = range(worker.index, run.num_shards, worker.count)
     missing = [shard for shard in own if shards.shard_state(job.out, run, shard) != "complete"]
-    hands.make(job, weights, sorted({*missing, *again}), console)
+    executor.make(job, weights, sorted({*missing, *again}), console)
     if shards.finalise(job.out, run, card(run, plan)) is None:
         console.say(f"{worker}: done; shards of other workers are missing", event="part_done")
         return Exit.DONE
     return _say_done(job, console, "complete")
 
 
-def begin_or_join(settings: GenerateSettings, plan: Plan, weights: Weights) -> Run:
+def begin_or_join(settings: GenerateSettings, plan: GenerationPlan, weights: Weights) -> RunConfig:
     """Create the run or join it; what is 'auto' is decided by its creator alone.
 
     Raises:
         UserError: If the folder belongs to another run, or this machine would make other bytes.
     """
     made_from = {**settings.model_dump(mode="json"), "weights_facts": dict(weights.facts)}
-    found = read_run(settings.out)
+    found = read_run_config(settings.out)
     run = describe(settings, plan, weights, found)
     try:
         begin(settings.out, run, made_from)
     except UserError:
-        created = read_run(settings.out)
+        created = read_run_config(settings.out)
         if found is not None or created is None:
             raise
         # Another worker created the run in between.
@@ -295,7 +299,7 @@ def begin_or_join(settings: GenerateSettings, plan: Plan, weights: Weights) -> R
     return run
 
 
-def job_of(settings: GenerateSettings, run: Run, plan: Plan) -> Job:
+def job_of(settings: GenerateSettings, run: RunConfig, plan: GenerationPlan) -> Job:
     """Return what a worker with these settings needs to know."""
     fail = settings.on_error == "fail"
     return Job(settings.out, run, plan, fail=fail, device=settings.device)
@@ -318,7 +322,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     """
     if not numbers:
         return
-    _refuse_sources_elsewhere(job.plan.sources)
+    _check_sources_exist(job.plan.sources)
     sampling = job.run.content.sampling
     sampler = open_sampler(job, weights)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
@@ -334,7 +338,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
         work(job, sampler, numbers, bar)
 
 
-def _refuse_sources_elsewhere(sources: Images) -> None:
+def _check_sources_exist(sources: Images) -> None:
     """Refuse a folder that holds none of a few sources: every row would fail.
 
     Raises:
@@ -348,7 +352,7 @@ def _refuse_sources_elsewhere(sources: Images) -> None:
         )
 
 
-def is_finished(out: Place, run: Run) -> bool:
+def is_finished(out: StoragePath, run: RunConfig) -> bool:
     """Return whether the run has its mark of success and every shard is still there.
 
     Raises:
@@ -357,7 +361,7 @@ def is_finished(out: Place, run: Run) -> bool:
     return shards.read_success(out, run) is not None and not shards.unfinished(out, run)
 
 
-def failed_shards(out: Place, run: Run) -> list[int]:
+def failed_shards(out: StoragePath, run: RunConfig) -> list[int]:
     """Return the complete shards that have rows without an image."""
     return [
         shard
@@ -384,7 +388,8 @@ def _sampling(settings: GenerateSettings, found: Sampling | None, num_rows: int)
     if settings.compile == "auto":
         # Every worker compiles for itself.
         share = (
-            num_rows // cluster.who_am_i(settings.worker, os.environ, settings.num_workers).count
+            num_rows
+            // cluster.worker_index(settings.worker, os.environ, settings.num_workers).count
         )
         compiled = repays_compiling(device, share) if found is None else found.compiled
     return Sampling(
@@ -402,7 +407,7 @@ def _own_device(name: str) -> torch.device:
     return pick_device(own_gpu(name, os.environ, torch.cuda.device_count()))
 
 
-def _refuse_numbers(settings: GenerateSettings) -> None:
+def _check_numbers(settings: GenerateSettings) -> None:
     for name in ("batch_size", "threads", "rows_per_shard"):
         value = getattr(settings, name)
         if value != "auto" and value < 1:
@@ -411,7 +416,7 @@ def _refuse_numbers(settings: GenerateSettings) -> None:
         raise UserError(f"--quality: found {settings.quality}, expected 1 to 100")
 
 
-def _say_about(plan: Plan, worker: cluster.Worker, console: Console) -> None:
+def _say_about(plan: GenerationPlan, worker: cluster.WorkerIndex, console: Console) -> None:
     if worker.count > 1:
         console.say(str(worker), event="worker", index=worker.index, count=worker.count)
     if plan.num_without_torso:

@@ -12,21 +12,21 @@ from tyro.conf import OmitArgPrefixes, arg
 from augment.generation.demo_people import made_up_people
 from augment.generation.job import (
     DEFAULT_WEIGHTS,
+    Executor,
     GenerateSettings,
-    Hands,
     Weights,
     generate,
     open_weights,
     plan_of,
 )
-from augment.generation.plan import Plan
-from augment.generation.ray_pool import crew
-from augment.generation.run import Run
-from augment.generation.shard_actor import Member
+from augment.generation.plan import GenerationPlan
+from augment.generation.ray_pool import connect
+from augment.generation.run_config import RunConfig
+from augment.generation.shard_actor import ShardActor
 from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job
 from manifests.runtime import cluster
-from manifests.runtime.command_line import words_of
+from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -63,7 +63,7 @@ def launch(settings: LaunchSettings, console: Console, weights: Weights | None =
     Raises:
         UserError: If settings contradict each other, an input is bad, or there is no such cluster.
     """
-    _refuse_contradictions(settings)
+    _check_flags(settings)
     launcher = settings.launcher.launch
     if launcher is None:
         return generate(settings.job, console, weights)
@@ -85,7 +85,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
     assert job.num_workers is not None
     command = [
         *(sys.executable, "-m", "augment.cli", "generate"),
-        *words_of(job.model_copy(update={"num_workers": None})),
+        *arguments_of(job.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
     script = cluster.sbatch(command, job.num_workers, settings.slurm)
@@ -112,19 +112,21 @@ def _on_ray(
     }
     if alone.weights is not None and Path(alone.weights).is_file():
         paths["weights"] = str(Path(alone.weights).absolute())
-    with crew(
+    with connect(
         settings.launcher.ray_address,
         settings.job.num_workers,
         console,
         gpus=not settings.job.device.startswith("cpu"),
     ) as workers:
 
-        def begin(job: GenerateSettings, plan: Plan, found: Weights) -> Run:
+        def begin(job: GenerateSettings, plan: GenerationPlan, found: Weights) -> RunConfig:
             # Not here: the device and what follows from it are the workers'.
             del plan, found
             # All are alike; what counts is how many share the job.
             job = job.model_copy(update={"worker": f"0/{workers.count}"})
-            return Run.from_json(workers.begin(Member, job, weights), where="the run of a worker")
+            return RunConfig.from_json(
+                workers.begin(ShardActor, job, weights), where="the run of a worker"
+            )
 
         def make(job: Job, found: Weights, numbers: Sequence[int], console: Console) -> None:
             del found
@@ -133,10 +135,10 @@ def _on_ray(
                 for made in workers.make(numbers):
                     bar.advance(made)
 
-        return generate(alone.model_copy(update=paths), console, weights, Hands(begin, make))
+        return generate(alone.model_copy(update=paths), console, weights, Executor(begin, make))
 
 
-def _refuse_contradictions(settings: LaunchSettings) -> None:
+def _check_flags(settings: LaunchSettings) -> None:
     job, launcher, slurm = settings.job, settings.launcher, settings.slurm
     others = {
         "--print": (launcher.print_script, "slurm"),
@@ -144,7 +146,7 @@ def _refuse_contradictions(settings: LaunchSettings) -> None:
         "--slurm": (slurm != cluster.Slurm(), "slurm"),
         "--ray-address": (launcher.ray_address is not None, "ray"),
     }
-    cluster.refuse_without_launch(launcher.launch, others)
+    cluster.check_launch_flags(launcher.launch, others)
     if launcher.launch is not None and job.worker is not None:
         raise UserError(f"--worker: found '{job.worker}' and --launch, expected one of them")
     if launcher.launch != "slurm":

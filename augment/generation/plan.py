@@ -27,7 +27,7 @@ from augment.pose.bank import PoseBank, joints_in
 from manifests import keypoints
 from manifests.io import Images
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import below, draws
+from manifests.runtime.random_numbers import bounded, random_bits
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -43,9 +43,9 @@ class PlannedRows:
     people: tuple[str, ...]
     k: Int64[np.ndarray, " rows"]
     source: Int64[np.ndarray, " rows"]
-    """Rows of ``Plan.sources``."""
+    """Rows of ``GenerationPlan.sources``."""
     pose: Int64[np.ndarray, " rows"]
-    """Rows of ``Plan.bank``."""
+    """Rows of ``GenerationPlan.bank``."""
     seed: UInt64[np.ndarray, " rows"]
     """What the noise of systems that draw some follows from."""
 
@@ -59,7 +59,7 @@ class PlannedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GenerationPlan:
     """All rows of a run, computed on demand; a part costs no more than its own people."""
 
     sources: Images
@@ -110,11 +110,11 @@ class Plan:
         first, end = self.first[person : person + 2].tolist()
         left_out = int(self.shown[first]) if end - first == 1 else -1
         size = len(self.bank) - (left_out >= 0)
-        numbers = draws(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
+        numbers = random_bits(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
         poses: list[int] = []
         moved: dict[int, int] = {}
         for place, draw in enumerate(numbers.tolist()):
-            other = place + below(draw, size - place)
+            other = place + bounded(draw, size - place)
             poses.append(moved.get(other, other))
             moved[other] = moved.get(place, place)
         chosen = np.array(poses, np.int64)
@@ -127,19 +127,19 @@ class Plan:
         own = {pose: row for row, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0}
         sources, seeds = np.empty(len(k), np.int64), np.empty(len(k), np.uint64)
         for place, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
-            choice, seeds[place] = draws(self.seed, self.people[person], 2, counter=number)
+            choice, seeds[place] = random_bits(self.seed, self.people[person], 2, counter=number)
             shown = own.get(pose)
             if shown is None:
-                sources[place] = first + below(choice, end - first)
+                sources[place] = first + bounded(choice, end - first)
             else:
-                other = below(choice, end - first - 1)
+                other = bounded(choice, end - first - 1)
                 sources[place] = first + other + (other >= shown)
         return sources, seeds
 
 
 def make_plan(
     images: Images, bank: PoseBank, per_id: int, seed: int, size: tuple[int, int]
-) -> Plan:
+) -> GenerationPlan:
     """Return the plan for the train people of a table.
 
     Args:
@@ -162,7 +162,7 @@ def make_plan(
     people, person = _people(train)
     candidates, num_without_torso = _candidates(train, joints, person)
     sources = train.take(candidates)
-    plan = Plan(
+    plan = GenerationPlan(
         sources,
         joints[candidates],
         people,
@@ -173,8 +173,8 @@ def make_plan(
         seed,
         num_without_torso,
     )
-    _refuse_small_bank(plan)
-    _refuse_equal_stems(plan)
+    _check_bank_size(plan)
+    _check_stems(plan)
     return plan
 
 
@@ -230,7 +230,7 @@ def _places(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarray,
     return places.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _refuse_small_bank(plan: Plan) -> None:
+def _check_bank_size(plan: GenerationPlan) -> None:
     single = plan.first[:-1][np.diff(plan.first) == 1]
     available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
     if available < plan.per_id:
@@ -240,7 +240,7 @@ def _refuse_small_bank(plan: Plan) -> None:
         )
 
 
-def _refuse_equal_stems(plan: Plan) -> None:
+def _check_stems(plan: GenerationPlan) -> None:
     """Refuse sources whose generated images would share a name."""
     names = plan.sources.table["image_id"]
     stems = pc.replace_substring_regex(names, r"(?i)(\.(jpg|jpeg|png))+$", "")

@@ -56,13 +56,13 @@ class _Ahead(Generic[Item]):
             self._thread.join()
 
 
-def ahead(items: Iterable[Item], depth: int) -> Generator[Item]:
+def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
     """Give the same items, drawn on another thread up to ``depth`` before they are asked for.
 
     An error while drawing comes up here, after the items before it. The thread ends with the
     iterator, also with one that is given up half way.
 
-    >>> list(ahead(range(3), 2))
+    >>> list(prefetch(range(3), 2))
     [0, 1, 2]
     """
     return _Ahead(items, depth).items()

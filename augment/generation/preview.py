@@ -10,21 +10,21 @@ from jaxtyping import Int64
 from PIL.Image import Image
 from tyro.conf import Positional
 
-from augment.generation.run import require_run
+from augment.generation.run_config import require_run_config
 from augment.quality import contact_sheets
 from manifests import pixels
 from manifests.io import Images, Synthetic, read_images, read_synthetic, write_bytes
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import PlaceFlag
+from manifests.runtime.storage import StoragePathFlag
 
 
 class PreviewSettings(Frozen):
     """Draw some rows of a finished run: source, target pose, result."""
 
-    run: Positional[PlaceFlag]
+    run: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""
     out: Path = Path("preview.png")
     """PNG file."""
@@ -63,7 +63,7 @@ def choose(count: int, wanted: int, seed: int) -> Int64[np.ndarray, " rows"]:
     >>> choose(5, 9, 0).tolist()
     [0, 1, 2, 3, 4]
     """
-    order = np.argsort(draws(seed, "preview", count), kind="stable")
+    order = np.argsort(random_bits(seed, "preview", count), kind="stable")
     return np.sort(order[:wanted])
 
 
@@ -95,7 +95,7 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
             strict=True,
         )
     ]
-    return contact_sheets.sheet(
+    return contact_sheets.contact_sheet(
         [
             ("source", np.stack(originals)),
             ("target pose", np.stack(poses)),
@@ -124,5 +124,5 @@ def _root(settings: PreviewSettings) -> Path | None:
 
 
 def _made_from(settings: PreviewSettings) -> dict[str, str | None]:
-    require_run(settings.run)
-    return json.loads(json.dumps(run_record.read(settings.run / run_record.CLAIM)["settings"]))
+    require_run_config(settings.run)
+    return json.loads(json.dumps(run_record.read(settings.run / run_record.RUN_RECORD)["settings"]))

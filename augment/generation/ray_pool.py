@@ -1,4 +1,4 @@
-"""A crew of Ray actors that make numbered shards; the only file that knows Ray.
+"""A pool of Ray actors that make numbered shards; the only file that knows Ray.
 
 The driver keeps the queue and never lets Ray repeat a call: with retries of Ray's own a lost node
 leaves calls that never return. A dead actor is started again by Ray, says what its run is, and gets
@@ -34,7 +34,7 @@ PAUSE_S: Final = 1.0
 """Between two attempts to reach an actor that is being restarted."""
 
 
-class Member(Protocol):
+class ShardActor(Protocol):
     """What an actor runs."""
 
     def begin(self) -> str:
@@ -47,7 +47,7 @@ class Member(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class _Hand:
+class _ActorState:
     """One actor as the driver sees it."""
 
     actor: Any
@@ -62,22 +62,22 @@ class _Hand:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    hand: _Hand
+    actor_state: _ActorState
     shard: int | None
     """None for the call that begins."""
 
 
-class Crew:
+class RayPool:
     """Actors that make shards, and the queue before them."""
 
     def __init__(
-        self, ray: Any, hire: Callable[..., list[Any]], count: int, console: Console
+        self, ray: Any, start_actors: Callable[..., list[Any]], count: int, console: Console
     ) -> None:
         self.count = count
         self._ray = ray
-        self._hire = hire
+        self._start_actors = start_actors
         self._console = console
-        self._hands: list[_Hand] = []
+        self._actors: list[_ActorState] = []
         self._calls: dict[Any, _Call] = {}
         self._waiting: deque[int] = deque()
         self._deaths: Counter[int] = Counter()
@@ -86,7 +86,7 @@ class Crew:
         self._last_alive = time.monotonic()
         self._last_death = "none has answered yet"
 
-    def begin(self, member: type[Member], *arguments: object) -> str:
+    def begin(self, member: type[ShardActor], *arguments: object) -> str:
         """Start the actors and return the run, as soon as the first of them has begun it.
 
         Args:
@@ -98,7 +98,7 @@ class Crew:
             UserError: If a member refuses.
             Stopped: After a signal, or if no actor answers for a while.
         """
-        self._hands = [_Hand(actor) for actor in self._hire(member, *arguments)]
+        self._actors = [_ActorState(actor) for actor in self._start_actors(member, *arguments)]
         self._last_alive = time.monotonic()
         with noting() as check:
             while self._run is None:
@@ -129,14 +129,14 @@ class Crew:
     def _step(self) -> list[int]:
         """Send what can be sent and wait a moment for answers; return the rows that were made."""
         self._ask()
-        self._hand_out()
+        self._dispatch()
         if not self._calls:
             time.sleep(POLL_S)
         answered = []
         if self._calls:
             answered, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=POLL_S)
         made = [rows for reference in answered if (rows := self._answer(reference)) is not None]
-        if any(hand.ready for hand in self._hands):
+        if any(actor_state.ready for actor_state in self._actors):
             self._last_alive = time.monotonic()
         elif time.monotonic() - self._last_alive > PATIENCE_S:
             self._console.say(
@@ -148,27 +148,27 @@ class Crew:
 
     def _ask(self) -> None:
         now = time.monotonic()
-        for hand in self._hands:
-            if not hand.ready and not hand.asked and now >= hand.ask_at:
-                hand.asked = True
-                self._calls[hand.actor.begin.remote()] = _Call(hand, None)
+        for actor_state in self._actors:
+            if not actor_state.ready and not actor_state.asked and now >= actor_state.ask_at:
+                actor_state.asked = True
+                self._calls[actor_state.actor.begin.remote()] = _Call(actor_state, None)
 
-    def _hand_out(self) -> None:
+    def _dispatch(self) -> None:
         for already in range(IN_FLIGHT):
-            for hand in self._hands:
-                if self._waiting and hand.ready and hand.num_shards == already:
+            for actor_state in self._actors:
+                if self._waiting and actor_state.ready and actor_state.num_shards == already:
                     shard = self._waiting.popleft()
-                    hand.num_shards += 1
-                    self._calls[hand.actor.make.remote(shard)] = _Call(hand, shard)
+                    actor_state.num_shards += 1
+                    self._calls[actor_state.actor.make.remote(shard)] = _Call(actor_state, shard)
 
     def _answer(self, reference: Any) -> int | None:
         """Take one answer in; return the rows of a shard that was made."""
         call = self._calls.pop(reference)
-        hand, shard = call.hand, call.shard
+        actor_state, shard = call.actor_state, call.shard
         if shard is None:
-            hand.asked = False
+            actor_state.asked = False
         else:
-            hand.num_shards -= 1
+            actor_state.num_shards -= 1
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(reference)
@@ -178,17 +178,17 @@ class Crew:
                 raise UserError(str(error.cause)) from error
             raise
         except errors.RayError as error:
-            self._lose(hand, shard, error)
+            self._lose(actor_state, shard, error)
             return None
         if shard is None:
-            hand.ready = True
+            actor_state.ready = True
             self._run = answer
             return None
         return answer
 
-    def _lose(self, hand: _Hand, shard: int | None, error: Exception) -> None:
-        hand.ready = False
-        hand.ask_at = time.monotonic() + PAUSE_S
+    def _lose(self, actor_state: _ActorState, shard: int | None, error: Exception) -> None:
+        actor_state.ready = False
+        actor_state.ask_at = time.monotonic() + PAUSE_S
         self._last_death = (str(error).strip() or type(error).__name__).splitlines()[0]
         if shard is None:
             return
@@ -206,9 +206,9 @@ class Crew:
 
 
 @contextmanager
-def crew(
+def connect(
     address: str | None, num_workers: int | None, console: Console, *, gpus: bool
-) -> Generator[Crew]:
+) -> Generator[RayPool]:
     """Connect to Ray, and leave it when the block ends; its actors end with that.
 
     Args:
@@ -238,7 +238,7 @@ def crew(
             workers=count,
         )
 
-        def hire(member: type[Member], *arguments: object) -> list[Any]:
+        def start_actors(member: type[ShardActor], *arguments: object) -> list[Any]:
             actor = ray.remote(member).options(
                 num_cpus=1,
                 num_gpus=1 if kind == "GPU" else 0,
@@ -248,7 +248,7 @@ def crew(
             )
             return [actor.remote(*arguments) for _ in range(count)]
 
-        yield Crew(ray, hire, count, console)
+        yield RayPool(ray, start_actors, count, console)
     finally:
         ray.shutdown()
 
@@ -261,7 +261,7 @@ def _connect(ray: Any, address: str) -> None:
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
         own = {"include_dashboard": False}
     else:
-        _refuse_silence(address)
+        _check_listening(address)
         own = {}
     try:
         with warnings.catch_warnings():
@@ -282,7 +282,7 @@ def _connect(ray: Any, address: str) -> None:
         raise UserError(f"Ray {where}: no answer ({reason}); expected its head") from error
 
 
-def _refuse_silence(address: str) -> None:
+def _check_listening(address: str) -> None:
     """Refuse an address where nothing listens: Ray itself would try for many minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():

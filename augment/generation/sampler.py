@@ -15,12 +15,12 @@ from jaxtyping import Float, UInt64
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from augment.generation.run import Precision
+from augment.generation.run_config import Precision
 from augment.interface.condition import Condition
 from augment.interface.system import PoseTransfer
 from manifests.compute.devices import device_class
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Generate = Callable[[Condition, Tensor | None], Tensor]
@@ -148,7 +148,7 @@ def noise_of(seeds: UInt64[np.ndarray, " rows"], width: int) -> Float[Tensor, "r
     """
     if width == 0:
         return None
-    uniforms = np.stack([draws(int(seed), "noise", 2 * width) for seed in seeds])
+    uniforms = np.stack([random_bits(int(seed), "noise", 2 * width) for seed in seeds])
     # 53 bits, away from 0 where the logarithm ends.
     halves = ((uniforms >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
     radius = np.sqrt(-2.0 * np.log(halves[:, :width]))

@@ -19,7 +19,7 @@ from augment.generation.worker import Job, Read, Started, Worker, finish, read
 from manifests.compute.devices import cpu_threads
 
 
-class Member:
+class ShardActor:
     """Makes the shards of one run; several may be asked for at once.
 
     One thread of its own computes, so that the next shard goes through the network while the one

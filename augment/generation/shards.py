@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from augment.generation.run import Run
+from augment.generation.run_config import RunConfig
 from manifests import io
 from manifests.runtime import storage
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place
+from manifests.runtime.storage import StoragePath
 from manifests.schema import MANIFEST, SHARD
 
 DATA: Final = "data"
@@ -71,12 +71,12 @@ def shard_name(shard: int) -> str:
     return f"part-{shard:06d}.parquet"
 
 
-def shard_file(out: Place, shard: int) -> Place:
+def shard_file(out: StoragePath, shard: int) -> StoragePath:
     """Return where a shard lies."""
     return out / DATA / shard_name(shard)
 
 
-def shard_state(out: Place, run: Run, shard: int) -> ShardState:
+def shard_state(out: StoragePath, run: RunConfig, shard: int) -> ShardState:
     """Return what a look at the footer of a shard tells; its pages are not read.
 
     A damaged file (cut off, not Parquet) holds nothing of worth and is made again.
@@ -108,7 +108,7 @@ def shard_state(out: Place, run: Run, shard: int) -> ShardState:
     return "complete" if rows == run.num_rows(shard) else "damaged"
 
 
-def publish(out: Place, run: Run, shard: int, table: pa.Table, device: str) -> None:
+def publish(out: StoragePath, run: RunConfig, shard: int, table: pa.Table, device: str) -> None:
     """Write a shard whole or not at all.
 
     Raises:
@@ -125,7 +125,7 @@ def publish(out: Place, run: Run, shard: int, table: pa.Table, device: str) -> N
             raise
 
 
-def unfinished(out: Place, run: Run) -> list[int]:
+def unfinished(out: StoragePath, run: RunConfig) -> list[int]:
     """Return the shards that are missing or damaged.
 
     Raises:
@@ -134,7 +134,7 @@ def unfinished(out: Place, run: Run) -> list[int]:
     return [shard for shard in range(run.num_shards) if shard_state(out, run, shard) != "complete"]
 
 
-def finalise(out: Place, run: Run, card: str) -> Success | None:
+def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
     """Write manifest, card and ``_SUCCESS``, in this order, if all shards are there.
 
     Whoever finds the run complete may call this, also several at once and again and again.
@@ -176,7 +176,7 @@ def finalise(out: Place, run: Run, card: str) -> Success | None:
     return success
 
 
-def read_success(out: Place, run: Run) -> Success | None:
+def read_success(out: StoragePath, run: RunConfig) -> Success | None:
     """Return the run's mark of success, none if it has none.
 
     Raises:
@@ -193,13 +193,13 @@ def read_success(out: Place, run: Run) -> Success | None:
     return success
 
 
-def withdraw(out: Place) -> None:
+def withdraw(out: StoragePath) -> None:
     """Take ``_SUCCESS`` away before shards are made again."""
     (out / io.SUCCESS).unlink(missing_ok=True)
     storage.sync_folder(out)
 
 
-def tidy(out: Place) -> None:
+def tidy(out: StoragePath) -> None:
     """Remove what killed writers left behind; called when every shard is complete.
 
     What may not be removed stays: it is in nobody's way.
@@ -209,12 +209,12 @@ def tidy(out: Place) -> None:
             path.unlink()
 
 
-def leftovers(out: Place) -> list[Path]:
+def leftovers(out: StoragePath) -> list[Path]:
     """Return the files that writers are at, or that killed writers left."""
     return [*storage.unpublished(out), *storage.unpublished(out / DATA)]
 
 
-def num_errors(file: Place) -> int:
+def num_errors(file: StoragePath) -> int:
     """Return how many rows of a manifest or a shard have no image.
 
     Raises:
@@ -238,14 +238,14 @@ def _num_null(file: pq.ParquetFile, group: int, place: int) -> int:
     return statistics.null_count
 
 
-def _some_missing(out: Place, run: Run) -> bool:
+def _some_missing(out: StoragePath, run: RunConfig) -> bool:
     """Return whether names are missing: one listing, where many workers would open every shard."""
     folder = out / DATA
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
     return any(shard_name(shard) not in names for shard in range(run.num_shards))
 
 
-def _write_manifest(out: Place, run: Run) -> Tally:
+def _write_manifest(out: StoragePath, run: RunConfig) -> Tally:
     """Write the manifest shard by shard, so that memory does not grow with the run."""
     tally = Tally()
     last: tuple[str, int] | None = None
@@ -266,7 +266,7 @@ def _write_manifest(out: Place, run: Run) -> Tally:
                     rows = part.read(columns=columns)
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"{path}: damaged ({error}); run the command again") from error
-            last = _refuse_disorder(rows, last, path)
+            last = _check_order(rows, last, path)
             tally.rows += len(rows)
             tally.errors += len(rows) - rows["error"].null_count
             writer.write_table(_with_place(rows, shard), row_group_size=group_rows)
@@ -284,8 +284,8 @@ def _with_place(rows: pa.Table, shard: int) -> pa.Table:
     return pa.Table.from_arrays(placed.columns, schema=MANIFEST)
 
 
-def _refuse_disorder(
-    rows: pa.Table, last: tuple[str, int] | None, path: Place
+def _check_order(
+    rows: pa.Table, last: tuple[str, int] | None, path: StoragePath
 ) -> tuple[str, int] | None:
     """Refuse rows that do not rise by (person, k): then none stands twice, in or across shards."""
     if not len(rows):
@@ -310,7 +310,7 @@ def _devices(tally: Tally) -> str:
     return f"{mixed} (mixed, so another run may differ in a byte)"
 
 
-def _keys(run: Run) -> Mapping[str, str]:
+def _keys(run: RunConfig) -> Mapping[str, str]:
     return {"content_key": run.content_key, "layout_key": run.layout_key}
 
 

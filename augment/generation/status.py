@@ -7,16 +7,16 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from augment.generation import shards
-from augment.generation.run import require_run
+from augment.generation.run_config import require_run_config
 from manifests.runtime.console import Console, Exit
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place, PlaceFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 
 
 class StatusSettings(Frozen):
     """Tell how far a run has come; nothing is written."""
 
-    out: Positional[PlaceFlag]
+    out: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""
     as_json: Annotated[bool, arg(name="json")] = False
     """One JSON object instead of text."""
@@ -63,13 +63,13 @@ def status(settings: StatusSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def look(out: Place) -> Status:
+def look(out: StoragePath) -> Status:
     """Return how far the run in a folder has come.
 
     Raises:
         UserError: If the folder is not that of a run, or has a shard of another one.
     """
-    run = require_run(out)
+    run = require_run_config(out)
     states = [shards.shard_state(out, run, shard) for shard in range(run.num_shards)]
     complete = [shard for shard, state in enumerate(states) if state == "complete"]
     return Status(

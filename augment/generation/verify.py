@@ -10,19 +10,19 @@ import pyarrow as pa
 from tyro.conf import Positional
 
 from augment.generation import shards
-from augment.generation.run import Run, require_run
+from augment.generation.run_config import RunConfig, require_run_config
 from manifests import io
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place, PlaceFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import MANIFEST, SHARD
 
 
 class VerifySettings(Frozen):
     """Read a whole run again and hash every image; nothing is written."""
 
-    out: Positional[PlaceFlag]
+    out: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""
 
 
@@ -35,7 +35,7 @@ def verify(settings: VerifySettings, console: Console) -> Exit:
     Raises:
         UserError: If the folder is not that of a run, or has a shard of another one.
     """
-    run = require_run(settings.out)
+    run = require_run_config(settings.out)
     found = 0
     for problem in problems(settings.out, run):
         found += 1
@@ -51,16 +51,16 @@ def verify(settings: VerifySettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def problems(out: Place, run: Run) -> Iterator[str]:
+def problems(out: StoragePath, run: RunConfig) -> Iterator[str]:
     """Give every problem as a sentence; memory stays at the rows of one shard.
 
     Raises:
         UserError: If there is a shard or a mark of another run, or the manifest is damaged.
     """
-    claim = run_record.read(out / run_record.CLAIM)
+    claim = run_record.read(out / run_record.RUN_RECORD)
     for name in ("content_key", "layout_key"):
         if claim.get(name) != getattr(run, name):
-            yield f"{out / run_record.CLAIM}: its {name} does not follow from its other fields"
+            yield f"{out / run_record.RUN_RECORD}: its {name} does not follow from its other fields"
     yield from _strangers(out, run)
     success = shards.read_success(out, run)
     if success is None:
@@ -79,7 +79,7 @@ def problems(out: Place, run: Run) -> Iterator[str]:
 class _ManifestRows:
     """The rows of a manifest from first to last, never more than one of its row groups at once."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self._path = path
         self._groups = self._read()
         self._rest = MANIFEST.empty_table()
@@ -109,7 +109,7 @@ class _ManifestRows:
             ) from error
 
 
-def _strangers(out: Place, run: Run) -> Iterator[str]:
+def _strangers(out: StoragePath, run: RunConfig) -> Iterator[str]:
     known = {shards.shard_name(shard) for shard in range(run.num_shards)}
     folder = out / shards.DATA
     for path in sorted(folder.iterdir(), key=str) if folder.is_dir() else ():
@@ -117,7 +117,9 @@ def _strangers(out: Place, run: Run) -> Iterator[str]:
             yield f"{path}: no shard of this run"
 
 
-def _shard_problems(out: Place, run: Run, shard: int, manifest: pa.Table | None) -> Iterator[str]:
+def _shard_problems(
+    out: StoragePath, run: RunConfig, shard: int, manifest: pa.Table | None
+) -> Iterator[str]:
     path = shards.shard_file(out, shard)
     state = shards.shard_state(out, run, shard)
     if state != "complete":
@@ -149,7 +151,7 @@ def _equal(first: pa.Table, second: pa.Table, columns: list[str]) -> bool:
     )
 
 
-def _row_problems(rows: pa.Table, path: Place) -> Iterator[str]:
+def _row_problems(rows: pa.Table, path: StoragePath) -> Iterator[str]:
     fields = ("image_id", "sha256", "error", "image")
     for name, sha256, error, image in zip(
         *(rows[field].to_pylist() for field in fields), strict=True

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from augment.generation.plan import Plan, PlannedRows, synthetic_id
-from augment.generation.prefetch import ahead
-from augment.generation.run import Encoding, Run
+from augment.generation.plan import GenerationPlan, PlannedRows, synthetic_id
+from augment.generation.prefetch import prefetch
+from augment.generation.run_config import Encoding, RunConfig
 from augment.generation.sampler import Sampler, noise_of, sampling_mode
 from augment.generation.shards import publish
 from augment.interface.condition import Condition, as_floats, as_pixels
@@ -33,7 +33,7 @@ from augment.pose.pose import Pose
 from manifests import pixels
 from manifests.io import Images, keypoint_column
 from manifests.runtime.console import Console, UserError
-from manifests.runtime.storage import Place
+from manifests.runtime.storage import StoragePath
 from manifests.schema import IMAGE_STRUCT, SHARD
 
 NUM_ENCODERS = 2
@@ -141,9 +141,9 @@ class Read:
 class Job:
     """What a worker needs to know besides its network."""
 
-    out: Place
-    run: Run
-    plan: Plan
+    out: StoragePath
+    run: RunConfig
+    plan: GenerationPlan
     fail: bool = False
     """End at the first row that fails instead of recording it."""
     device: str = "auto"
@@ -184,7 +184,7 @@ def read(job: Job, shards: Iterable[int]) -> Generator[Read]:
     A few batches are ready before they are asked for, also where one shard ends and the next
     begins.
     """
-    return ahead(_read(job, shards), BATCHES_READ_AHEAD)
+    return prefetch(_read(job, shards), BATCHES_READ_AHEAD)
 
 
 def _read(job: Job, shards: Iterable[int]) -> Generator[Read]:
@@ -192,7 +192,7 @@ def _read(job: Job, shards: Iterable[int]) -> Generator[Read]:
     size = content.sampling.batch_size
     reader = SourceReader(job.plan.sources, (content.width, content.height))
     # A shard takes longer to plan than a GPU takes for the batches that are read ahead.
-    planned = ahead(
+    planned = prefetch(
         (Started(shard, job.plan.rows(*job.run.shard_rows(shard)), []) for shard in shards),
         SHARDS_PLANNED_AHEAD,
     )
@@ -329,7 +329,9 @@ def encode(image: UInt8[np.ndarray, "height width 3"], encoding: Encoding) -> by
     return pixels.encode_jpeg(image, encoding.quality, encoding.subsampling)
 
 
-def shard_table(run: Run, plan: Plan, rows: PlannedRows, made: list[Made]) -> pa.Table:
+def shard_table(
+    run: RunConfig, plan: GenerationPlan, rows: PlannedRows, made: list[Made]
+) -> pa.Table:
     """Return the rows of a shard with their images, as ``schema.SHARD`` says."""
     content = run.content
     images = [image for batch in made for image in batch.images]

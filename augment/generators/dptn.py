@@ -24,7 +24,7 @@ from augment.nets.preactivation import Residual, ToImage, Up, encoder, initialis
 from augment.nets.spectral import SpectralDiscriminator
 from augment.nets.tokens import PoseTransformer
 from augment.objectives import single_discriminator
-from augment.objectives.single_discriminator import OneJudgeConfig
+from augment.objectives.single_discriminator import SingleDiscriminatorConfig
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
@@ -47,7 +47,7 @@ def _decoder(base_width: int) -> nn.Sequential:
 class Dptn(PoseTransfer):
     """DPTN with its discriminator."""
 
-    class Config(OneJudgeConfig):
+    class Config(SingleDiscriminatorConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: Positive = 64
@@ -73,7 +73,7 @@ class Dptn(PoseTransfer):
         "transformer",
         "decoder",
     )
-    critics: ClassVar[tuple[str, ...]] = ("discriminator",)
+    discriminator_names: ClassVar[tuple[str, ...]] = ("discriminator",)
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -144,13 +144,15 @@ class Dptn(PoseTransfer):
         """Return the published terms, weighted (the paper's equations 9 to 13, Market flags)."""
         fake = outputs["fake"]
         if phase == "discriminator":
-            return single_discriminator.judging(self.discriminator, fake, pair.target)
+            return single_discriminator.discriminator_loss(self.discriminator, fake, pair.target)
         c, share = self.config, self.config.transfer_share
         made = outputs["reconstruction"]
-        transfer = single_discriminator.distances(c, self.features, fake, pair.target)
-        source = single_discriminator.distances(c, self.features, made, pair.condition.image)
+        transfer = single_discriminator.reconstruction_losses(c, self.features, fake, pair.target)
+        source = single_discriminator.reconstruction_losses(
+            c, self.features, made, pair.condition.image
+        )
         return {
-            **single_discriminator.fooling(c, self.discriminator, fake),
+            **single_discriminator.generator_loss(c, self.discriminator, fake),
             **{f"transfer_{name}": share * term for name, term in transfer.items()},
             **{f"source_{name}": (1 - share) * term for name, term in source.items()},
         }
@@ -161,7 +163,7 @@ class Dptn(PoseTransfer):
 
         Older files say ``transformer`` where newer ones say ``PTM``.
         """
-        return single_discriminator.from_official(weights, TWINS, RENAMED)
+        return single_discriminator.from_official(weights, TIED_WEIGHTS, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
@@ -169,7 +171,7 @@ class Dptn(PoseTransfer):
         return single_discriminator.official_name(name, RENAMED)
 
 
-TWINS: Final = {
+TIED_WEIGHTS: Final = {
     r"^(mblock\d+)\.conv1\.": r"\1.model.2.",
     r"^(mblock\d+)\.conv2\.": r"\1.model.5.",
     r"^(mblock\d+)\.bypass\.": r"\1.shortcut.0.",

@@ -30,7 +30,7 @@ from augment.nets.spectral import SpectralDiscriminator
 from augment.objectives import single_discriminator
 from augment.objectives.features import FeatureMaps, load_features
 from augment.objectives.flow import bending, correctness
-from augment.objectives.single_discriminator import OneJudgeConfig
+from augment.objectives.single_discriminator import SingleDiscriminatorConfig
 from augment.pose.jitter import Jitter
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
@@ -41,7 +41,7 @@ ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
 
 FLOW_LAYER: Final = "relu3_1"
-"""Features that judge the flow; their grid is the flow's, a quarter of the image's size."""
+"""Features that score the flow; their grid is the flow's, a quarter of the image's size."""
 
 
 class Float32Conv2d(nn.Conv2d):
@@ -131,7 +131,7 @@ class TargetNet(nn.Module):
 class Gfla(PoseTransfer):
     """GFLA with its discriminator."""
 
-    class Config(OneJudgeConfig):
+    class Config(SingleDiscriminatorConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: Positive = 64
@@ -155,7 +155,7 @@ class Gfla(PoseTransfer):
         """The authors stop when the losses have settled."""
 
     sampling: ClassVar[tuple[str, ...]] = ("source", "target", "flow_net")
-    critics: ClassVar[tuple[str, ...]] = ("discriminator",)
+    discriminator_names: ClassVar[tuple[str, ...]] = ("discriminator",)
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -242,10 +242,10 @@ class Gfla(PoseTransfer):
             return self._flow_losses(outputs, c.weight_flow_correctness, c.weight_flow_bending)
         fake, target = outputs["fake"], outputs["target"]
         if phase == "discriminator":
-            return single_discriminator.judging(self.discriminator, fake, target)
+            return single_discriminator.discriminator_loss(self.discriminator, fake, target)
         return {
-            **single_discriminator.distances(c, self.features, fake, target),
-            **single_discriminator.fooling(c, self.discriminator, fake),
+            **single_discriminator.reconstruction_losses(c, self.features, fake, target),
+            **single_discriminator.generator_loss(c, self.discriminator, fake),
             **self._flow_losses(outputs, c.weight_correctness, c.weight_bending),
         }
 
@@ -265,8 +265,8 @@ class Gfla(PoseTransfer):
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of the generator, or of the discriminator, under our names."""
-        _refuse_fashion(weights)
-        return single_discriminator.from_official(weights, TWINS, RENAMED)
+        _check_market_size(weights)
+        return single_discriminator.from_official(weights, TIED_WEIGHTS, RENAMED)
 
     @classmethod
     def official_name(cls, name: str) -> str:
@@ -274,7 +274,7 @@ class Gfla(PoseTransfer):
         return single_discriminator.official_name(name, RENAMED)
 
 
-TWINS: Final = {
+TIED_WEIGHTS: Final = {
     r"^target\.outconv\.conv1\.": "target.outconv.model.2.",
     r"^flow_net\.(jump\d)\.conv1\.": r"flow_net.\1.model.2.",
 }
@@ -318,7 +318,7 @@ def _needed(features: FeatureMaps | None) -> FeatureMaps:
     return features
 
 
-def _refuse_fashion(weights: Mapping[str, Tensor]) -> None:
+def _check_market_size(weights: Mapping[str, Tensor]) -> None:
     """Refuse the DeepFashion configuration, which attends at two sizes.
 
     Raises:

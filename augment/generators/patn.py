@@ -20,7 +20,11 @@ from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.nets import resnet
 from augment.objectives import two_discriminators
-from augment.objectives.two_discriminators import TwoJudges, TwoJudgesConfig, initialise
+from augment.objectives.two_discriminators import (
+    TwoDiscriminators,
+    TwoDiscriminatorsConfig,
+    initialise,
+)
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.settings import Positive
@@ -52,7 +56,7 @@ class AttentionBlock(nn.Module):
 class Patn(PoseTransfer):
     """PATN with its two discriminators."""
 
-    class Config(TwoJudgesConfig):
+    class Config(TwoDiscriminatorsConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: Positive = 64
@@ -60,7 +64,7 @@ class Patn(PoseTransfer):
         num_blocks: Positive = 9
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
-    critics: ClassVar[tuple[str, ...]] = two_discriminators.CRITICS
+    discriminator_names: ClassVar[tuple[str, ...]] = two_discriminators.DISCRIMINATORS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -75,11 +79,11 @@ class Patn(PoseTransfer):
         self.decoder = resnet.decoder(c.base_width, c.norm)
         for child in self.sampling:
             self.get_submodule(child).apply(initialise)
-        self.judges = TwoJudges(c)
+        self.discriminators = TwoDiscriminators(c)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the training against two discriminators, the generator first."""
-        return self.judges.stages(self.sampling)
+        return self.discriminators.stages(self.sampling)
 
     def generate(
         self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
@@ -120,7 +124,7 @@ class Patn(PoseTransfer):
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the published terms of one phase, weighted."""
-        return self.judges.losses(phase, pair, outputs)
+        return self.discriminators.losses(phase, pair, outputs)
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,11 @@ from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.nets import resnet
 from augment.objectives import two_discriminators
-from augment.objectives.two_discriminators import TwoJudges, TwoJudgesConfig, initialise
+from augment.objectives.two_discriminators import (
+    TwoDiscriminators,
+    TwoDiscriminatorsConfig,
+    initialise,
+)
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from manifests.keypoints import NUM_JOINTS
@@ -119,7 +123,7 @@ class Fusion(nn.Module):
 class Xinggan(PoseTransfer):
     """XingGAN with its two discriminators, which are PATN's."""
 
-    class Config(TwoJudgesConfig):
+    class Config(TwoDiscriminatorsConfig):
         """Published values are the defaults, for Market-1501."""
 
         base_width: Annotated[int, Field(ge=2)] = 64
@@ -129,7 +133,7 @@ class Xinggan(PoseTransfer):
         weight_perceptual: NotNegative = 50.0
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
-    critics: ClassVar[tuple[str, ...]] = two_discriminators.CRITICS
+    discriminator_names: ClassVar[tuple[str, ...]] = two_discriminators.DISCRIMINATORS
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
@@ -143,7 +147,7 @@ class Xinggan(PoseTransfer):
         self.fusion = Fusion(c.base_width, c.norm)
         for child in self.sampling:
             self.get_submodule(child).apply(initialise)
-        self.judges = TwoJudges(c)
+        self.discriminators = TwoDiscriminators(c)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -152,7 +156,7 @@ class Xinggan(PoseTransfer):
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the training against two discriminators, the generator first."""
-        return self.judges.stages(self.sampling)
+        return self.discriminators.stages(self.sampling)
 
     def generate(
         self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
@@ -178,7 +182,7 @@ class Xinggan(PoseTransfer):
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the published terms of one phase, weighted."""
-        return self.judges.losses(phase, pair, outputs)
+        return self.discriminators.losses(phase, pair, outputs)
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

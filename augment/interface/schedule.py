@@ -16,7 +16,7 @@ class Adam(Frozen):
 
 
 class RMSProp(Frozen):
-    """RMSProp, as Wasserstein critics use it."""
+    """RMSProp, as Wasserstein discriminators use it."""
 
     learning_rate: float
 
@@ -71,7 +71,7 @@ class Phase(Frozen):
     optimizer: Adam | RMSProp
     schedule: Constant | LinearTail | Halving = Constant()
     repeat: int = 1
-    """Updates per step (Wasserstein critics take several)."""
+    """Updates per step (Wasserstein discriminators take several)."""
     batch: Literal["shared", "fresh"] = "shared"
     """Whether the phase uses the step's forward pass or one of its own on new pairs."""
     clamp: float | None = None

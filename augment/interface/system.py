@@ -32,7 +32,7 @@ class PoseTransfer(nn.Module, ABC):
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
-    critics: ClassVar[tuple[str, ...]] = ()
+    discriminator_names: ClassVar[tuple[str, ...]] = ()
     """Dotted names of the discriminators. A checkpoint may hold each, whole or not at all: a
     training starts from it, sampling leaves it aside."""
 

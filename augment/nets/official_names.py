@@ -66,21 +66,23 @@ def original(name: str, rules: Mapping[str, str]) -> str:
     return name
 
 
-def without_twins(weights: Mapping[str, Tensor], twins: Mapping[str, str]) -> dict[str, Tensor]:
+def without_tied_weights(
+    weights: Mapping[str, Tensor], tied_weights: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Return the tensors without those that are stored again under another name.
 
     Args:
         weights: The authors' tensors.
-        twins: Regular expression of a name -> the name under which the same tensor counts
+        tied_weights: Regular expression of a name -> the name under which the same tensor counts
             (``re.sub``). A file without a twin passes.
 
     Raises:
-        UserError: If twins differ, which the authors' code cannot have written.
+        UserError: If tied_weights differ, which the authors' code cannot have written.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        pattern = next((pattern for pattern in twins if re.search(pattern, name)), None)
-        counts = name if pattern is None else re.sub(pattern, twins[pattern], name)
+        pattern = next((pattern for pattern in tied_weights if re.search(pattern, name)), None)
+        counts = name if pattern is None else re.sub(pattern, tied_weights[pattern], name)
         if counts not in weights or counts == name:
             kept[counts] = tensor
         elif not torch.equal(weights[counts], tensor):

@@ -1,4 +1,4 @@
-"""The convolutional encoder, residual path, decoder and critic shared by PATN and XingGAN.
+"""The convolutional encoder, residual path, decoder and discriminator shared by PATN and XingGAN.
 
 The order of layers, and so their indices, is the published code's; a dropout layer keeps its place
 even at probability 0.

@@ -13,7 +13,7 @@ from manifests.compute.devices import upload
 
 
 def cross_entropy(logits: Float[Tensor, "*shape"], *, real: bool) -> Float[Tensor, ""]:
-    """Return the mean binary cross entropy of judging everything ``real`` or fake."""
+    """Return the mean binary cross entropy of discriminator_loss everything ``real`` or fake."""
     logits = logits.float()
     return F.softplus(-logits if real else logits).mean()
 

@@ -1,7 +1,7 @@
 """The published training that GFLA and DPTN share: one discriminator beside L1, style and content.
 
 Ren et al., CVPR 2020, and Zhang et al., CVPR 2022, equations 9 to 13, with the
-authors' Market-1501 flags. The discriminator judges the image alone, by least squares, and learns
+authors' Market-1501 flags. The discriminator scores the image alone, by least squares, and learns
 ten times as slowly as the generator.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from augment.interface.schedule import Adam, Constant, LinearTail, Phase
-from augment.nets.official_names import original, renamed, without_twins
+from augment.nets.official_names import original, renamed, without_tied_weights
 from augment.nets.spectral import (
     SpectralDiscriminator,
     is_discriminator,
@@ -28,7 +28,7 @@ from augment.objectives.style import CONTENT_LAYERS, STYLE_LAYERS, content, styl
 from manifests.runtime.settings import AboveZero, Frozen, NotNegative, Positive
 
 
-class OneJudgeConfig(Frozen):
+class SingleDiscriminatorConfig(Frozen):
     """Settings of the training; GFLA's published values for Market-1501 are the defaults."""
 
     discriminator_width: Positive = 32
@@ -48,7 +48,7 @@ class OneJudgeConfig(Frozen):
     discriminator_learning_rate: NotNegative = 1e-5
 
 
-def style_features(config: OneJudgeConfig) -> FeatureMaps | None:
+def style_features(config: SingleDiscriminatorConfig) -> FeatureMaps | None:
     """Return the features of style and content, which see images in [-1, 1]; None without them."""
     if config.weight_style == 0 and config.weight_content == 0:
         return None
@@ -57,7 +57,7 @@ def style_features(config: OneJudgeConfig) -> FeatureMaps | None:
 
 
 def phases(
-    config: OneJudgeConfig,
+    config: SingleDiscriminatorConfig,
     generator: tuple[str, ...],
     beta1: float,
     schedule: Constant | LinearTail,
@@ -81,7 +81,7 @@ def phases(
     )
 
 
-def judging(
+def discriminator_loss(
     discriminator: SpectralDiscriminator,
     fake: Float[Tensor, "batch 3 height width"],
     target: Float[Tensor, "batch 3 height width"],
@@ -89,11 +89,11 @@ def judging(
     """Return the discriminator's loss, which does not reach what made ``fake``."""
     real = least_squares(discriminator(target), real=True)
     false = least_squares(discriminator(fake.detach()), real=False)
-    return {"judge": 0.5 * (real + false)}
+    return {"discriminator": 0.5 * (real + false)}
 
 
-def fooling(
-    config: OneJudgeConfig,
+def generator_loss(
+    config: SingleDiscriminatorConfig,
     discriminator: SpectralDiscriminator,
     fake: Float[Tensor, "batch 3 height width"],
 ) -> dict[str, Tensor]:
@@ -102,8 +102,8 @@ def fooling(
     return {"fool": config.weight_adversarial * fool}
 
 
-def distances(
-    config: OneJudgeConfig,
+def reconstruction_losses(
+    config: SingleDiscriminatorConfig,
     features: FeatureMaps | None,
     found: Float[Tensor, "batch 3 height width"],
     wanted: Float[Tensor, "batch 3 height width"],
@@ -120,7 +120,7 @@ def distances(
 
 
 def from_official(
-    weights: Mapping[str, Tensor], twins: Mapping[str, str], names: Mapping[str, str]
+    weights: Mapping[str, Tensor], tied_weights: Mapping[str, str], names: Mapping[str, str]
 ) -> dict[str, Tensor]:
     """Return the tensors of the generator, or of the discriminator, under our names.
 
@@ -128,15 +128,15 @@ def from_official(
 
     Args:
         weights: The authors' tensors.
-        twins: Where a generator's file stores a tensor again, as for ``without_twins``.
+        tied_weights: Where a generator's file stores a tensor again.
         names: Our names of a generator's tensors, as for ``renamed``.
 
     Raises:
-        UserError: If a name is unknown, or twins differ.
+        UserError: If a name is unknown, or tied_weights differ.
     """
     if is_discriminator(weights):
         return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}
-    return renamed(without_twins(weights, twins), names)
+    return renamed(without_tied_weights(weights, tied_weights), names)
 
 
 def official_name(name: str, names: Mapping[str, str]) -> str:

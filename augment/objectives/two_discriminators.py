@@ -1,7 +1,7 @@
 """The published training of PATN, which XingGAN shares: a generator against two discriminators.
 
 Zhu et al., CVPR 2019, equations 8 to 11 with the authors' Market-1501 flags; Tang et al., ECCV
-2020 with other weights. One discriminator judges whether an image fits the target pose (shape),
+2020 with other weights. One discriminator tells whether an image fits the target pose (shape),
 the other whether it fits the source image (appearance).
 """
 
@@ -33,11 +33,11 @@ NUM_EPOCHS: Final = 700
 
 FEATURE_LAYER: Final = "relu1_2"
 
-CRITICS: Final = ("judges.shape", "judges.appearance")
-"""The discriminators' places in a system that calls its judges ``judges``."""
+DISCRIMINATORS: Final = ("discriminators.shape", "discriminators.appearance")
+"""Where the discriminators are in a system that calls them ``discriminators``."""
 
 
-class TwoJudgesConfig(Frozen):
+class TwoDiscriminatorsConfig(Frozen):
     """Settings of the training; PATN's published values for Market-1501 are the defaults."""
 
     discriminator_width: Positive = 64
@@ -68,13 +68,13 @@ class TwoJudgesConfig(Frozen):
     learning_rate: NotNegative = 2e-4
 
 
-class TwoJudges(nn.Module):
+class TwoDiscriminators(nn.Module):
     """The two discriminators with their pools, their part of the plan and all losses.
 
-    Its owner calls it ``judges``, and its ``run`` gives ``fake`` and ``target_maps``.
+    Its owner calls it ``discriminators``, and its ``run`` gives ``fake`` and ``target_maps``.
     """
 
-    def __init__(self, config: TwoJudgesConfig) -> None:
+    def __init__(self, config: TwoDiscriminatorsConfig) -> None:
         super().__init__()
         self.config = c = config
         size = (c.image_height, c.image_width)
@@ -129,8 +129,8 @@ class TwoJudges(nn.Module):
                 batch_size=c.batch_size,
                 phases=(
                     phase("generator", *generator),
-                    phase("appearance", "judges.appearance"),
-                    phase("shape", "judges.shape"),
+                    phase("appearance", "discriminators.appearance"),
+                    phase("shape", "discriminators.shape"),
                 ),
             ),
         )
@@ -151,12 +151,12 @@ class TwoJudges(nn.Module):
                 "fool_appearance": half_gan * cross_entropy(appearance, real=True),
             }
         if phase == "shape":
-            judge, pool, beside = self.shape, self.shape_pool, target_maps
+            discriminator, pool, beside = self.shape, self.shape_pool, target_maps
         else:
-            judge, pool, beside = self.appearance, self.appearance_pool, source
+            discriminator, pool, beside = self.appearance, self.appearance_pool, source
         old = pool(torch.cat([fake.detach(), beside], dim=1))
-        real = cross_entropy(judge(torch.cat([pair.target, beside], dim=1)), real=True)
-        return {phase: half_gan * (real + cross_entropy(judge(old), real=False))}
+        real = cross_entropy(discriminator(torch.cat([pair.target, beside], dim=1)), real=True)
+        return {phase: half_gan * (real + cross_entropy(discriminator(old), real=False))}
 
     def _reconstruction(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
         terms = {"l1": self.config.weight_l1 * F.l1_loss(fake, target)}
@@ -190,29 +190,29 @@ def from_official(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> di
         return renamed(weights, names)
     first = weights.get("1.weight")
     channels = None if first is None or first.ndim != 4 else first.shape[1]
-    judge = {3 + NUM_JOINTS: "shape", 6: "appearance"}.get(channels or 0)
-    if judge is None:
+    discriminator = {3 + NUM_JOINTS: "shape", 6: "appearance"}.get(channels or 0)
+    if discriminator is None:
         raise UserError(
             f"found a discriminator whose first convolution '1.weight' sees {channels} channels, "
-            f"expected {3 + NUM_JOINTS} (judges.shape: image and target pose) or 6 "
-            "(judges.appearance: image and source)"
+            f"expected {3 + NUM_JOINTS} (discriminators.shape: image and target pose) or 6 "
+            "(discriminators.appearance: image and source)"
         )
-    return renamed(weights, _names_in(f"judges.{judge}"))
+    return renamed(weights, _names_in(f"discriminators.{discriminator}"))
 
 
 def official_name(name: str, names: Mapping[str, str]) -> str:
     """Return the authors' name of a tensor; ``names`` as for ``from_official``."""
-    for critic in CRITICS:
-        if name.startswith(f"{critic}."):
-            return original(name, _names_in(critic))
+    for discriminator in DISCRIMINATORS:
+        if name.startswith(f"{discriminator}."):
+            return original(name, _names_in(discriminator))
     return original(name, names)
 
 
-def _names_in(critic: str) -> dict[str, str]:
+def _names_in(discriminator: str) -> dict[str, str]:
     """Return the rules, as for ``renamed``, of one discriminator's file."""
     return {
-        r"^(\d+)\.conv_block\.": rf"{critic}.\1.path.",
-        r"^(\d+)\.": rf"{critic}.\1.",
+        r"^(\d+)\.conv_block\.": rf"{discriminator}.\1.path.",
+        r"^(\d+)\.": rf"{discriminator}.\1.",
     }
 
 

@@ -61,7 +61,7 @@ class _Layout:
         return x + column * (self.tile[0] + _GAP_PX), y
 
 
-def sheet(
+def contact_sheet(
     columns: Sequence[tuple[str, UInt8[np.ndarray, "rows height width 3"]]],
     labels: Sequence[str] = (),
     blocks: int = 1,

@@ -179,7 +179,7 @@ def measure(
     chosen = images.only(protocol.split)
     pairs, origin = _pairs(chosen, protocol)
     joints = joints_in(chosen, size)
-    _refuse_unusable(chosen, pairs, joints)
+    _check_usable(chosen, pairs, joints)
     if _draws_others_than_published(images, protocol):
         console.say(
             "these pairs are not the published ones of Market-1501, which follow the order of its "
@@ -247,7 +247,7 @@ def _size_of(networks: Mapping[str, PoseTransfer]) -> tuple[int, int]:
     return size
 
 
-def _refuse_unusable(images: Images, pairs: Int64[np.ndarray, "pairs 2"], joints: Joints) -> None:
+def _check_usable(images: Images, pairs: Int64[np.ndarray, "pairs 2"], joints: Joints) -> None:
     """Refuse pairs that show two people, or an image without a pose: a network could not know.
 
     Raises:

@@ -73,7 +73,7 @@ class Row:
     protocol: str
 
 
-class Measure(Protocol):
+class Metric(Protocol):
     """Takes batches, gives rows."""
 
     def update(self, views: Views) -> None:
@@ -85,7 +85,7 @@ class Measure(Protocol):
         ...
 
 
-MeasureFactory = Callable[[], Measure]
+MeasureFactory = Callable[[], Metric]
 """Makes a measure that has seen nothing, one for each network evaluated."""
 
 

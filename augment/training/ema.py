@@ -10,7 +10,7 @@ import torch
 from augment.interface.system import PoseTransfer
 
 
-class Average:
+class EMA:
     """Exponential moving average of the tensors that sampling needs.
 
     Early in training the average forgets faster, so that it does not hang on to the random start:

@@ -16,11 +16,11 @@ from torch import Tensor
 from augment.interface.condition import Pair
 from augment.interface.schedule import Adam, Phase, Stage
 from augment.interface.system import PoseTransfer
-from augment.training.ema import Average
+from augment.training.ema import EMA
 from augment.training.pairs import TrainingImages
 from augment.training.parallel import ALONE, Ranks, synchronise
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import AboveZero, Frozen
 
 Precision = Literal["float32", "bfloat16"]
@@ -53,16 +53,16 @@ class Trainer:
     step: int = 0
     images_seen: int = 0
     stage: Stage = field(init=False)
-    average: Average = field(init=False)
+    average: EMA = field(init=False)
     _parameters: dict[str, list[Tensor]] = field(init=False)
     _optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ranks.refuse_uneven(self.network.stages())
+        self.ranks.check_even_shares(self.network.stages())
         synchronise(self.network, self.ranks, self.device)
         if self.settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.average = Average(self.network, self.settings.average_half_life_images)
+        self.average = EMA(self.network, self.settings.average_half_life_images)
         self._enter_stage(self.network.stages()[0])
 
     @property
@@ -94,7 +94,7 @@ class Trainer:
 
     def _make_step(self, stage_step: int) -> dict[str, Tensor]:
         seed = self.settings.seed
-        drawn = draws(seed, "step", counter=self.step, stream=self.ranks.index)
+        drawn = random_bits(seed, "step", counter=self.step, stream=self.ranks.index)
         torch.manual_seed(int(drawn[0] >> 1))
         self.network.train()
         pair, shared = self._fresh(0)
@@ -244,7 +244,7 @@ def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.RMSprop(parameters, lr=settings.learning_rate, foreach=True)
 
 
-def refuse_divergence(terms: Mapping[str, float], step: int) -> None:
+def check_finite_losses(terms: Mapping[str, float], step: int) -> None:
     """Stop a run whose losses are no numbers any more.
 
     Raises:

@@ -17,7 +17,7 @@ from augment.pose.pose import Pose
 from manifests import keypoints
 from manifests.compute.devices import upload
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PairIndex:
         self, seed: int, step: int, count: int, stream: int = 0
     ) -> Int64[np.ndarray, "count 2"]:
         """Return (source row, target row) of ``count`` random pairs for one step."""
-        raw = draws(seed, "pairs", count, counter=step, stream=stream)
+        raw = random_bits(seed, "pairs", count, counter=step, stream=stream)
         number = (raw.astype(object) * self.num_pairs >> 64).astype(np.int64)
         person = np.searchsorted(self.end, number, side="right")
         within = number - (self.end[person] - self.count[person] * (self.count[person] - 1))

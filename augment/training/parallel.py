@@ -52,7 +52,7 @@ class Ranks:
         size = batch_size // self.count
         return slice(self.index * size, (self.index + 1) * size)
 
-    def refuse_uneven(self, stages: Sequence[Stage]) -> None:
+    def check_even_shares(self, stages: Sequence[Stage]) -> None:
         """Check that every batch can be split evenly.
 
         Raises:

@@ -29,7 +29,7 @@ from augment.objectives.features import BUILT_IN
 from augment.pose.bank import joints_in
 from augment.quality import contact_sheets
 from augment.training.log import TrainingLog
-from augment.training.loop import LoopSettings, Trainer, refuse_divergence
+from augment.training.loop import LoopSettings, Trainer, check_finite_losses
 from augment.training.pairs import TrainingImages
 from augment.training.parallel import Ranks, joined, rank_device
 from manifests import io, keypoints, pixels, subset
@@ -73,7 +73,7 @@ class TrainSettings(LoopSettings):
     """Steps between two contact sheets."""
     stop_after_minutes: NotNegative | None = None
     """Save and leave with exit code 75 after so long; the same command goes on."""
-    half: bool = True
+    fp16: bool = True
     """Store the weights in half precision."""
 
 
@@ -175,17 +175,17 @@ def _claim(settings: TrainSettings, facts: Facts) -> None:
     """
     out = settings.out
     expected = "a new folder or a run of 'augment train'"
-    run_record.refuse_strangers(
+    run_record.check_no_unexpected_files(
         out, (name for name in OWN_FILES if (out / name).exists()), expected
     )
-    if (out / run_record.CLAIM).is_file() and "config" not in run_record.read(
-        out / run_record.CLAIM
-    )["asked"]:
+    if (out / run_record.RUN_RECORD).is_file() and "config" not in run_record.read(
+        out / run_record.RUN_RECORD
+    )["config"]:
         raise UserError(f"{out}: found the run of another command, expected {expected}")
     asked = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
         name: facts[name] for name in DECIDING_FACTS if name in facts
     }
-    run_record.claim(out, asked, {"versions": run_record.versions("torch", "numpy")})
+    run_record.write(out, asked, {"versions": run_record.versions("torch", "numpy")})
 
 
 def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
@@ -199,7 +199,7 @@ def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
         facts={**facts, "steps": trainer.step, "images_seen": trainer.images_seen},
     )
     weights = settings.out / "weights.safetensors"
-    store.save_weights(trainer.average.tensors, weights, header, half=settings.half)
+    store.save_weights(trainer.average.tensors, weights, header, fp16=settings.fp16)
     # Last: what a killed run finds here, all other files already stand for.
     with io.replacing(settings.out / "state.pt") as file:
         torch.save(_unshared(content), file)
@@ -253,7 +253,7 @@ def _walk(
             last = step == trainer.num_steps
             if last or step % settings.log_every == 0:
                 line = log.report(step)
-                refuse_divergence(line, step)
+                check_finite_losses(line, step)
                 console.say(_sentence(line, trainer.num_steps), event="train", **line)
             if ranks.first and (last or step % settings.samples_every == 0):
                 io.write_bytes(_samples(trainer), out / "samples" / f"step-{step:06d}.png")
@@ -378,7 +378,7 @@ def _network(settings: TrainSettings, device: torch.device) -> PoseTransfer:
 
 def _start_from(network: PoseTransfer, path: Path) -> None:
     tensors = store.read_tensors(path)
-    store.refuse_difference(tensors, store.expected_tensors(network, tensors), str(path))
+    store.check_same_tensors(tensors, store.expected_tensors(network, tensors), str(path))
     network.load_state_dict(tensors, strict=False)
 
 
@@ -417,7 +417,7 @@ def _samples(trainer: Trainer) -> bytes:
         ]
     )
     return contact_sheets.as_png(
-        contact_sheets.sheet(
+        contact_sheets.contact_sheet(
             [
                 (title, poses if images is None else images.cpu().numpy())
                 for title, images in columns

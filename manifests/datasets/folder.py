@@ -45,7 +45,7 @@ class Report:
     """What indexing found."""
 
     counts: rules.Counts
-    strays: Mapping[str, int] = field(default_factory=dict[str, int])
+    skipped_files: Mapping[str, int] = field(default_factory=dict[str, int])
     """Files that are no images of the data set, per kind."""
     num_double_endings: int = 0
     """Images named ``.jpg.jpg``, kept as they stand."""
@@ -68,8 +68,10 @@ class Report:
             lines.append(
                 f"{self.num_double_endings} file names end in .jpg.jpg, kept as they stand"
             )
-        if self.strays:
-            kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.strays.items()))
+        if self.skipped_files:
+            kinds = ", ".join(
+                f"{number:,} {kind}" for kind, number in sorted(self.skipped_files.items())
+            )
             lines.append(f"ignored: {kinds}")
         if self.num_unknown_names:
             lines.append(f"{self.num_unknown_names:,} keypoint rows name no image, ignored")
@@ -114,22 +116,22 @@ def index_pattern(root: Path, regex: str) -> tuple[Images, Report]:
     pattern = _pattern(regex)
     require_folder(root)
     crops: list[Crop] = []
-    strays: Counter[str] = Counter()
+    skipped_files: Counter[str] = Counter()
     for path in _files_below(root):
         match = pattern.fullmatch(path)
         if match is None:
-            strays[kind_of_stray(Path(path).name)] += 1
+            skipped_files[kind_of_skipped_file(Path(path).name)] += 1
             continue
         found = match.groupdict()
         camera, split = found.get("camera_id") or "", found.get("split") or "train"
         crops.append(_crop(path, found["person_id"] or "", camera, split, str(root / path)))
     if not crops:
         raise UserError(
-            f"{root}: found {sum(strays.values()):,} files, none of which matches '{regex}' "
+            f"{root}: found {sum(skipped_files.values()):,} files, none of which matches '{regex}' "
             "(it must match the whole path below the folder)"
         )
     images = images_of(crops, root, {}, {"layout": "pattern", "pattern": regex})
-    return images, Report(rules.check_images(images, str(root)), dict(strays))
+    return images, Report(rules.check_images(images, str(root)), dict(skipped_files))
 
 
 def images_of(
@@ -216,11 +218,11 @@ def require_folder(folder: Path) -> None:
         raise UserError(f"{folder}: found {found}, expected a folder")
 
 
-def kind_of_stray(name: str) -> str:
-    """Return how strays like this one are counted.
+def kind_of_skipped_file(name: str) -> str:
+    """Return how skipped files like this one are counted.
 
-    >>> kind_of_stray("Thumbs.db"), kind_of_stray("photo.JPG"), kind_of_stray("LICENSE")
-    ('Thumbs.db', '*.jpg of another name', 'other')
+    >>> [kind_of_skipped_file(name) for name in ("Thumbs.db", "photo.JPG", "LICENSE")]
+    ['Thumbs.db', '*.jpg of another name', 'other']
     """
     if name == "Thumbs.db":
         return name

@@ -21,7 +21,7 @@ from manifests.datasets.folder import (
     Crop,
     Report,
     images_of,
-    kind_of_stray,
+    kind_of_skipped_file,
     read_csv,
     require_folder,
 )
@@ -62,12 +62,12 @@ def index(root: Path, keypoint_files: Sequence[Path] = ()) -> tuple[Images, Repo
         require_folder(root / name)
     joints = _joints_of(keypoint_files)
     crops: list[Crop] = []
-    strays: Counter[str] = Counter()
+    skipped_files: Counter[str] = Counter()
     for split, folder in FOLDERS.items():
         for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
             crop = _crop(split, folder, entry.name) if entry.is_file() else None
             if crop is None:
-                strays[_kind(entry)] += 1
+                skipped_files[_kind(entry)] += 1
             else:
                 crops.append(crop)
     if not crops:
@@ -75,14 +75,14 @@ def index(root: Path, keypoint_files: Sequence[Path] = ()) -> tuple[Images, Repo
             f"{root}: found no file with a Market-1501 name like 0002_c1s1_000451_03.jpg "
             f"in {', '.join(FOLDERS.values())}"
         )
-    _refuse_twice(root, crops)
+    _check_unique(root, crops)
     provenance = {"layout": "market1501"}
     for number, file in enumerate(keypoint_files):
         provenance[f"keypoints_sha256_{number}"] = sha256_file(file)
     images = images_of(crops, root, joints, provenance)
     report = Report(
         counts=rules.check_images(images, str(root)),
-        strays=dict(strays),
+        skipped_files=dict(skipped_files),
         num_double_endings=sum(crop.path.endswith(".jpg.jpg") for crop in crops),
         num_unknown_names=len(joints.keys() - {crop.image_id for crop in crops}),
     )
@@ -236,10 +236,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "folders"
     if _SYNTHETIC_NAME.fullmatch(entry.name):
         return "synthetic images"
-    return kind_of_stray(entry.name)
+    return kind_of_skipped_file(entry.name)
 
 
-def _refuse_twice(root: Path, crops: Sequence[Crop]) -> None:
+def _check_unique(root: Path, crops: Sequence[Crop]) -> None:
     seen: dict[str, str] = {}
     for crop in crops:
         if crop.image_id in seen:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from manifests.people.renderer import HEIGHT, WIDTH, Point
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 
 NUM_CAMERAS: Final = 6
 PANORAMA_WIDTH: Final = 900
@@ -40,23 +40,25 @@ class Camera:
     noise: float
     """Standard deviation of the sensor noise in grey levels."""
     shadow: float
-    paint: Callable[[Dice], Panorama]
+    paint: Callable[[KeyedRandom], Panorama]
 
 
-def _noise_field(dice: Dice, rows: int, columns: int, detail: int) -> Float[np.ndarray, "_ _"]:
-    grid = dice.noise(rows // detail + 2, columns // detail + 2)
+def _noise_field(
+    rng: KeyedRandom, rows: int, columns: int, detail: int
+) -> Float[np.ndarray, "_ _"]:
+    grid = rng.noise(rows // detail + 2, columns // detail + 2)
     return cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC)
 
 
-def _canvas(dice: Dice, above: RGB, ground: RGB, rough: float) -> Panorama:
+def _canvas(rng: KeyedRandom, above: RGB, ground: RGB, rough: float) -> Panorama:
     """Return a wall over a ground that gets brighter towards the viewer, both with grain."""
     image = np.empty((PANORAMA_HEIGHT, PANORAMA_WIDTH, 3), np.float32)
     image[:HORIZON] = above
     image[HORIZON:] = ground
     rows = np.arange(PANORAMA_HEIGHT, dtype=np.float32)[:, None]
     light = 1.0 + np.where(rows > HORIZON, (rows - HORIZON) * 0.0012, (rows - HORIZON) * 0.0016)
-    grain = _noise_field(dice, PANORAMA_HEIGHT, PANORAMA_WIDTH, 24) * 0.06
-    grain += _noise_field(dice, PANORAMA_HEIGHT, PANORAMA_WIDTH, 3) * rough
+    grain = _noise_field(rng, PANORAMA_HEIGHT, PANORAMA_WIDTH, 24) * 0.06
+    grain += _noise_field(rng, PANORAMA_HEIGHT, PANORAMA_WIDTH, 3) * rough
     image *= (light * (1.0 + grain))[:, :, None]
     return np.clip(image, 0, 255).astype(np.uint8)
 
@@ -73,10 +75,10 @@ def _tiles(image: Panorama, step: int, colour: RGB) -> None:
         row, gap = row + gap, gap * 1.16
 
 
-def _bicycles(dice: Dice, image: Panorama, count: int) -> None:
+def _bicycles(rng: KeyedRandom, image: Panorama, count: int) -> None:
     for _ in range(count):
-        x, y = dice.whole(0, PANORAMA_WIDTH), dice.whole(HORIZON - 6, HORIZON + 14)
-        frame = dice.pick(((150, 40, 44), (50, 60, 110), (70, 72, 76), (40, 90, 70)))
+        x, y = rng.whole(0, PANORAMA_WIDTH), rng.whole(HORIZON - 6, HORIZON + 14)
+        frame = rng.pick(((150, 40, 44), (50, 60, 110), (70, 72, 76), (40, 90, 70)))
         for wheel in (x, x + 26):
             cv2.circle(image, (wheel, y), 11, (46, 46, 50), 2, cv2.LINE_AA)
         bars = np.array(
@@ -86,36 +88,36 @@ def _bicycles(dice: Dice, image: Panorama, count: int) -> None:
         cv2.line(image, (x + 22, y - 13), (x + 21, y - 20), (60, 60, 60), 2, cv2.LINE_AA)
 
 
-def _plaza(dice: Dice) -> Panorama:
-    image = _canvas(dice, (126, 134, 116), (172, 158, 148), 0.035)
+def _plaza(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (126, 134, 116), (172, 158, 148), 0.035)
     for _ in range(46):
-        x, green = dice.whole(0, PANORAMA_WIDTH), dice.whole(70, 112)
-        cv2.ellipse(image, (x, dice.whole(6, 46)), (dice.whole(14, 34), dice.whole(10, 24)), 0, 0,
+        x, green = rng.whole(0, PANORAMA_WIDTH), rng.whole(70, 112)
+        cv2.ellipse(image, (x, rng.whole(6, 46)), (rng.whole(14, 34), rng.whole(10, 24)), 0, 0,
                     360, (green - 18, green + 12, green - 26), -1, cv2.LINE_AA)  # fmt: skip
     _tiles(image, 34, (146, 132, 124))
-    _bicycles(dice, image, 26)
+    _bicycles(rng, image, 26)
     return image
 
 
-def _lawn(dice: Dice) -> Panorama:
-    image = _canvas(dice, (188, 196, 202), (112, 136, 84), 0.10)
+def _lawn(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (188, 196, 202), (112, 136, 84), 0.10)
     cv2.rectangle(image, (0, 34), (PANORAMA_WIDTH, HORIZON + 4), (66, 92, 58), -1)
     for _ in range(24):
-        x = dice.whole(0, PANORAMA_WIDTH)
-        cv2.rectangle(image, (x, 0), (x + dice.whole(4, 9), HORIZON), (92, 76, 62), -1)
-    hedge = 1 + 0.14 * _noise_field(dice, HORIZON + 4, PANORAMA_WIDTH, 4)
+        x = rng.whole(0, PANORAMA_WIDTH)
+        cv2.rectangle(image, (x, 0), (x + rng.whole(4, 9), HORIZON), (92, 76, 62), -1)
+    hedge = 1 + 0.14 * _noise_field(rng, HORIZON + 4, PANORAMA_WIDTH, 4)
     image[: HORIZON + 4] = np.clip(image[: HORIZON + 4] * hedge[:, :, None], 0, 255)
     cv2.rectangle(image, (0, 128), (PANORAMA_WIDTH, PANORAMA_HEIGHT), (176, 170, 158), -1)
     cv2.line(image, (0, 128), (PANORAMA_WIDTH, 128), (206, 202, 192), 3)
     return image
 
 
-def _entrance(dice: Dice) -> Panorama:
-    image = _canvas(dice, (44, 44, 50), (118, 116, 116), 0.03)
+def _entrance(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (44, 44, 50), (118, 116, 116), 0.03)
     for x in range(0, PANORAMA_WIDTH, 90):
-        shade = dice.whole(14, 34)
+        shade = rng.whole(14, 34)
         cv2.rectangle(
-            image, (x + 6, 4), (x + dice.whole(50, 80), HORIZON), (shade, shade, shade + 5), -1
+            image, (x + 6, 4), (x + rng.whole(50, 80), HORIZON), (shade, shade, shade + 5), -1
         )
         cv2.rectangle(image, (x, 0), (x + 6, HORIZON), (108, 100, 92), -1)
     for step in range(4):
@@ -125,12 +127,12 @@ def _entrance(dice: Dice) -> Panorama:
     return image
 
 
-def _street(dice: Dice) -> Panorama:
-    image = _canvas(dice, (158, 150, 144), (92, 94, 98), 0.05)
+def _street(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (158, 150, 144), (92, 94, 98), 0.05)
     for x in range(0, PANORAMA_WIDTH, 46):
         cv2.rectangle(image, (x + 8, 6), (x + 32, 36), (78, 90, 104), -1)
     for x in range(-20, PANORAMA_WIDTH, 130):
-        colour = dice.pick(((176, 34, 40), (210, 212, 214), (40, 44, 54), (64, 92, 140)))
+        colour = rng.pick(((176, 34, 40), (210, 212, 214), (40, 44, 54), (64, 92, 140)))
         cv2.rectangle(image, (x, 44), (x + 104, HORIZON + 14), colour, -1)
         cv2.rectangle(image, (x + 20, 32), (x + 82, 50), (52, 62, 72), -1)
         for wheel in (x + 20, x + 84):
@@ -141,10 +143,10 @@ def _street(dice: Dice) -> Panorama:
     return image
 
 
-def _glass(dice: Dice) -> Panorama:
-    image = _canvas(dice, (128, 150, 166), (196, 192, 186), 0.02)
+def _glass(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (128, 150, 166), (196, 192, 186), 0.02)
     for x in range(0, PANORAMA_WIDTH, 38):
-        pane = dice.whole(-26, 22)
+        pane = rng.whole(-26, 22)
         cv2.rectangle(
             image, (x, 0), (x + 35, HORIZON - 4), (116 + pane, 140 + pane, 158 + pane), -1
         )
@@ -159,15 +161,15 @@ def _glass(dice: Dice) -> Panorama:
     return image
 
 
-def _brick(dice: Dice) -> Panorama:
-    image = _canvas(dice, (150, 88, 72), (140, 120, 96), 0.05)
+def _brick(rng: KeyedRandom) -> Panorama:
+    image = _canvas(rng, (150, 88, 72), (140, 120, 96), 0.05)
     for row in range(0, HORIZON, 6):
         cv2.line(image, (0, row), (PANORAMA_WIDTH, row), (170, 132, 118), 1)
         for x in range((row // 6 % 2) * 8, PANORAMA_WIDTH, 16):
             cv2.line(image, (x, row), (x, row + 6), (170, 132, 118), 1)
     for x in range(20, PANORAMA_WIDTH, 110):
-        poster = dice.pick(((220, 210, 180), (60, 90, 130), (190, 170, 60), (236, 236, 232)))
-        cv2.rectangle(image, (x, 14), (x + dice.whole(20, 44), 52), poster, -1)
+        poster = rng.pick(((220, 210, 180), (60, 90, 130), (190, 170, 60), (236, 236, 232)))
+        cv2.rectangle(image, (x, 14), (x + rng.whole(20, 44), 52), poster, -1)
     for row in range(HORIZON, PANORAMA_HEIGHT, 9):
         cv2.line(image, (0, row), (PANORAMA_WIDTH, row), (96, 80, 62), 1)
     return image
@@ -197,41 +199,41 @@ CAMERAS: Final = (
 @lru_cache(maxsize=2 * NUM_CAMERAS)
 def panorama(seed: int, camera: int) -> Panorama:
     """Return everything that a camera (0-based) may see behind people."""
-    image = CAMERAS[camera].paint(Dice(seed, f"scene/{camera}"))
+    image = CAMERAS[camera].paint(KeyedRandom(seed, f"scene/{camera}"))
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
     image.flags.writeable = False
     return image
 
 
-def background(dice: Dice, seed: int, camera: int, sequence: int, place: float) -> Image:
+def background(rng: KeyedRandom, seed: int, camera: int, sequence: int, place: float) -> Image:
     """Return what lies behind one detection.
 
     A sequence looks at one third of the panorama, so that backgrounds vary between sequences.
 
     Args:
-        dice: Small movements of the box.
+        rng: Small movements of the box.
         seed: Which world.
         camera: 0-based.
         sequence: 1-based, up to 3.
         place: Where the person stands in the sequence's part, 0 to 1.
     """
-    zoom = dice.between(0.75, 1.35)
+    zoom = rng.between(0.75, 1.35)
     width, height = round(WIDTH * zoom), round(HEIGHT * zoom)
     third = PANORAMA_WIDTH / 3
     left = round((sequence - 1) * third + place * (third - width))
-    top = min(dice.whole(8, 52), PANORAMA_HEIGHT - height)
+    top = min(rng.whole(8, 52), PANORAMA_HEIGHT - height)
     left, top = max(left, 0), max(top, 0)
     part = panorama(seed, camera)[top : top + height, left : left + width]
     return cv2.resize(part, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
-def photograph(dice: Dice, scene: Float[np.ndarray, "128 64 3"], camera: int) -> Image:
+def photograph(rng: KeyedRandom, scene: Float[np.ndarray, "128 64 3"], camera: int) -> Image:
     """Return a scene as a camera (0-based) records it: exposure, tint, contrast, blur, noise."""
     optics = CAMERAS[camera]
-    gain = optics.exposure * (1.0 + dice.bell(0.06))
+    gain = optics.exposure * (1.0 + rng.bell(0.06))
     linear = scene * (np.float32(gain / 255.0) * np.array(optics.tint, np.float32))
     seen = np.power(np.clip(linear, 0.0, 1.2), np.float32(optics.gamma)) * 255.0
     seen = 118.0 + (seen - 118.0) * np.float32(optics.contrast)
-    seen = cv2.GaussianBlur(seen, (0, 0), optics.blur_px * dice.between(0.8, 1.25))
-    seen = seen + dice.noise(HEIGHT, WIDTH, 1) * np.float32(optics.noise)
+    seen = cv2.GaussianBlur(seen, (0, 0), optics.blur_px * rng.between(0.8, 1.25))
+    seen = seen + rng.noise(HEIGHT, WIDTH, 1) * np.float32(optics.noise)
     return np.clip(np.round(seen), 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ from typing import Final
 
 from manifests.people.renderer import Texture
 from manifests.people.textures import RGB, Cloth, Outfit, textures_of
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 
 NUM_TOPS: Final = 44
 NUM_BOTTOMS: Final = 26
@@ -69,66 +69,66 @@ class Person:
 
 def top_of(seed: int, row: int) -> Cloth:
     """Return a top of the shared wardrobe."""
-    dice = Dice(seed, f"wardrobe/top/{row}")
-    kind = dice.pick(TOP_KINDS, (30, 4, 14, 12, 18, 12, 8))
-    colour = _pick_colour(dice, (42, 28, 30))
-    second = _pick_colour(dice, (20, 45, 35))
+    rng = KeyedRandom(seed, f"wardrobe/top/{row}")
+    kind = rng.pick(TOP_KINDS, (30, 4, 14, 12, 18, 12, 8))
+    colour = _pick_colour(rng, (42, 28, 30))
+    second = _pick_colour(rng, (20, 45, 35))
     if sum(abs(a - b) for a, b in zip(colour, second, strict=True)) < 130:
         second = (232, 232, 228) if sum(colour) < 360 else (38, 40, 52)
     weights = (30, 16, 6, 10, 6, 10, 10, 14)
-    return Cloth(kind, colour, second, dice.pick(PATTERNS, weights), dice.between(0.035, 0.075))
+    return Cloth(kind, colour, second, rng.pick(PATTERNS, weights), rng.between(0.035, 0.075))
 
 
 def bottom_of(seed: int, row: int) -> Cloth:
     """Return trousers, leggings, shorts or a skirt of the shared wardrobe."""
-    dice = Dice(seed, f"wardrobe/bottom/{row}")
-    kind = dice.pick(BOTTOM_KINDS, (52, 12, 20, 16))
-    colour = dice.pick(BRIGHT) if dice.chance(0.1) else dice.pick(TROUSERS)
-    pattern = dice.pick(("plain", "pinstripes", "checks", "hoops"), (82, 4, 8, 6))
+    rng = KeyedRandom(seed, f"wardrobe/bottom/{row}")
+    kind = rng.pick(BOTTOM_KINDS, (52, 12, 20, 16))
+    colour = rng.pick(BRIGHT) if rng.chance(0.1) else rng.pick(TROUSERS)
+    pattern = rng.pick(("plain", "pinstripes", "checks", "hoops"), (82, 4, 8, 6))
     second: RGB = (210, 208, 200) if sum(colour) < 330 else (70, 66, 64)
-    return Cloth(kind, colour, second, pattern, dice.between(0.03, 0.06))
+    return Cloth(kind, colour, second, pattern, rng.between(0.03, 0.06))
 
 
 def person_of(seed: int, label: str) -> Person:
     """Return the person with this label; nobody else's existence changes them."""
-    dice = Dice(seed, f"person/{label}")
+    rng = KeyedRandom(seed, f"person/{label}")
     shape = Shape(
-        leg=0.515 + dice.bell(0.014),
-        shoulder=1.0 + dice.bell(0.07),
-        hip=1.0 + dice.bell(0.07),
-        girth=max(1.0 + dice.bell(0.13), 0.8),
-        head=1.0 + dice.bell(0.05),
+        leg=0.515 + rng.bell(0.014),
+        shoulder=1.0 + rng.bell(0.07),
+        hip=1.0 + rng.bell(0.07),
+        girth=max(1.0 + rng.bell(0.13), 0.8),
+        head=1.0 + rng.bell(0.05),
     )
     outfit = Outfit(
-        top=_worn(dice, top_of(seed, dice.whole(0, NUM_TOPS - 1))),
-        bottom=_worn(dice, bottom_of(seed, dice.whole(0, NUM_BOTTOMS - 1))),
-        skin=_near(dice, dice.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6),
-        hair=dice.pick(HAIR_KINDS, (40, 14, 18, 8, 10, 5, 5)),
-        hair_colour=_near(dice, dice.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5),
-        hat_colour=_near(dice, _pick_colour(dice, (50, 20, 30)), 6),
-        shoe=_near(dice, dice.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
-        bag=_near(dice, _pick_colour(dice, (50, 15, 35)), 6),
-        carries=dice.pick(THINGS, (50, 20, 15, 15)),
-        bag_side=dice.pick((1, -1)),
+        top=_worn(rng, top_of(seed, rng.whole(0, NUM_TOPS - 1))),
+        bottom=_worn(rng, bottom_of(seed, rng.whole(0, NUM_BOTTOMS - 1))),
+        skin=_near(rng, rng.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6),
+        hair=rng.pick(HAIR_KINDS, (40, 14, 18, 8, 10, 5, 5)),
+        hair_colour=_near(rng, rng.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5),
+        hat_colour=_near(rng, _pick_colour(rng, (50, 20, 30)), 6),
+        shoe=_near(rng, rng.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
+        bag=_near(rng, _pick_colour(rng, (50, 15, 35)), 6),
+        carries=rng.pick(THINGS, (50, 20, 15, 15)),
+        bag_side=rng.pick((1, -1)),
     )
     return Person(
         shape=shape,
         outfit=outfit,
-        hat=dice.chance(0.1),
-        skirt_length=dice.between(0.17, 0.32),
-        textures=textures_of(dice, outfit),
+        hat=rng.chance(0.1),
+        skirt_length=rng.between(0.17, 0.32),
+        textures=textures_of(rng, outfit),
     )
 
 
-def _pick_colour(dice: Dice, weights: tuple[float, float, float]) -> RGB:
-    return dice.pick(dice.pick((DARK, LIGHT, BRIGHT), weights))
+def _pick_colour(rng: KeyedRandom, weights: tuple[float, float, float]) -> RGB:
+    return rng.pick(rng.pick((DARK, LIGHT, BRIGHT), weights))
 
 
-def _near(dice: Dice, colour: RGB, spread: float) -> RGB:
-    red, green, blue = (min(max(round(c + dice.bell(spread)), 8), 246) for c in colour)
+def _near(rng: KeyedRandom, colour: RGB, spread: float) -> RGB:
+    red, green, blue = (min(max(round(c + rng.bell(spread)), 8), 246) for c in colour)
     return red, green, blue
 
 
-def _worn(dice: Dice, cloth: Cloth) -> Cloth:
+def _worn(rng: KeyedRandom, cloth: Cloth) -> Cloth:
     """Return the garment with the small differences of one person's copy."""
-    return replace(cloth, colour=_near(dice, cloth.colour, 5), second=_near(dice, cloth.second, 5))
+    return replace(cloth, colour=_near(rng, cloth.colour, 5), second=_near(rng, cloth.second, 5))

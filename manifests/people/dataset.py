@@ -27,7 +27,7 @@ from manifests.people.pose_sampling import joints_of, posture_of, skeleton
 from manifests.people.renderer import HEIGHT, WIDTH, View, compose, draw
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 from manifests.runtime.settings import Frozen
 from manifests.schema import DISTRACTOR, JUNK
 
@@ -124,7 +124,7 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
     """
     _check(settings)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        _refuse_unless_same(out, settings)
+        _check_same(out, settings)
         return _report(settings, already_complete=True)
     try:
         _appear(out, settings)
@@ -132,7 +132,7 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
         if not out.is_dir() or not any(out.iterdir()):
             raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
         # Another process was faster.
-        _refuse_unless_same(out, settings)
+        _check_same(out, settings)
         return _report(settings, already_complete=True)
     return _report(settings, already_complete=False)
 
@@ -167,7 +167,7 @@ def _check(settings: SampleSettings) -> None:
         )
 
 
-def _refuse_unless_same(out: Path, settings: SampleSettings) -> None:
+def _check_same(out: Path, settings: SampleSettings) -> None:
     """Accept only a folder that holds exactly this data set."""
     path = out / SETTINGS_FILE
     if not path.is_file():
@@ -225,34 +225,34 @@ def plan(settings: SampleSettings) -> Iterator[Shot]:
 
 
 def _person_shots(seed: int, label: str, folder: str) -> Iterator[Shot]:
-    dice = Dice(seed, f"shots/{label}")
-    cameras = sorted(dice.shuffled(range(NUM_CAMERAS))[: dice.whole(3, 5)])
-    target = dice.whole(8, 12) if folder == "bounding_box_train" else 2 * len(cameras)
+    rng = KeyedRandom(seed, f"shots/{label}")
+    cameras = sorted(rng.shuffled(range(NUM_CAMERAS))[: rng.whole(3, 5)])
+    target = rng.whole(8, 12) if folder == "bounding_box_train" else 2 * len(cameras)
     for row, camera in enumerate(cameras):
         count = target // len(cameras) + (row < target % len(cameras))
-        sequence, frame = dice.whole(1, 3), dice.whole(1, 90_000)
+        sequence, frame = rng.whole(1, 3), rng.whole(1, 90_000)
         if folder == "bounding_box_test":
             yield Shot("query", label, label, camera, sequence, frame, 0)
             # Some of a person's images stand in every camera's gallery, as in Market-1501.
-            count += dice.whole(0, 1)
+            count += rng.whole(0, 1)
         for _ in range(count):
-            frame += dice.whole(20, 60)
-            yield Shot(folder, label, label, camera, sequence, frame, dice.whole(1, 4))
+            frame += rng.whole(20, 60)
+            yield Shot(folder, label, label, camera, sequence, frame, rng.whole(1, 4))
 
 
 def _stray_shots(seed: int, label: str) -> Iterator[Shot]:
     """Return the junk and distractors that come with a test person; frames keep names unique."""
-    dice = Dice(seed, f"strays/{label}")
+    rng = KeyedRandom(seed, f"skipped_files/{label}")
     frame = 10 * int(label)
     for row in range(3):
-        camera, sequence = dice.whole(0, NUM_CAMERAS - 1), dice.whole(1, 3)
+        camera, sequence = rng.whole(0, NUM_CAMERAS - 1), rng.whole(1, 3)
         yield Shot("bounding_box_test", JUNK, label, camera, sequence, frame + row,
-                   dice.whole(1, 9), "junk")  # fmt: skip
+                   rng.whole(1, 9), "junk")  # fmt: skip
     for row in range(3, 5):
-        camera, sequence = dice.whole(0, NUM_CAMERAS - 1), dice.whole(1, 3)
-        somebody = dice.chance(0.5)
+        camera, sequence = rng.whole(0, NUM_CAMERAS - 1), rng.whole(1, 3)
+        somebody = rng.chance(0.5)
         yield Shot("bounding_box_test", DISTRACTOR, f"passer-by/{label}/{row}" if somebody else "",
-                   camera, sequence, frame + row, dice.whole(1, 9),
+                   camera, sequence, frame + row, rng.whole(1, 9),
                    "person" if somebody else "background")  # fmt: skip
 
 
@@ -261,32 +261,32 @@ def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Join
 
     Convention: (x, y) pixels of the image, pixel centres at integers; a missing joint is NaN.
     """
-    dice = Dice(seed, f"shot/{shot.folder}/{shot.name}")
+    rng = KeyedRandom(seed, f"shot/{shot.folder}/{shot.name}")
     optics = CAMERAS[shot.camera]
-    scene = background(dice, seed, shot.camera, shot.sequence, dice.between(0.0, 1.0))
+    scene = background(rng, seed, shot.camera, shot.sequence, rng.between(0.0, 1.0))
     if person is None:
-        return photograph(dice, scene.astype(np.float32), shot.camera), np.full(
+        return photograph(rng, scene.astype(np.float32), shot.camera), np.full(
             (NUM_JOINTS, 2), np.nan
         )
-    posture = posture_of(dice, person)
+    posture = posture_of(rng, person)
     points = skeleton(person, posture)
-    view = view_of(dice, optics.pitch, junk=shot.kind == "junk")
+    view = view_of(rng, optics.pitch, junk=shot.kind == "junk")
     drawing = draw(tubes(person, posture, points), view, optics.light)
-    joints = joints_of(dice, points, posture, view, drawing)
+    joints = joints_of(rng, points, posture, view, drawing)
     composed = compose(drawing, scene, optics.shadow, view)
-    return photograph(dice, composed, shot.camera), joints
+    return photograph(rng, composed, shot.camera), joints
 
 
-def view_of(dice: Dice, pitch: float, *, junk: bool) -> View:
+def view_of(rng: KeyedRandom, pitch: float, *, junk: bool) -> View:
     """Return how a detector's box frames a person; for junk it misses half of them."""
-    around = dice.pick(
+    around = rng.pick(
         (0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10)
     )
-    yaw = 2 * np.pi * around + dice.bell(0.22)
-    height, stretch = dice.between(104.0, 117.0), dice.between(1.0, 1.24)
-    x, y = WIDTH / 2 - 0.5 + dice.bell(3.0), HEIGHT - 7.0 + dice.bell(3.5)
+    yaw = 2 * np.pi * around + rng.bell(0.22)
+    height, stretch = rng.between(104.0, 117.0), rng.between(1.0, 1.24)
+    x, y = WIDTH / 2 - 0.5 + rng.bell(3.0), HEIGHT - 7.0 + rng.bell(3.5)
     if junk:
-        height *= dice.between(1.25, 1.9)
-        x += dice.pick((-1, 1)) * dice.between(10.0, 26.0)
-        y += dice.between(-20.0, 1.0) + dice.pick((0.0, 0.6)) * height
-    return View(yaw, pitch + dice.bell(0.04), height, x, y, stretch)
+        height *= rng.between(1.25, 1.9)
+        x += rng.pick((-1, 1)) * rng.between(10.0, 26.0)
+        y += rng.between(-20.0, 1.0) + rng.pick((0.0, 0.6)) * height
+    return View(yaw, pitch + rng.bell(0.04), height, x, y, stretch)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from manifests.keypoints import JOINT_NAMES
 from manifests.people.clothing import Person
 from manifests.people.renderer import HEIGHT, WIDTH, Drawing, Point, View
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 
 SIDES: Final = (("right", -1), ("left", 1))
 
@@ -54,38 +54,38 @@ class Posture:
     head_turn: float
 
 
-def posture_of(dice: Dice, person: Person) -> Posture:
+def posture_of(rng: KeyedRandom, person: Person) -> Posture:
     """Return a random posture: mostly a phase of the walking cycle, else standing."""
-    walks = dice.chance(0.78)
-    stride = dice.between(0.28, 0.5) if walks else dice.between(0.0, 0.07)
-    phase = dice.between(0.0, 2 * np.pi)
+    walks = rng.chance(0.78)
+    stride = rng.between(0.28, 0.5) if walks else rng.between(0.0, 0.07)
+    phase = rng.between(0.0, 2 * np.pi)
     legs = tuple(
         Leg(
             swing=stride * float(np.sin(phase + turn)) + 0.04,
-            spread=dice.between(0.0, 0.05),
+            spread=rng.between(0.0, 0.05),
             bend=0.06 + 1.7 * stride * max(float(np.cos(phase + turn)), 0.0) ** 1.5,
         )
         for turn in (0.0, np.pi)
     )
     arms = tuple(
-        _arm(dice, person, side, -0.85 * stride * float(np.sin(phase + turn)))
+        _arm(rng, person, side, -0.85 * stride * float(np.sin(phase + turn)))
         for (_, side), turn in zip(SIDES, (0.0, np.pi), strict=True)
     )
     return Posture(
         arms=(arms[0], arms[1]),
         legs=(legs[0], legs[1]),
-        lean=dice.between(-0.02, 0.09),
-        head_turn=dice.bell(0.3),
+        lean=rng.between(-0.02, 0.09),
+        head_turn=rng.bell(0.3),
     )
 
 
-def _arm(dice: Dice, person: Person, side: int, swing: float) -> Arm:
-    jitter = dice.bell(0.08)
-    pose = dice.pick(_ARM_POSES, (66, 8, 7, 11, 5, 3))
+def _arm(rng: KeyedRandom, person: Person, side: int, swing: float) -> Arm:
+    jitter = rng.bell(0.08)
+    pose = rng.pick(_ARM_POSES, (66, 8, 7, 11, 5, 3))
     if person.outfit.carries == "hand bag" and side == person.outfit.bag_side:
         pose = "swing"
         swing *= 0.4
-    spread = 0.06 + dice.between(0.0, 0.14)
+    spread = 0.06 + rng.between(0.0, 0.14)
     if pose == "pocket":
         return Arm(-0.25 + jitter, spread + 0.16, 0.75, 0.25)
     if pose == "phone":
@@ -182,7 +182,7 @@ def _point(values: Float[np.ndarray, " 3"]) -> Point:
 
 
 def joints_of(
-    dice: Dice, points: Mapping[str, Point], posture: Posture, view: View, drawing: Drawing
+    rng: KeyedRandom, points: Mapping[str, Point], posture: Posture, view: View, drawing: Drawing
 ) -> Float[np.ndarray, "18 2"]:
     """Return the joints as a good pose estimator would: hidden ones and a few more are missing.
 
@@ -193,7 +193,7 @@ def joints_of(
     facing = view.yaw + posture.head_turn
     for row, name in enumerate(JOINT_NAMES):
         x, y = np.round(joints[row])
-        forgotten, luck = dice.chance(_FORGOTTEN), dice.between(0.0, 1.0)
+        forgotten, luck = rng.chance(_FORGOTTEN), rng.between(0.0, 1.0)
         if not (0 <= x < WIDTH and 0 <= y < HEIGHT):
             joints[row] = np.nan
             continue

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from manifests.people.renderer import TEXTURE_COLUMNS, TEXTURE_ROWS, Texture
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 
 RGB = tuple[int, int, int]
 Mask = Bool[np.ndarray, "40 64"]
@@ -70,7 +70,7 @@ def _fill(texture: Texture, mask: Mask, colour: RGB, share: float = 1.0) -> None
     texture[mask] += (np.array(colour, np.float32) - texture[mask]) * np.float32(share)
 
 
-def _cloth(dice: Dice, cloth: Cloth, length: float, girth: float) -> Texture:
+def _cloth(rng: KeyedRandom, cloth: Cloth, length: float, girth: float) -> Texture:
     """Return a garment's texture on a tube of the given length and circumference."""
     texture = _plain(cloth.colour)
     down = _V * length / cloth.period
@@ -87,20 +87,20 @@ def _cloth(dice: Dice, cloth: Cloth, length: float, girth: float) -> Texture:
         offset = (np.floor(down) % 2) * 0.5
         distance = np.hypot(down % 1.0 - 0.5, (around + offset) % 1.0 - 0.5)
         _fill(texture, distance < 0.33, cloth.second)
-    return _wrinkled(dice, texture)
+    return _wrinkled(rng, texture)
 
 
-def _wrinkled(dice: Dice, texture: Texture, strength: float = 0.07) -> Texture:
-    folds = dice.noise(8, 8)
+def _wrinkled(rng: KeyedRandom, texture: Texture, strength: float = 0.07) -> Texture:
+    folds = rng.noise(8, 8)
     folds = cv2.resize(
         np.tile(folds, (1, 3)), (TEXTURE_COLUMNS * 3, TEXTURE_ROWS), interpolation=cv2.INTER_CUBIC
     )[:, TEXTURE_COLUMNS : 2 * TEXTURE_COLUMNS]
     return (texture * (1.0 + strength * folds[:, :, None])).astype(np.float32)
 
 
-def _torso(dice: Dice, outfit: Outfit) -> Texture:
+def _torso(rng: KeyedRandom, outfit: Outfit) -> Texture:
     top, side = outfit.top, outfit.bag_side
-    texture = _cloth(dice, top, 0.34, 0.50)
+    texture = _cloth(rng, top, 0.34, 0.50)
     if top.pattern == "block":
         _fill(texture, _V > 0.52, top.second)
     elif top.pattern == "chest":
@@ -130,13 +130,13 @@ def _torso(dice: Dice, outfit: Outfit) -> Texture:
     return texture
 
 
-def _sleeve(dice: Dice, top: Cloth, skin: RGB) -> tuple[Texture, Texture]:
+def _sleeve(rng: KeyedRandom, top: Cloth, skin: RGB) -> tuple[Texture, Texture]:
     """Return the textures of upper arm and forearm."""
-    bare = _wrinkled(dice, _plain(skin), 0.02)
+    bare = _wrinkled(rng, _plain(skin), 0.02)
     if top.kind == "sleeveless":
         return bare, bare
     plain_arm = replace(top, colour=top.second) if _is_raglan(top) else top
-    upper, lower = _cloth(dice, plain_arm, 0.18, 0.18), _cloth(dice, plain_arm, 0.15, 0.15)
+    upper, lower = _cloth(rng, plain_arm, 0.18, 0.18), _cloth(rng, plain_arm, 0.15, 0.15)
     if top.kind in ("t-shirt", "dress"):
         _fill(upper, _V > 0.72, skin)
         return upper, bare
@@ -148,12 +148,12 @@ def _is_raglan(top: Cloth) -> bool:
     return top.pattern == "block" and top.kind in ("t-shirt", "long", "hoodie")
 
 
-def _legs(dice: Dice, bottom: Cloth, skin: RGB) -> tuple[Texture, Texture]:
+def _legs(rng: KeyedRandom, bottom: Cloth, skin: RGB) -> tuple[Texture, Texture]:
     """Return the textures of thigh and shin."""
-    bare = _wrinkled(dice, _plain(skin), 0.02)
+    bare = _wrinkled(rng, _plain(skin), 0.02)
     if bottom.kind == "skirt":
         return bare, bare
-    thigh, shin = _cloth(dice, bottom, 0.26, 0.28), _cloth(dice, bottom, 0.24, 0.2)
+    thigh, shin = _cloth(rng, bottom, 0.26, 0.28), _cloth(rng, bottom, 0.24, 0.2)
     if bottom.kind == "shorts":
         _fill(thigh, _V > 0.86, skin)
         return thigh, bare
@@ -176,27 +176,27 @@ def _head(skin: RGB, hair_colour: RGB, hair: str) -> Texture:
     return texture
 
 
-def textures_of(dice: Dice, outfit: Outfit) -> dict[str, Texture]:
+def textures_of(rng: KeyedRandom, outfit: Outfit) -> dict[str, Texture]:
     """Return the texture of every part of the body and of what it wears and carries."""
     top, bottom, skin = outfit.top, outfit.bottom, outfit.skin
     in_dress = top.kind == "dress"
-    upper_arm, forearm = _sleeve(dice, top, skin)
-    thigh, shin = _legs(dice, replace(bottom, kind="skirt") if in_dress else bottom, skin)
+    upper_arm, forearm = _sleeve(rng, top, skin)
+    thigh, shin = _legs(rng, replace(bottom, kind="skirt") if in_dress else bottom, skin)
     shoe = _plain(outfit.shoe)
     _fill(shoe, _V > 0.97, (40, 40, 40), 0.3)
     return {
-        "torso": _torso(dice, outfit),
+        "torso": _torso(rng, outfit),
         "upper arm": upper_arm,
         "forearm": forearm,
-        "pelvis": _cloth(dice, replace(top, pattern="plain") if in_dress else bottom, 0.12, 0.5),
-        "skirt": _cloth(dice, top if in_dress else bottom, 0.28, 0.6),
+        "pelvis": _cloth(rng, replace(top, pattern="plain") if in_dress else bottom, 0.12, 0.5),
+        "skirt": _cloth(rng, top if in_dress else bottom, 0.28, 0.6),
         "thigh": thigh,
         "shin": shin,
         "shoe": shoe,
         "skin": _plain(skin),
         "head": _head(skin, outfit.hair_colour, outfit.hair),
-        "hair": _wrinkled(dice, _plain(outfit.hair_colour), 0.12),
-        "hood": _wrinkled(dice, _plain(top.colour), 0.1),
+        "hair": _wrinkled(rng, _plain(outfit.hair_colour), 0.12),
+        "hood": _wrinkled(rng, _plain(top.colour), 0.1),
         "hat": _plain(outfit.hat_colour),
-        "bag": _wrinkled(dice, _plain(outfit.bag), 0.08),
+        "bag": _wrinkled(rng, _plain(outfit.bag), 0.08),
     }

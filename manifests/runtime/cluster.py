@@ -21,8 +21,8 @@ _HINT: Final = "name this worker with --worker i/N (i counts from 0)"
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """Worker ``index`` of ``count``; ``index`` counts from 0."""
+class WorkerIndex:
+    """WorkerIndex ``index`` of ``count``; ``index`` counts from 0."""
 
     index: int
     count: int
@@ -61,7 +61,9 @@ class Submission(Frozen):
     """slurm: wait for the job and end with its exit code."""
 
 
-def who_am_i(flag: str | None, environ: Mapping[str, str], num_workers: int | None) -> Worker:
+def worker_index(
+    flag: str | None, environ: Mapping[str, str], num_workers: int | None
+) -> WorkerIndex:
     """Return which worker this process is; the first of these rules that applies decides.
 
     ``flag``; a Slurm array; Slurm tasks (srun); torchrun; a Kubernetes indexed job, which needs
@@ -76,8 +78,8 @@ def who_am_i(flag: str | None, environ: Mapping[str, str], num_workers: int | No
         UserError: If a value is no number, index and count do not fit together, the indices of a
             Slurm array have gaps, or ``num_workers`` is missing or contradicts the rest.
 
-    >>> who_am_i("1/4", {}, None)
-    Worker(index=1, count=4, origin='--worker')
+    >>> worker_index("1/4", {}, None)
+    WorkerIndex(index=1, count=4, origin='--worker')
     """
     worker = (
         _from_flag(flag)
@@ -85,7 +87,7 @@ def who_am_i(flag: str | None, environ: Mapping[str, str], num_workers: int | No
         or _from_pair(environ, "SLURM_PROCID", "SLURM_NTASKS")
         or _from_pair(environ, "RANK", "WORLD_SIZE")
         or _from_kubernetes(environ, num_workers)
-        or Worker(0, 1, "no sign of other workers")
+        or WorkerIndex(0, 1, "no sign of other workers")
     )
     if num_workers is not None and num_workers != worker.count:
         raise UserError(
@@ -103,7 +105,7 @@ def who_am_i(flag: str | None, environ: Mapping[str, str], num_workers: int | No
 def sbatch(command: Sequence[str], num_workers: int, slurm: Slurm | None = None) -> str:
     """Return a Slurm script that runs a command as an array of ``num_workers`` tasks.
 
-    The command finds out by ``who_am_i`` which task it is. People are meant to edit the script.
+    The command finds out by ``worker_index`` which task it is. People are meant to edit the script.
 
     Raises:
         UserError: If there is no worker to start.
@@ -137,7 +139,7 @@ exec {shlex.join(command)}
 """
 
 
-def refuse_without_launch(launch: str | None, flags: Mapping[str, tuple[bool, str]]) -> None:
+def check_launch_flags(launch: str | None, flags: Mapping[str, tuple[bool, str]]) -> None:
     """Check that no flag was given that says something of another way to start workers.
 
     Args:
@@ -232,16 +234,16 @@ def _exit_of(job: str, code: int, console: Console) -> Exit:
     return Exit(code) if code in set(Exit) else Exit.STOPPED_EARLY
 
 
-def _from_flag(flag: str | None) -> Worker | None:
+def _from_flag(flag: str | None) -> WorkerIndex | None:
     if flag is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", flag)
     if match is None or int(match[1]) >= int(match[2]):
         raise UserError(f"--worker: found '{flag}', expected i/N with i from 0 to N - 1, like 0/4")
-    return Worker(int(match[1]), int(match[2]), "--worker")
+    return WorkerIndex(int(match[1]), int(match[2]), "--worker")
 
 
-def _from_slurm_array(environ: Mapping[str, str]) -> Worker | None:
+def _from_slurm_array(environ: Mapping[str, str]) -> WorkerIndex | None:
     if not environ.get("SLURM_ARRAY_TASK_ID"):
         return None
     task, count, first, last = (
@@ -252,17 +254,17 @@ def _from_slurm_array(environ: Mapping[str, str]) -> Worker | None:
             f"Slurm array: found {count} tasks with indices from {first} to {last}, "
             f"expected indices without gaps; {_HINT}"
         )
-    return Worker(task - first, count, "the Slurm array, SLURM_ARRAY_TASK_ID")
+    return WorkerIndex(task - first, count, "the Slurm array, SLURM_ARRAY_TASK_ID")
 
 
-def _from_pair(environ: Mapping[str, str], index: str, count: str) -> Worker | None:
+def _from_pair(environ: Mapping[str, str], index: str, count: str) -> WorkerIndex | None:
     # A lone index (a batch script without srun sets SLURM_PROCID=0) says nothing of others.
     if not environ.get(index) or not environ.get(count):
         return None
-    return Worker(_number(environ, index), _number(environ, count), f"{index} and {count}")
+    return WorkerIndex(_number(environ, index), _number(environ, count), f"{index} and {count}")
 
 
-def _from_kubernetes(environ: Mapping[str, str], num_workers: int | None) -> Worker | None:
+def _from_kubernetes(environ: Mapping[str, str], num_workers: int | None) -> WorkerIndex | None:
     if not environ.get("JOB_COMPLETION_INDEX"):
         return None
     if num_workers is None:
@@ -270,7 +272,9 @@ def _from_kubernetes(environ: Mapping[str, str], num_workers: int | None) -> Wor
             "JOB_COMPLETION_INDEX: found an index but no number of workers; "
             "expected --num-workers with the job's completions"
         )
-    return Worker(_number(environ, "JOB_COMPLETION_INDEX"), num_workers, "JOB_COMPLETION_INDEX")
+    return WorkerIndex(
+        _number(environ, "JOB_COMPLETION_INDEX"), num_workers, "JOB_COMPLETION_INDEX"
+    )
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

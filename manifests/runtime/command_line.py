@@ -33,7 +33,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class OutputOptions:
     """How the command speaks."""
 
     quiet: bool = False
@@ -87,7 +87,9 @@ class Program:
         )
 
 
-def parse(settings: type, program: str, description: str, words: Sequence[str]) -> tuple[Any, Talk]:
+def parse(
+    settings: type, program: str, description: str, words: Sequence[str]
+) -> tuple[Any, OutputOptions]:
     """Return a command's settings, and how it should speak.
 
     Raises:
@@ -104,7 +106,7 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
         "Invocation",
         [
             ("settings", Annotated[settings, tyro.conf.arg(name="")]),
-            ("talk", Annotated[Talk, flat], Talk()),
+            ("talk", Annotated[OutputOptions, flat], OutputOptions()),
         ],
     )
     # Help that was asked for is no refusal, and as wide as the terminal.
@@ -117,7 +119,7 @@ def parse(settings: type, program: str, description: str, words: Sequence[str]) 
     return found.settings, found.talk
 
 
-def words_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None) -> list[str]:
+def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None) -> list[str]:
     """Return the words that ``parse`` turns into these settings; defaults are left out.
 
     For settings whose flags are named as their fields: scalars, tuples of them, and settings
@@ -138,7 +140,7 @@ def words_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None)
             continue
         if isinstance(value, Frozen):
             inner = default if isinstance(default, Frozen) else None
-            words += words_of(value, f"{flag}.", inner)
+            words += arguments_of(value, f"{flag}.", inner)
         elif isinstance(value, bool):
             *above, last = flag.split(".")
             words.append("--" + ".".join([*above, last if value else f"no-{last}"]))

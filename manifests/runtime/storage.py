@@ -1,7 +1,7 @@
 """Where a run lives: a local folder, or a folder of an object store named by a URL.
 
-A ``Path`` is local; a ``StorePath`` speaks the part of its language that a run needs, so what reads
-a run does not ask which of the two it has. They differ in how a file appears whole. On a disk it is
+A ``Path`` is local; a ``ObjectStorePath`` speaks the part of its language that a run needs, so what
+reads a run does not ask which of the two it has. They differ in how a file appears whole. On a disk it is
 written beside and renamed. In a store nothing is renamed: one completed upload at the final name is
 atomic, and nobody sees it before.
 """
@@ -33,7 +33,7 @@ _LOCAL = ("file", "local")
 
 
 @dataclass(frozen=True, slots=True)
-class StorePath:
+class ObjectStorePath:
     """A name in an object store, for example ``s3://bucket/run/manifest.parquet``.
 
     A name that is not there is a ``FileNotFoundError``; whatever else a store answers (wrong
@@ -45,8 +45,8 @@ class StorePath:
     def __str__(self) -> str:
         return self.url
 
-    def __truediv__(self, name: str) -> StorePath:
-        return StorePath(f"{self.url}/{name}")
+    def __truediv__(self, name: str) -> ObjectStorePath:
+        return ObjectStorePath(f"{self.url}/{name}")
 
     @property
     def name(self) -> str:
@@ -54,9 +54,9 @@ class StorePath:
         return self.url.rpartition("/")[2]
 
     @property
-    def parent(self) -> StorePath:
+    def parent(self) -> ObjectStorePath:
         """The folder it lies in."""
-        return StorePath(self.url.rpartition("/")[0])
+        return ObjectStorePath(self.url.rpartition("/")[0])
 
     def exists(self) -> bool:
         """Return whether there is a file or a folder of this name."""
@@ -70,7 +70,7 @@ class StorePath:
         """Return whether any file lies under this name."""
         return self._kind() == "directory"
 
-    def iterdir(self) -> Iterator[StorePath]:
+    def iterdir(self) -> Iterator[ObjectStorePath]:
         """Give what lies directly under this name; nothing if there is nothing."""
         store, path = self.find()
         with _answers(self):
@@ -165,16 +165,16 @@ class StorePath:
                 return None
 
 
-Place = Path | StorePath
+StoragePath = Path | ObjectStorePath
 
 
-def place(found: str | Place) -> Place:
+def storage_path(found: str | StoragePath) -> StoragePath:
     """Return the place that a user named: a path, or a URL with ``://``.
 
     Raises:
         UserError: If a URL names no store that can be reached, or nothing in it.
 
-    >>> str(place("s3://bucket/runs/first/")), place("file:///runs/first").name
+    >>> str(storage_path("s3://bucket/runs/first/")), storage_path("file:///runs/first").name
     ('s3://bucket/runs/first', 'first')
     """
     if not isinstance(found, str):
@@ -189,29 +189,29 @@ def place(found: str | Place) -> Place:
         return Path(rest)
     if not rest.strip("/"):
         raise UserError(f"{found}: found no folder, expected a URL like {protocol}://bucket/run")
-    return StorePath(f"{protocol}://{rest.rstrip('/')}")
+    return ObjectStorePath(f"{protocol}://{rest.rstrip('/')}")
 
 
-PlaceFlag = Annotated[
-    Path | StorePath,
-    PlainValidator(place),
+StoragePathFlag = Annotated[
+    Path | ObjectStorePath,
+    PlainValidator(storage_path),
     PlainSerializer(str, return_type=str),
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH|URL",
         # The settings make the place of it: a refusal there is told in one sentence.
         instance_from_str=lambda words: words[0],
-        is_instance=lambda value: isinstance(value, str | Path | StorePath),
+        is_instance=lambda value: isinstance(value, str | Path | ObjectStorePath),
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-"""A ``Place`` as a setting and as a flag of a command."""
+"""A ``StoragePath`` as a setting and as a flag of a command."""
 
 
 class Ranges(io.RawIOBase):
     """A file of a store of which parts are read, each by one request."""
 
-    def __init__(self, path: StorePath) -> None:
+    def __init__(self, path: ObjectStorePath) -> None:
         super().__init__()
         self._path = path
         self._store, self._name = path.find()
@@ -266,13 +266,13 @@ class Ranges(io.RawIOBase):
 
 
 @contextmanager
-def replacing(path: Place) -> Generator[BinaryIO]:
+def replacing(path: StoragePath) -> Generator[BinaryIO]:
     """Open a file that takes the place of ``path`` when the block ends without an error.
 
     Raises:
         UserError: If the place cannot be written; the cause is the ``OSError``.
     """
-    if isinstance(path, StorePath):
+    if isinstance(path, ObjectStorePath):
         with _uploading(path) as file:
             yield file
         return
@@ -294,7 +294,7 @@ def replacing(path: Place) -> Generator[BinaryIO]:
             beside.unlink()
 
 
-def create(path: Place, data: bytes) -> bool:
+def create(path: StoragePath, data: bytes) -> bool:
     """Create a file whole, once: of several who try it at the same time, one does.
 
     In a store this is a conditional upload. A store that has none gets a plain one, which is read
@@ -306,7 +306,7 @@ def create(path: Place, data: bytes) -> bool:
     Raises:
         UserError: If the place cannot be written; the cause is the ``OSError``.
     """
-    if isinstance(path, StorePath):
+    if isinstance(path, ObjectStorePath):
         return _create_in_store(path, data)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -327,14 +327,14 @@ def create(path: Place, data: bytes) -> bool:
             beside.unlink()
 
 
-def unpublished(folder: Place) -> list[Path]:
+def unpublished(folder: StoragePath) -> list[Path]:
     """Return the files that writers are at, or that killed writers left; a store shows none."""
-    return [] if isinstance(folder, StorePath) else sorted(folder.glob(".*.tmp"))
+    return [] if isinstance(folder, ObjectStorePath) else sorted(folder.glob(".*.tmp"))
 
 
-def sync_folder(folder: Place) -> None:
+def sync_folder(folder: StoragePath) -> None:
     """Make the names in a folder survive a power loss; a store sees to that itself."""
-    if isinstance(folder, StorePath):
+    if isinstance(folder, ObjectStorePath):
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -343,7 +343,7 @@ def sync_folder(folder: Place) -> None:
         os.close(handle)
 
 
-def _create_in_store(path: StorePath, data: bytes) -> bool:
+def _create_in_store(path: ObjectStorePath, data: bytes) -> bool:
     if path.is_file():
         return False
     store, name = path.find()
@@ -361,7 +361,7 @@ def _create_in_store(path: StorePath, data: bytes) -> bool:
 
 
 @contextmanager
-def _uploading(path: StorePath) -> Generator[BinaryIO]:
+def _uploading(path: ObjectStorePath) -> Generator[BinaryIO]:
     """Give a local file that is uploaded when it is whole."""
     store, name = path.find()
     try:
@@ -378,7 +378,7 @@ def _uploading(path: StorePath) -> Generator[BinaryIO]:
 
 
 @contextmanager
-def _answers(path: StorePath, problem: str = "") -> Generator[None]:
+def _answers(path: ObjectStorePath, problem: str = "") -> Generator[None]:
     """Make one sentence of what a store answers instead of doing what was asked.
 
     Args:
@@ -398,7 +398,7 @@ def _answers(path: StorePath, problem: str = "") -> Generator[None]:
         raise _refusal(path, problem, error) from error
 
 
-def _refusal(path: StorePath, problem: str, error: Exception) -> UserError:
+def _refusal(path: ObjectStorePath, problem: str, error: Exception) -> UserError:
     said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
     return UserError(
         f"{path}: {problem or 'cannot be read'} ({said}); expected a bucket that exists and "

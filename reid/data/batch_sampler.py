@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 from reid.data.labels import NO_IDENTITY
 
 Sampler = Literal["random", "identity"]
@@ -69,7 +69,9 @@ class Stream:
 
     def _order_of(self, number: int) -> Int[np.ndarray, " rows"]:
         if number != self._round:
-            keys = draws(self.seed, self.label, len(self.rows), counter=number, stream=self.stream)
+            keys = random_bits(
+                self.seed, self.label, len(self.rows), counter=number, stream=self.stream
+            )
             self._round, self._order = number, self.rows[np.argsort(keys, kind="stable")]
         return self._order
 
@@ -121,7 +123,7 @@ class PeopleStreams:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BatchComposition:
     """What every batch of a run is made of."""
 
     batch_size: int
@@ -136,7 +138,7 @@ class Plan:
 
 
 def mixture(
-    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: Plan
+    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: BatchComposition
 ) -> Mixture:
     """Return the batches over rows of people that are flagged synthetic or not.
 
@@ -149,7 +151,7 @@ def mixture(
     no row where the person has enough.
 
     >>> labels, flags = np.array([0, 1, 0, 1, 1]), np.array([False, False, True, True, True])
-    >>> mixed = mixture(labels, flags, Plan(batch_size=4, seed=0, synthetic_share=0.5))
+    >>> mixed = mixture(labels, flags, BatchComposition(batch_size=4, seed=0, synthetic_share=0.5))
     >>> flags[mixed.batch(17)].tolist()
     [False, False, True, True]
 
@@ -183,12 +185,12 @@ def mixture(
 
 
 def real_rows_per_batch(
-    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: Plan
+    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: BatchComposition
 ) -> float:
     """Return how many real rows the batches of ``mixture`` hold on average.
 
     >>> labels, flags = np.array([0, 1, 0, 1, 1]), np.array([False, False, True, True, True])
-    >>> real_rows_per_batch(labels, flags, Plan(batch_size=5, seed=0))
+    >>> real_rows_per_batch(labels, flags, BatchComposition(batch_size=5, seed=0))
     2.0
     """
     share, size = plan.synthetic_share, plan.batch_size
@@ -220,7 +222,9 @@ def _shared(count: int, share: float, flag: str) -> int:
     return num_synthetic
 
 
-def _people_streams(labels: np.ndarray, synthetic: np.ndarray, plan: Plan) -> PeopleStreams:
+def _people_streams(
+    labels: np.ndarray, synthetic: np.ndarray, plan: BatchComposition
+) -> PeopleStreams:
     outliers = np.flatnonzero(labels == NO_IDENTITY)
     if plan.num_outliers and not len(outliers):
         raise UserError(
@@ -255,7 +259,7 @@ def _people_streams(labels: np.ndarray, synthetic: np.ndarray, plan: Plan) -> Pe
 
 
 def _images_of(
-    person: int, labels: np.ndarray, synthetic: np.ndarray, plan: Plan
+    person: int, labels: np.ndarray, synthetic: np.ndarray, plan: BatchComposition
 ) -> tuple[tuple[Stream, int], ...]:
     """Return a person's streams with their counts; none if he has no row to draw."""
     own = labels == person

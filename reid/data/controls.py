@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
-from reid.data.batch_sampler import Mixture, Plan, mixture
+from manifests.runtime.random_numbers import random_bits
+from reid.data.batch_sampler import BatchComposition, Mixture, mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
 
@@ -18,7 +18,7 @@ Control = Literal["none", "repeated-real", "shuffled-labels", "synthetic-only"]
 
 
 @dataclass(frozen=True, slots=True)
-class StandIns:
+class ReplacementSampler:
     """The batches of a mixture, each row replaced by the one that stands in for it."""
 
     mixture: Mixture
@@ -45,7 +45,7 @@ def controlled(data: TrainingSet, control: Control, seed: int) -> TrainingSet:
     return replace(data, labels=shuffled_labels(data.labels, data.synthetic, seed))
 
 
-def controlled_mixture(data: TrainingSet, control: Control, plan: Plan) -> Mixture:
+def controlled_mixture(data: TrainingSet, control: Control, plan: BatchComposition) -> Mixture:
     """Return the batches of a run under a control.
 
     ``repeated-real`` draws the very batches of a run without control and shows, for every
@@ -58,10 +58,12 @@ def controlled_mixture(data: TrainingSet, control: Control, plan: Plan) -> Mixtu
     if control == "synthetic-only":
         rows = np.flatnonzero(data.synthetic)
         pooled = replace(plan, synthetic_share=None)
-        return StandIns(mixture(data.labels[rows], data.synthetic[rows], pooled), rows)
+        return ReplacementSampler(mixture(data.labels[rows], data.synthetic[rows], pooled), rows)
     mixed = mixture(data.labels, data.synthetic, plan)
     if control == "repeated-real":
-        return StandIns(mixed, stand_ins(data.labels, data.synthetic, plan.seed))
+        return ReplacementSampler(
+            mixed, replacement_sampler(data.labels, data.synthetic, plan.seed)
+        )
     return mixed
 
 
@@ -75,13 +77,13 @@ def shuffled_labels(
     [2, 3, 4]
     """
     rows = np.flatnonzero(synthetic & (labels != NO_IDENTITY))
-    order = np.argsort(draws(seed, "shuffled labels", len(rows)), kind="stable")
+    order = np.argsort(random_bits(seed, "shuffled labels", len(rows)), kind="stable")
     shuffled = labels.copy()
     shuffled[rows] = labels[rows[order]]
     return shuffled
 
 
-def stand_ins(
+def replacement_sampler(
     labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], seed: int
 ) -> Int[np.ndarray, " rows"]:
     """Return the row to show for every row: itself if real, else a real one of its person.
@@ -89,7 +91,7 @@ def stand_ins(
     A person's real rows stand in equally often, give or take one.
 
     >>> labels, flags = np.array([0, 0, 1, 0, 0, 1]), np.array([False] * 3 + [True] * 3)
-    >>> shown = stand_ins(labels, flags, seed=0)
+    >>> shown = replacement_sampler(labels, flags, seed=0)
     >>> sorted(shown[3:5].tolist()), int(shown[5])
     ([0, 1], 2)
     """
@@ -98,6 +100,6 @@ def stand_ins(
     for label in np.unique(labels[synthetic]):
         rows = np.flatnonzero(synthetic & (labels == label))
         own = real if label == NO_IDENTITY else real[labels[real] == label]
-        keys = draws(seed, "repeated real", len(own), stream=int(label) + 1)
+        keys = random_bits(seed, "repeated real", len(own), stream=int(label) + 1)
         shown[rows] = np.resize(own[np.argsort(keys, kind="stable")], len(rows))
     return shown

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from manifests import pixels
 from manifests.io import Images, Synthetic
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 from manifests.schema import JUNK
 from manifests.subset import subset_train
 from reid.data.labels import labelled
-from reid.data.leakage import check_origin, check_people, integrity_block
+from reid.data.leakage import check_origin, check_people, leakage_block
 
 _WINDOW: Final = 4096
 
@@ -48,7 +48,7 @@ class Selection:
     """Train images of people set aside; empty without a validation split."""
     synthetic_rows: Int[np.ndarray, " synthetic"]
     """Rows of the synthetic manifest that are used."""
-    integrity: dict[str, Any]
+    leakage: dict[str, Any]
     """What was checked, and what could not be."""
 
 
@@ -83,7 +83,7 @@ def select(
             f"--val-people {num_validation_people} leaves fewer than 2 of {len(names)} people "
             "to train on"
         )
-    keys = draws(data_seed, "validation people", len(names))
+    keys = random_bits(data_seed, "validation people", len(names))
     aside = np.sort(names[np.argsort(keys, kind="stable")[:num_validation_people]])
     is_aside = np.isin(people, aside)
     kept = train.take(np.flatnonzero(~is_aside))
@@ -101,7 +101,7 @@ def select(
             )
     used = None if synthetic is None else synthetic.take(rows)
     return Selection(
-        kept, train.take(np.flatnonzero(is_aside)), rows, integrity_block(images, kept, used)
+        kept, train.take(np.flatnonzero(is_aside)), rows, leakage_block(images, kept, used)
     )
 
 

@@ -142,7 +142,7 @@ def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origi
     )
 
 
-def integrity_block(
+def leakage_block(
     images: Images, real_train: Images, synthetic: Synthetic | None
 ) -> dict[str, Any]:
     """Return what ``report.json`` says of a run whose inputs were checked."""
@@ -169,7 +169,7 @@ def generator_facts(synthetic: Synthetic) -> dict[str, Any] | None:
     ``augment generate`` writes it into ``run.json``; of an older folder the weights file is read,
     if it still lies where it lay and is the same.
     """
-    path = synthetic.root / run_record.CLAIM
+    path = synthetic.root / run_record.RUN_RECORD
     if not path.is_file():
         return None
     settings = run_record.read(path).get("settings", {})
@@ -201,7 +201,7 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
 
 def _judge_data(synthetic: Synthetic) -> str | None:
     """Return in words what the judge of ``reid screen`` was trained on, if there was one."""
-    path = synthetic.root / run_record.CLAIM
+    path = synthetic.root / run_record.RUN_RECORD
     judge = run_record.read(path).get("judge") if path.is_file() else None
     if judge is None:
         return None

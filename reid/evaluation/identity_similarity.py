@@ -16,7 +16,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class IdentitySimilarity:
     """How much images look like their own people; one entry per image."""
 
     similarity: Float[np.ndarray, " images"]
@@ -33,19 +33,19 @@ class Likeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Centres:
+class Centroids:
     """Where people lie among features."""
 
     sums: Float[np.ndarray, "people width"]
     """Of the unit features of every person's real images."""
 
-    def likeness(
+    def similarity(
         self, features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"]
-    ) -> Likeness:
+    ) -> IdentitySimilarity:
         """Return whom images look like that are not among those of the centres.
 
-        >>> centres = centres_of(np.eye(2), np.array([0, 1]), num_people=2)
-        >>> centres.likeness(np.array([[0.6, 0.8], [3.0, 4.0]]), np.array([0, 1])).rank.tolist()
+        >>> centres = centroids_of(np.eye(2), np.array([0, 1]), num_people=2)
+        >>> centres.similarity(np.array([[0.6, 0.8], [3.0, 4.0]]), np.array([0, 1])).rank.tolist()
         [2, 1]
 
         Args:
@@ -53,25 +53,25 @@ class Centres:
             own: Row of ``sums`` of the person that every image shall show.
         """
         unit = _unit(features)
-        return self._likeness(unit, own, (unit * _unit(self.sums)[own]).sum(axis=1))
+        return self._similarity(unit, own, (unit * _unit(self.sums)[own]).sum(axis=1))
 
-    def likeness_left_out(
+    def similarity_left_out(
         self, features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"]
-    ) -> Likeness:
+    ) -> IdentitySimilarity:
         """Return whom the centres' own images look like, each left out of its person's centre.
 
         Every person must have at least two of them.
         """
         unit = _unit(features)
         without = _unit(self.sums[own] - unit)
-        return self._likeness(unit, own, (unit * without).sum(axis=1))
+        return self._similarity(unit, own, (unit * without).sum(axis=1))
 
-    def _likeness(
+    def _similarity(
         self,
         unit: Float[np.ndarray, "images width"],
         own: Int[np.ndarray, " images"],
         similarity: Float[np.ndarray, " images"],
-    ) -> Likeness:
+    ) -> IdentitySimilarity:
         centres = _unit(self.sums)
         rank, nearest = np.empty(len(unit), np.int64), np.empty(len(unit), np.int64)
         for start in range(0, len(unit), _CHUNK):
@@ -82,12 +82,12 @@ class Centres:
             nearest[part] = cosines.argmax(axis=1)
             # His own column counts too, which makes the rank start from 1.
             rank[part] = (cosines >= similarity[part, None]).sum(axis=1)
-        return Likeness(similarity, rank, nearest)
+        return IdentitySimilarity(similarity, rank, nearest)
 
 
-def centres_of(
+def centroids_of(
     features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"], num_people: int
-) -> Centres:
+) -> Centroids:
     """Return the centres of people from the features of their real images.
 
     Args:
@@ -97,7 +97,7 @@ def centres_of(
     """
     sums = np.zeros((num_people, features.shape[1]), np.float64)
     np.add.at(sums, own, _unit(features))
-    return Centres(sums)
+    return Centroids(sums)
 
 
 def _unit(features: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:

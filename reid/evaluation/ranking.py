@@ -35,7 +35,7 @@ _EXPECTED: Final[Mapping[Protocol, str]] = {
 
 Distance = Literal["cosine", "euclidean"]
 
-Measure = Callable[[slice], Float[np.ndarray, "chunk gallery"]]
+DistanceFunction = Callable[[slice], Float[np.ndarray, "chunk gallery"]]
 """From a slice of queries to their distances."""
 
 NUM_RANKS: Final = 50
@@ -75,7 +75,7 @@ class Ranking:
 
 
 def rank(
-    distances: Float[np.ndarray, "query gallery"] | Measure,
+    distances: Float[np.ndarray, "query gallery"] | DistanceFunction,
     query: Labels,
     gallery: Labels,
     protocol: Protocol = "market1501",
@@ -115,14 +115,14 @@ def check_matches(query: Labels, gallery: Labels, protocol: Protocol) -> None:
         UserError: If none has.
     """
     kept = gallery.take(np.flatnonzero(np.asarray(gallery.people != JUNK)))
-    _refuse_unmatched(_Matches.of(query, kept, protocol), query, kept, protocol)
+    _check_matched(_Matches.of(query, kept, protocol), query, kept, protocol)
 
 
 def distance_of(
     query_features: Float[np.ndarray, "query width"],
     gallery_features: Float[np.ndarray, "gallery width"],
     distance: Distance,
-) -> Measure:
+) -> DistanceFunction:
     """Return the function that gives the distances of a slice of queries.
 
     ``cosine`` is one minus the cosine of the angle, ``euclidean`` the squared Euclidean distance,
@@ -184,18 +184,18 @@ class _Matches:
         return cls(starts, rows, ignored)
 
 
-def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) -> Ranking:
+def _rank(measure: DistanceFunction, query: Labels, gallery: Labels, protocol: Protocol) -> Ranking:
     kept = np.flatnonzero(np.asarray(gallery.people != JUNK))
     if len(kept) < len(gallery):
         whole = measure
         gallery, measure = gallery.take(kept), lambda rows: whole(rows)[:, kept]
     matches = _Matches.of(query, gallery, protocol)
-    _refuse_unmatched(matches, query, gallery, protocol)
+    _check_matched(matches, query, gallery, protocol)
 
-    def chunk(start: int) -> list[_Places]:
+    def chunk(start: int) -> list[_Ranks]:
         rows = slice(start, min(start + _CHUNK, len(query)))
         distances = measure(rows)
-        _refuse_not_finite(distances, rows)
+        _check_finite(distances, rows)
         return _places(distances, rows, matches)
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -203,9 +203,7 @@ def _rank(measure: Measure, query: Labels, gallery: Labels, protocol: Protocol) 
     return _measures(found, len(query))
 
 
-def _refuse_unmatched(
-    matches: _Matches, query: Labels, gallery: Labels, protocol: Protocol
-) -> None:
+def _check_matched(matches: _Matches, query: Labels, gallery: Labels, protocol: Protocol) -> None:
     if matches.ignored.all():
         raise UserError(
             f"none of {len(query)} queries has a match among {len(gallery)} gallery images under "
@@ -213,7 +211,7 @@ def _refuse_unmatched(
         )
 
 
-def _refuse_not_finite(distances: np.ndarray, rows: slice) -> None:
+def _check_finite(distances: np.ndarray, rows: slice) -> None:
     # A sum is quicker than a look at every number; finite numbers can overflow in it.
     with np.errstate(all="ignore"):
         total = distances.sum()
@@ -222,7 +220,7 @@ def _refuse_not_finite(distances: np.ndarray, rows: slice) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Ranks:
     """Where the matches of one query stand, nearest first, among the images that are kept."""
 
     query: int
@@ -236,13 +234,13 @@ class _Places:
     """Matches that are nearer or as near, itself included."""
 
 
-def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Places]:
+def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Ranks]:
     """Return the places of every query of a chunk that has a match.
 
     Only gallery images at most as far as a query's last match decide anything, so only they are
     sorted; the few ignored ones are counted out again.
     """
-    found: list[_Places] = []
+    found: list[_Ranks] = []
     for query, row in zip(range(rows.start, rows.stop), distances, strict=True):
         pairs = slice(matches.starts[query], matches.starts[query + 1])
         gallery, ignored = matches.gallery[pairs], matches.ignored[pairs]
@@ -254,7 +252,7 @@ def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Plac
         near = row[row <= own[-1]]
         near.sort()
         found.append(
-            _Places(
+            _Ranks(
                 query,
                 near.searchsorted(own, "left") - hidden.searchsorted(own, "left"),
                 near.searchsorted(own, "right") - hidden.searchsorted(own, "right"),
@@ -265,7 +263,7 @@ def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Plac
     return found
 
 
-def _measures(found: list[_Places], num_queries: int) -> Ranking:
+def _measures(found: list[_Ranks], num_queries: int) -> Ranking:
     """Return the measures of all queries, computed over all matches at once."""
     queries = np.array([places.query for places in found])
     count = np.array([len(places.until) for places in found])

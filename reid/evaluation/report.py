@@ -132,7 +132,7 @@ class Scored:
     @property
     def recipe(self) -> dict[str, Any]:
         """Return the settings that the run was trained with."""
-        return self.report["asked"]
+        return self.report["config"]
 
 
 def read_scored(folder: Path) -> Scored:

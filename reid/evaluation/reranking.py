@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from manifests.runtime.console import UserError
-from reid.evaluation.ranking import Distance, Measure, distance_of
+from reid.evaluation.ranking import Distance, DistanceFunction, distance_of
 
 _CHUNK: Final = 128
 _ENTRY_BYTES: Final = 8
@@ -48,7 +48,7 @@ def reranked(
     gallery_features: Float[np.ndarray, "gallery width"],
     distance: Distance,
     reranking: Reranking,
-) -> Measure:
+) -> DistanceFunction:
     """Return the function that gives the re-ranked distances of a slice of queries (equation 12).
 
     Raises:
@@ -135,7 +135,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def _neighbours(
-    measure: Measure, count: int, number: int
+    measure: DistanceFunction, count: int, number: int
 ) -> tuple[Int[np.ndarray, "images number"], Float[np.ndarray, " images"]]:
     """Return every image's nearest images in order (equation 2), and its largest distance."""
     number = min(number, count)
@@ -157,7 +157,7 @@ def _reciprocal(
     return (nearest[nearest[rows]] == rows[:, None, None]).any(axis=2)
 
 
-def _encode(measure: Measure, nearest: np.ndarray, reranking: Reranking) -> Any:
+def _encode(measure: DistanceFunction, nearest: np.ndarray, reranking: Reranking) -> Any:
     """Return the averaged encodings of all images, one sparse row each (equations 7 and 11)."""
     count = len(nearest)
     near = nearest[:, : _half(reranking.k1) + 1]

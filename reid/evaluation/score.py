@@ -29,7 +29,7 @@ from reid.data.leakage import (
 )
 from reid.evaluation.ranking import (
     Distance,
-    Measure,
+    DistanceFunction,
     Protocol,
     Ranking,
     check_matches,
@@ -39,7 +39,7 @@ from reid.evaluation.ranking import (
 from reid.evaluation.report import protocol_block, scores, write_report
 from reid.evaluation.reranking import Reranking, reranked
 from reid.models.features import Device, Feature, RawFeatures, choose_device, embed, load_network
-from reid.models.run_folder import REPORT, Run, read_run
+from reid.models.run_folder import REPORT, TrainingRun, read_run
 
 TARGETS: Final = "targets"
 
@@ -102,7 +102,7 @@ class Scorer:
         """Return the features of images."""
         return embed(self.network, images, label, self.console, flip_test=self.settings.flip_test)
 
-    def measure(self, query: np.ndarray, gallery: np.ndarray) -> Measure:
+    def measure(self, query: np.ndarray, gallery: np.ndarray) -> DistanceFunction:
         """Return what gives the distances, re-ranked where asked."""
         settings = self.settings
         if not settings.rerank:
@@ -136,7 +136,7 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def choices(settings: ScoreSettings, run: Run) -> dict[str, Any]:
+def choices(settings: ScoreSettings, run: TrainingRun) -> dict[str, Any]:
     """Return what of the protocol follows from the settings."""
     reranking = _reranking(settings)
     return {
@@ -212,9 +212,9 @@ def _score_table(
     ranked = np.flatnonzero(every_label.people != JUNK)
     gallery_labels, gallery = every_label.take(ranked), gallery.take(ranked)
     gallery_pixels = read_all(gallery, scorer.size)
-    integrity = {**facts.get("integrity", {}), **people_block(was_checked=is_home)}
+    leakage = {**facts.get("leakage", {}), **people_block(was_checked=is_home)}
     if is_home and settings.near_duplicates:
-        integrity["near_duplicates"] = _near_duplicates(images, gallery, gallery_pixels, scorer)
+        leakage["near_duplicates"] = _near_duplicates(images, gallery, gallery_pixels, scorer)
     query_features = scorer.features(read_all(query, scorer.size), "query")
     gallery_features = scorer.features(gallery_pixels, "gallery")
     began = time.perf_counter()
@@ -226,17 +226,17 @@ def _score_table(
     except ValueError as error:
         raise UserError(f"{images.root}: {error}") from error
     seconds = time.perf_counter() - began
-    how = choices(settings, Run(settings.run, dict(facts)))
+    how = choices(settings, TrainingRun(settings.run, dict(facts)))
     facts = {
         **facts,
-        "integrity": integrity,
+        "leakage": leakage,
         "protocol": protocol_block(query_labels, every_label, how),
         "ranking_seconds": round(seconds, 3),
     }
     write_report(folder, facts, ranking, query_labels)
     _say_scores(folder, ranking, console)
     if is_home:
-        _say_integrity(folder, integrity, console)
+        _say_leakage(folder, leakage, console)
 
 
 def _near_duplicates(
@@ -263,15 +263,15 @@ def _say_scores(folder: Path, ranking: Ranking, console: Console) -> None:
     )
 
 
-def _say_integrity(folder: Path, integrity: Mapping[str, Any], console: Console) -> None:
+def _say_leakage(folder: Path, leakage: Mapping[str, Any], console: Console) -> None:
     parts: list[str] = []
-    if integrity.get("synthetic"):
-        parts.append(integrity["synthetic"]["summary"])
-    if "near_duplicates" in integrity:
-        pairs = integrity["near_duplicates"]["num_pairs"]
+    if leakage.get("synthetic"):
+        parts.append(leakage["synthetic"]["summary"])
+    if "near_duplicates" in leakage:
+        pairs = leakage["near_duplicates"]["num_pairs"]
         parts.append(
             f"{pairs:,} pairs of a train and a gallery image are near-duplicates"
             + (f" ({REPORT} lists them)" if pairs else "")
         )
     if parts:
-        console.say(f"{folder}: {'; '.join(parts)}", event="integrity", **integrity)
+        console.say(f"{folder}: {'; '.join(parts)}", event="leakage", **leakage)

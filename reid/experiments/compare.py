@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from manifests.io import write_bytes
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.run_record import CLAIM, differences
+from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.settings import Frozen
 from reid.evaluation.report import Scored, read_scored
 from reid.experiments.statistics import Difference, holm, paired_difference
@@ -153,7 +153,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / REPORT).exists() or (folder / CLAIM).exists()
+    return (folder / REPORT).exists() or (folder / RUN_RECORD).exists()
 
 
 def arm_of(name: str, folders: Sequence[Path]) -> Arm:

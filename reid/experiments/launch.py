@@ -11,10 +11,10 @@ from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
 from manifests.runtime import cluster
-from manifests.runtime.command_line import words_of
+from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from reid.experiments.study import CellTraining, StudySettings, refuse_unusable, study
+from reid.experiments.study import CellTraining, StudySettings, check_usable, study
 from reid.training.recipes import with_recipe
 
 
@@ -62,7 +62,7 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         "--wait": (launcher.wait, "slurm"),
         "--slurm": (slurm != cluster.Slurm(), "slurm"),
     }
-    cluster.refuse_without_launch(launcher.launch, others)
+    cluster.check_launch_flags(launcher.launch, others)
     if launcher.launch is None:
         return study(plan, console)
     if plan.worker is not None:
@@ -79,7 +79,7 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         console.show(script)
         return Exit.DONE
     # A bad input shall show now and not after hours in the queue.
-    refuse_unusable(plan)
+    check_usable(plan)
     return cluster.submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
 
 
@@ -88,5 +88,5 @@ def _words_of(plan: StudySettings) -> list[str]:
     recipe = plan.train.recipe
     plain = plan.model_copy(update={"train": type(plan).model_fields["train"].default})
     named = [] if recipe == CellTraining().recipe else ["--train.recipe", recipe]
-    trained = words_of(plan.train, "train.", CellTraining(recipe=recipe))
-    return [*words_of(plain), *named, *trained]
+    trained = arguments_of(plan.train, "train.", CellTraining(recipe=recipe))
+    return [*arguments_of(plain), *named, *trained]

@@ -36,14 +36,14 @@ from manifests.pixels import read_all
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place, PlaceFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import JUNK, MANIFEST
 from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
 from reid.data.leakage import check_people, generator_facts
-from reid.evaluation.identity_similarity import Centres, Likeness, centres_of
+from reid.evaluation.identity_similarity import Centroids, IdentitySimilarity, centroids_of
 from reid.models.features import Device, choose_device, embed, load_network
-from reid.models.run_folder import Run, read_run
+from reid.models.run_folder import TrainingRun, read_run
 
 TABLE: Final = "screen.parquet"
 _WINDOW: Final = 4096
@@ -65,7 +65,7 @@ SCREEN: Final = pa.schema(
 class ScreenSettings(Frozen):
     """Drop or weigh down synthetic images that a judge does not take for their person."""
 
-    synthetic: Positional[PlaceFlag]
+    synthetic: Positional[StoragePathFlag]
     """OUT of a finished augment generate."""
     judge: Path
     """Folder of a finished reid train on real images alone."""
@@ -107,23 +107,25 @@ class Judge:
     """(width, height) of the network's input."""
     console: Console
 
-    def of_real(self, images: Images, own: Int[np.ndarray, " rows"]) -> tuple[Centres, Likeness]:
+    def of_real(
+        self, images: Images, own: Int[np.ndarray, " rows"]
+    ) -> tuple[Centroids, IdentitySimilarity]:
         """Return the centres of people, and whom their images look like when each is left out.
 
         People with one image have a centre, but nothing is left of it without that image.
         """
         features = embed(self.network, read_all(images, self.size), "real", self.console)
-        centres = centres_of(features, own, num_people=int(own.max()) + 1)
+        centres = centroids_of(features, own, num_people=int(own.max()) + 1)
         others = np.bincount(own)[own] > 1
-        return centres, centres.likeness_left_out(features[others], own[others])
+        return centres, centres.similarity_left_out(features[others], own[others])
 
     def of_synthetic(
         self,
         synthetic: Synthetic,
         rows: Int[np.ndarray, " rows"],
         own: Int[np.ndarray, " rows"],
-        centres: Centres,
-    ) -> Likeness:
+        centres: Centroids,
+    ) -> IdentitySimilarity:
         """Return whom some synthetic images look like; they are read window by window."""
         features: list[Float[np.ndarray, "window width"]] = []
         with self.console.progress("synthetic", len(rows)) as bar:
@@ -131,7 +133,7 @@ class Judge:
                 window = decode_rows(synthetic, rows[start : start + _WINDOW], self.size)
                 features.append(embed(self.network, window, "synthetic", Console(quiet=True)))
                 bar.advance(len(window))
-        return centres.likeness(np.concatenate(features), own)
+        return centres.similarity(np.concatenate(features), own)
 
 
 def screen(settings: ScreenSettings, console: Console) -> Exit:
@@ -147,8 +149,10 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     _check_judge(run, images)
     network = load_network(run, run.default_weights).to(choose_device(settings.device))
     asked = _asked(settings, run)
-    is_ours = run_record.is_ours(settings.out, asked, "an empty folder or one of 'reid screen'")
-    if is_ours and (settings.out / SUCCESS).exists():
+    is_home_of = run_record.is_home_of(
+        settings.out, asked, "an empty folder or one of 'reid screen'"
+    )
+    if is_home_of and (settings.out / SUCCESS).exists():
         console.say(f"{settings.out}: screening is already complete")
         return Exit.DONE
     selection = select(
@@ -173,7 +177,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
             f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a judge "
             "that knows the people, or a larger --drop-beyond"
         )
-    run_record.claim(settings.out, asked, _facts(run, synthetic))
+    run_record.write(settings.out, asked, _facts(run, synthetic))
     seen = _seen(synthetic, rows, found, factors, people)
     write_table(seen, settings.out / TABLE, {})
     manifest = _screened(synthetic, rows, seen, settings.out)
@@ -188,7 +192,7 @@ def factors_of(
     """Return what images count for from now on, times what they counted for: 0 is dropped.
 
     Args:
-        rank: Place of every image's own person among all people, from 1.
+        rank: StoragePath of every image's own person among all people, from 1.
         settings: Where images become lighter and where they are dropped.
     """
     factors = np.ones(len(rank))
@@ -198,7 +202,7 @@ def factors_of(
     return factors
 
 
-def _check_judge(run: Run, images: Images) -> None:
+def _check_judge(run: TrainingRun, images: Images) -> None:
     if run.recipe["synthetic_sha256"] is not None:
         raise UserError(
             f"--judge {run.folder} was trained on synthetic images, which it would take for their "
@@ -207,7 +211,7 @@ def _check_judge(run: Run, images: Images) -> None:
     check_people(images, run.people)
 
 
-def _asked(settings: ScreenSettings, run: Run) -> dict[str, Any]:
+def _asked(settings: ScreenSettings, run: TrainingRun) -> dict[str, Any]:
     """Return what decides the verdicts, with inputs by their sha256."""
     return settings.model_dump(
         mode="json", exclude={"synthetic", "judge", "images", "out", "root", "device"}
@@ -218,7 +222,7 @@ def _asked(settings: ScreenSettings, run: Run) -> dict[str, Any]:
     }
 
 
-def _facts(run: Run, synthetic: Synthetic) -> dict[str, Any]:
+def _facts(run: TrainingRun, synthetic: Synthetic) -> dict[str, Any]:
     """Return what a report on a training with the screened images shall know of them."""
     return {
         "settings": {"weights_facts": generator_facts(synthetic)},
@@ -238,18 +242,18 @@ def _rows_of_somebody(synthetic: Synthetic, selection: Selection) -> Int[np.ndar
 
 def _say(
     settings: ScreenSettings,
-    real: Likeness,
-    found: Likeness,
+    real: IdentitySimilarity,
+    found: IdentitySimilarity,
     factors: Float[np.ndarray, " images"],
     console: Console,
 ) -> None:
-    for name, likeness in (("real images, each left out", real), ("synthetic images", found)):
-        if len(likeness.rank):
+    for name, similarity in (("real images, each left out", real), ("synthetic images", found)):
+        if len(similarity.rank):
             console.say(
-                f"{name}: {likeness.share_within(1):.1%} are nearest to their own person, "
-                f"{likeness.share_within(settings.drop_beyond):.1%} have him among the "
+                f"{name}: {similarity.share_within(1):.1%} are nearest to their own person, "
+                f"{similarity.share_within(settings.drop_beyond):.1%} have him among the "
                 f"{settings.drop_beyond} nearest; median cosine "
-                f"{np.median(likeness.similarity):.3f}"
+                f"{np.median(similarity.similarity):.3f}"
             )
     dropped, kept = int((factors == 0).sum()), int((factors == 1).sum())
     lighter = len(factors) - dropped - kept
@@ -267,7 +271,7 @@ def _say(
 def _seen(
     synthetic: Synthetic,
     rows: Int[np.ndarray, " rows"],
-    found: Likeness,
+    found: IdentitySimilarity,
     factors: Float[np.ndarray, " rows"],
     people: tuple[str, ...],
 ) -> pa.Table:
@@ -306,7 +310,7 @@ def _screened(
     return table
 
 
-def _name_from(out: Path, shard: Place) -> str:
+def _name_from(out: Path, shard: StoragePath) -> str:
     """Return a shard's name for a manifest in OUT: so that both folders may move together."""
     if isinstance(shard, Path):
         return os.path.relpath(shard.resolve(), out.resolve())

@@ -25,14 +25,14 @@ from manifests.io import read_images, read_synthetic, write_bytes, write_table
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place, PlaceFlag, place
+from manifests.runtime.storage import StoragePath, StoragePathFlag, storage_path
 from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
 from reid.data.labels import labelled
 from reid.evaluation.ranking import Protocol
 from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
-from reid.models.run_folder import REPORT, Run, read_run
+from reid.models.run_folder import REPORT, TrainingRun, read_run
 from reid.training.batches import plan_of
 from reid.training.train import TrainSettings, recipe_of, train
 
@@ -82,7 +82,7 @@ class CellTraining(TrainSettings):
     images: Suppress[Path] = Path()
     out: Suppress[Path] = Path()
     root: Suppress[Path | None] = None
-    synthetic: Suppress[PlaceFlag | None] = None
+    synthetic: Suppress[StoragePathFlag | None] = None
     real_fraction: Suppress[float] = 1.0
     seed: Suppress[int] = 0
     score: Suppress[bool] = False
@@ -141,11 +141,11 @@ class Variant:
     """Of the synthetic set, with {fraction} where it depends on it."""
     control: Control | None = None
 
-    def synthetic(self, fraction: float) -> Place | None:
+    def synthetic(self, fraction: float) -> StoragePath | None:
         """Return the folder of the synthetic set for a fraction."""
         if self.folder is None:
             return None
-        return place(self.folder.replace("{fraction}", f"{fraction:g}"))
+        return storage_path(self.folder.replace("{fraction}", f"{fraction:g}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +172,12 @@ def study(settings: StudySettings, console: Console) -> Exit:
         UserError: If the settings or an input cannot be used, or a cell's folder holds a run of
             other settings.
     """
-    worker = cluster.who_am_i(settings.worker, os.environ, settings.num_workers)
+    worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     cells = cells_of(settings)
     own = cells[worker.index :: worker.count]
     plans = {cell: training_of(settings, cell) for cell in own}
     for plan in plans.values():
-        _refuse_other(plan)
+        _check_same_study(plan)
     left = [cell for cell in own if not _is_complete(settings, cell)]
     console.say(
         f"{settings.out}: {len(cells):,} runs, {len(left):,} left for {worker}",
@@ -206,14 +206,14 @@ def study(settings: StudySettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def refuse_unusable(settings: StudySettings) -> None:
+def check_usable(settings: StudySettings) -> None:
     """Check every cell, without making one.
 
     Raises:
         UserError: As ``study`` does.
     """
     for cell in cells_of(settings):
-        _refuse_other(training_of(settings, cell))
+        _check_same_study(training_of(settings, cell))
     _check_rankable(settings)
 
 
@@ -306,7 +306,7 @@ def steps_for_epochs(epochs: int, num_real: int, real_per_batch: float) -> int:
     return math.ceil(epochs * num_real / real_per_batch)
 
 
-def _steps(settings: StudySettings, fraction: float, folder: Place | None) -> int:
+def _steps(settings: StudySettings, fraction: float, folder: StoragePath | None) -> int:
     """Return the steps of a cell; a control has those of the set that it stands in for."""
     training = settings.train
     synthetic = None if folder is None else read_synthetic(folder)
@@ -348,11 +348,11 @@ def _check_rankable(settings: StudySettings) -> None:
     check_rankable(images, settings.images, settings.score.protocol)
 
 
-def _refuse_other(plan: TrainSettings) -> None:
-    claim = plan.out / run_record.CLAIM
+def _check_same_study(plan: TrainSettings) -> None:
+    claim = plan.out / run_record.RUN_RECORD
     recipe = recipe_of(plan)
     if claim.exists():
-        run_record.refuse_other(claim, recipe)
+        run_record.check_same_config(claim, recipe)
 
 
 def _is_complete(settings: StudySettings, cell: Cell) -> bool:
@@ -425,7 +425,7 @@ def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
         lines += [f"- {arm.name}: {_origin(arm)}." for arm in arms[1:]]
         lines += [""] if arms[1:] else []
     runs = [run for arms in families.values() for arm in arms for run in arm.runs]
-    found = [run.report.get("integrity", {}).get("near_duplicates") for run in runs]
+    found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
     # One run looks for them, of a table that is the same for all.
     for block in list(filter(None, found))[:1]:
         pairs = block["num_pairs"]
@@ -443,16 +443,18 @@ def _budget(settings: StudySettings) -> str:
 
 
 def _origin(arm: Arm) -> str:
-    origin = arm.runs[0].report.get("integrity", {}).get("synthetic")
+    origin = arm.runs[0].report.get("leakage", {}).get("synthetic")
     return origin["summary"] if origin else "nothing is known of its synthetic images"
 
 
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
-    run = Run(out / cell.folder, json.loads((out / cell.folder / REPORT).read_text("utf-8")))
+    run = TrainingRun(
+        out / cell.folder, json.loads((out / cell.folder / REPORT).read_text("utf-8"))
+    )
     report = run.facts
     synthetic = cell.variant.synthetic(cell.fraction)
     seen = report.get("seen", {})
-    origin = report.get("integrity", {}).get("synthetic") or {}
+    origin = report.get("leakage", {}).get("synthetic") or {}
     return {
         "fraction": cell.fraction,
         "arm": cell.variant.name,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from manifests.runtime.console import Console, UserError
 from reid.data.augmentation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from reid.models.network import network_of
-from reid.models.run_folder import Run, Which
+from reid.models.run_folder import TrainingRun, Which
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -131,7 +131,7 @@ def choose_device(name: Device) -> torch.device:
     return torch.device(name)
 
 
-def load_network(run: Run, which: Which) -> nn.Module:
+def load_network(run: TrainingRun, which: Which) -> nn.Module:
     """Return a run's network with its trained weights, in evaluation mode on the CPU.
 
     Raises:

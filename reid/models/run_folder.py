@@ -26,7 +26,7 @@ Which = Literal["last", "best"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """A training run on disk."""
 
     folder: Path
@@ -35,7 +35,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """Return the settings that decide the weights, inputs by their sha256."""
-        return self.facts["asked"]
+        return self.facts["config"]
 
     @property
     def people(self) -> set[str]:
@@ -57,16 +57,16 @@ class Run:
         return self.folder / f"{which}.safetensors"
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> TrainingRun:
     """Return the run in a folder.
 
     Raises:
         UserError: If there is none, or it is a run of another command.
     """
-    facts = run_record.read(folder / run_record.CLAIM)
-    if "people" not in facts or "model" not in facts["asked"]:
+    facts = run_record.read(folder / run_record.RUN_RECORD)
+    if "people" not in facts or "model" not in facts["config"]:
         raise UserError(f"{folder}: found the run of another command, expected one of 'reid train'")
-    return Run(folder, facts)
+    return TrainingRun(folder, facts)
 
 
 def write_json(value: object, path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 from reid.data.augmentation import augment, chances
-from reid.data.batch_sampler import Mixture, Plan
+from reid.data.batch_sampler import BatchComposition, Mixture
 from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
@@ -82,7 +82,7 @@ class Batches:
         return self._seeded(self._prepare(step, self._mixture.batch(step)))
 
     def _seed(self, step: int) -> int:
-        return int(draws(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
+        return int(random_bits(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
 
     def _seeded(self, batch: Batch) -> Batch:
         torch.manual_seed(self._seed(batch.step))
@@ -105,9 +105,9 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
     return controlled_mixture(data, settings.control, plan_of(settings))
 
 
-def plan_of(settings: TrainSettings) -> Plan:
+def plan_of(settings: TrainSettings) -> BatchComposition:
     """Return what the settings say of every batch."""
-    return Plan(
+    return BatchComposition(
         batch_size=settings.batch_size,
         seed=settings.seed,
         synthetic_share=settings.synthetic_share,

@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive, Share
-from manifests.runtime.storage import PlaceFlag
+from manifests.runtime.storage import StoragePathFlag
 from reid.data.augmentation import Augmentation
 from reid.data.batch_sampler import Sampler
 from reid.data.controls import Control
@@ -78,7 +78,7 @@ class TrainSettings(Frozen):
     """Folder of the run. The same command on it goes on, or says that it is complete."""
     recipe: RecipeName = "short"
     """Named settings that the other flags change. --recipe NAME --help shows its values."""
-    synthetic: PlaceFlag | None = None
+    synthetic: StoragePathFlag | None = None
     """Finished folder of 'augment generate', or its URL; its images join their people."""
     synthetic_share: Share | None = None
     """Synthetic part of every batch (random sampler) or of each person's images in it (identity

@@ -32,7 +32,7 @@ from reid.evaluation.score import ScoreSettings, check_rankable, score
 from reid.models import torchreid_adapter
 from reid.models.features import choose_device, embed
 from reid.models.network import build_network, check_size
-from reid.models.run_folder import REPORT, Run
+from reid.models.run_folder import REPORT, TrainingRun
 from reid.models.weights import download_imagenet, start_from
 from reid.training.batches import Batch, Batches, count_seen
 from reid.training.log import Log
@@ -68,9 +68,9 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         if not group.leads:
             console = Console(quiet=True)
         recipe = recipe_of(settings)
-        if (folder / run_record.CLAIM).exists():
-            run_record.refuse_other(folder / run_record.CLAIM, recipe)
-        if Run(folder, {}).is_complete:
+        if (folder / run_record.RUN_RECORD).exists():
+            run_record.check_same_config(folder / run_record.RUN_RECORD, recipe)
+        if TrainingRun(folder, {}).is_complete:
             console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         else:
             _train(settings, recipe, group, console)
@@ -118,18 +118,18 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
             "num_synthetic": data.num_synthetic,
             "num_validation": len(selection.validation),
             "seen": count_seen(data, settings),
-            "integrity": selection.integrity,
+            "leakage": selection.leakage,
             "people": list(data.people),
             "validation_people": sorted(set(selection.validation.strings("person_id"))),
             "processes": group.size,
         }
-        run_record.claim(settings.out, recipe, facts)
+        run_record.write(settings.out, recipe, facts)
         for left_by_a_killed_run in storage.unpublished(settings.out):
             left_by_a_killed_run.unlink(missing_ok=True)
     _loop(trainer, batches, selection, settings, console)
     if group.leads:
         trainer.save(settings.out)
-        trainer.export(Run(settings.out, {}).weights("last"))
+        trainer.export(TrainingRun(settings.out, {}).weights("last"))
     group.wait()
 
 
@@ -243,7 +243,7 @@ def _validator(
         )
         if value > trainer.best:
             trainer.best = value
-            trainer.export(Run(settings.out, {}).weights("best"))
+            trainer.export(TrainingRun(settings.out, {}).weights("best"))
 
     return validate
 

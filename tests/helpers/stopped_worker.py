@@ -6,7 +6,7 @@ from pathlib import Path
 
 from augment.generation.job import generate
 from manifests.runtime.console import Console
-from manifests.runtime.storage import place
+from manifests.runtime.storage import storage_path
 from tests.helpers import trivial
 
 
@@ -19,5 +19,5 @@ class Slow(trivial.Trivial):
 
 
 if __name__ == "__main__":
-    settings = trivial.job_settings(Path(sys.argv[1]), place(sys.argv[2]))
+    settings = trivial.job_settings(Path(sys.argv[1]), storage_path(sys.argv[2]))
     sys.exit(generate(settings, Console(quiet=True), trivial.trivial_weights(network=Slow)))

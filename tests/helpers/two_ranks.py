@@ -90,7 +90,7 @@ def resumed(ranks: Ranks, out: Path) -> list[dict[str, object]]:
             ranks.any(False)  # wait for the file
     again = trainer(RANDOM, ranks)
     again.restore(torch.load(out / "state.pt", weights_only=True))
-    pools = [copy.deepcopy(again.network.judges.shape_pool.state_dict())]
+    pools = [copy.deepcopy(again.network.discriminators.shape_pool.state_dict())]
     for _ in again.steps():
         pass
     return [straight.state(), again.state(), {"pools": pools}]

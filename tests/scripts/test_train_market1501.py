@@ -109,7 +109,11 @@ def test_the_card_shows_networks_by_name_and_digest_and_never_a_path(tmp_path):
     )
     header = store.Header(
         generator="patn",
-        config={"base_width": 32, "features": "/home/me/judge.pt2", "identity": "/home/me/id.pt2"},
+        config={
+            "base_width": 32,
+            "features": "/home/me/discriminator.pt2",
+            "identity": "/home/me/id.pt2",
+        },
         facts={**counts, "features_sha256": "f" * 64, "identity_sha256": "1" * 64},
     )
     weights = tmp_path / "weights.safetensors"
@@ -124,7 +128,7 @@ def test_the_card_shows_networks_by_name_and_digest_and_never_a_path(tmp_path):
 
     card = (tmp_path / "card.md").read_text()
     assert "/home" not in card
-    assert "| --config.features | judge.pt2 |" in card
+    assert "| --config.features | discriminator.pt2 |" in card
     assert f"| features network, sha256 | {'f' * 64} |" in card
     assert "| --config.identity | id.pt2 |" in card
     assert f"| identity network, sha256 | {'1' * 64} |" in card

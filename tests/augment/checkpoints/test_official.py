@@ -14,7 +14,7 @@ from torch import Tensor
 from augment.checkpoints import store
 from augment.checkpoints.convert import convert_weights
 from augment.generators import system
-from augment.nets.official_names import without_twins
+from augment.nets.official_names import without_tied_weights
 from augment.training.run import _start_from
 from manifests.runtime.console import UserError
 
@@ -57,7 +57,7 @@ def _spectral(first: tuple[int, int]) -> dict[str, Tensor]:
     return weights
 
 
-def _pair_judge(channels: int) -> dict[str, Tensor]:
+def _pair_discriminator(channels: int) -> dict[str, Tensor]:
     """Return the published names of PATN's and XingGAN's discriminators, which they share."""
     convolutions = {"1": (64, channels, 7, 7), "4": (128, 64, 3, 3), "7": (256, 128, 3, 3)}
     for block in (10, 11, 12):
@@ -74,32 +74,38 @@ def _pair_judge(channels: int) -> dict[str, Tensor]:
     return weights
 
 
-JUDGES = {
-    "patn": {"judges.shape": _pair_judge(21), "judges.appearance": _pair_judge(6)},
-    "xinggan": {"judges.shape": _pair_judge(21), "judges.appearance": _pair_judge(6)},
+DISCRIMINATORS = {
+    "patn": {
+        "discriminators.shape": _pair_discriminator(21),
+        "discriminators.appearance": _pair_discriminator(6),
+    },
+    "xinggan": {
+        "discriminators.shape": _pair_discriminator(21),
+        "discriminators.appearance": _pair_discriminator(6),
+    },
     "gfla": {"discriminator": _spectral((1, 3))},
     "dptn": {"discriminator": _spectral((0, 2))},
 }
 
 
 def _convert(
-    name: str, weights: dict[str, Tensor], folder: Path, *judges: dict[str, Tensor]
+    name: str, weights: dict[str, Tensor], folder: Path, *discriminators: dict[str, Tensor]
 ) -> Path:
-    files = [folder / f"official-{place}.pth" for place in range(1 + len(judges))]
-    for file, tensors in zip(files, (weights, *judges), strict=True):
+    files = [folder / f"official-{place}.pth" for place in range(1 + len(discriminators))]
+    for file, tensors in zip(files, (weights, *discriminators), strict=True):
         torch.save(tensors, file)
     convert_weights(name, system(name).Config(), files, folder / "ours.safetensors")
     return folder / "ours.safetensors"
 
 
 def _refused(
-    name: str, weights: dict[str, Tensor], folder: Path, *judges: dict[str, Tensor]
+    name: str, weights: dict[str, Tensor], folder: Path, *discriminators: dict[str, Tensor]
 ) -> str:
     """Return why the files were refused, which changed nothing."""
     out = folder / "ours.safetensors"
     out.write_bytes(b"of an earlier conversion")
     with pytest.raises(UserError) as error:
-        _convert(name, weights, folder, *judges)
+        _convert(name, weights, folder, *discriminators)
     assert out.read_bytes() == b"of an earlier conversion"
     return str(error.value)
 
@@ -107,7 +113,7 @@ def _refused(
 @pytest.mark.parametrize("name", FILES)
 def test_every_published_name_is_found_again_from_ours(name) -> None:
     generator = {key.removeprefix("model."): value for key, value in _official(name).items()}
-    for file in (generator, *JUDGES[name].values()):
+    for file in (generator, *DISCRIMINATORS[name].values()):
         bare = {key.removeprefix("model."): value for key, value in file.items()}
         ours = system(name).from_official(bare)
         assert all(bare[system(name).official_name(key)] is ours[key] for key in ours)
@@ -178,10 +184,10 @@ def test_gfla_weights_for_fashion_images_are_called_so(tmp_path) -> None:
 def test_a_tensor_saved_twice_must_be_saved_equal() -> None:
     rules = {r"^jump\.conv1\.": "jump.model.2."}
     one, other = torch.ones(2), torch.zeros(2)
-    twins = {"jump.conv1.bias": one, "jump.model.2.bias": one.clone()}
-    assert list(without_twins(twins, rules)) == ["jump.model.2.bias"]
+    tied_weights = {"jump.conv1.bias": one, "jump.model.2.bias": one.clone()}
+    assert list(without_tied_weights(tied_weights, rules)) == ["jump.model.2.bias"]
     with pytest.raises(UserError, match=r"jump\.conv1\.bias"):
-        without_twins({**twins, "jump.conv1.bias": other}, rules)
+        without_tied_weights({**tied_weights, "jump.conv1.bias": other}, rules)
 
 
 def test_dptn_is_read_under_its_wrapper_and_its_older_name(tmp_path) -> None:
@@ -223,11 +229,11 @@ def test_a_discriminator_saved_by_the_old_spectral_norm_judges_the_same(name, fi
     assert torch.allclose(last.weight, expected)
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_published_judges_fit_strictly_into_ours(name) -> None:
     with torch.device("meta"):
         network = system(name)()
-    for place, weights in JUDGES[name].items():
+    for place, weights in DISCRIMINATORS[name].items():
         bare = {key.removeprefix("model."): value for key, value in weights.items()}
         ours = network.from_official(bare)
         assert {key[: len(place) + 1] for key in ours} == {f"{place}."}
@@ -237,39 +243,39 @@ def test_published_judges_fit_strictly_into_ours(name) -> None:
 
 @pytest.mark.parametrize("name", ["gfla", "dptn"])
 def test_judges_are_kept_for_training_and_left_aside_by_sampling(name, tmp_path) -> None:
-    (judge,) = JUDGES[name].values()
-    wrapped = {f"module.{key}": value for key, value in judge.items()}
+    (discriminator,) = DISCRIMINATORS[name].values()
+    wrapped = {f"module.{key}": value for key, value in discriminator.items()}
     path = _convert(name, _official(name), tmp_path, wrapped)
     sampling = store.load(path)
     assert [child for child, _ in sampling.named_children()] == list(sampling.sampling)
     trained = system(name)()
     _start_from(trained, path)
     last = trained.get_submodule("discriminator.conv")
-    assert torch.equal(last.parametrizations.weight.original, judge["conv.weight_orig"])
-    assert torch.equal(last.parametrizations.weight[0]._u, judge["conv.weight_u"])
-    assert torch.equal(last.bias, judge["conv.bias"])
+    assert torch.equal(last.parametrizations.weight.original, discriminator["conv.weight_orig"])
+    assert torch.equal(last.parametrizations.weight[0]._u, discriminator["conv.weight_u"])
+    assert torch.equal(last.bias, discriminator["conv.bias"])
 
 
 @pytest.mark.parametrize("name", ["gfla", "dptn"])
 def test_newer_names_of_spectral_norms_mean_the_same(name) -> None:
-    (judge,) = JUDGES[name].values()
+    (discriminator,) = DISCRIMINATORS[name].values()
     newer = {
         key.replace("weight_orig", "parametrizations.weight.original")
         .replace("weight_u", "parametrizations.weight.0._u")
         .replace("weight_v", "parametrizations.weight.0._v"): value
-        for key, value in judge.items()
+        for key, value in discriminator.items()
     }
-    assert newer.keys() != judge.keys()
+    assert newer.keys() != discriminator.keys()
     translated = system(name).from_official(newer)
-    expected = system(name).from_official(judge)
+    expected = system(name).from_official(discriminator)
     assert translated.keys() == expected.keys()
     assert all(translated[key] is expected[key] for key in expected)
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_judges_without_their_generator_are_refused(name, tmp_path) -> None:
-    place, judge = next(iter(JUDGES[name].items()))
-    message = _refused(name, judge, tmp_path)
+    place, discriminator = next(iter(DISCRIMINATORS[name].items()))
+    message = _refused(name, discriminator, tmp_path)
     assert place in message
     assert system(name).sampling[0] in message
 
@@ -286,23 +292,27 @@ def test_judges_without_their_generator_are_refused(name, tmp_path) -> None:
         (
             "patn",
             {"model.7.weight": None},
-            r"missing 1: judges\.shape\.7\.weight .* 7\.weight\)",
+            r"missing 1: discriminators\.shape\.7\.weight .* 7\.weight\)",
         ),
-        ("xinggan", {"model.13.bias": torch.zeros(1)}, r"unknown 1: judges\.shape\.13\.bias"),
+        (
+            "xinggan",
+            {"model.13.bias": torch.zeros(1)},
+            r"unknown 1: discriminators\.shape\.13\.bias",
+        ),
         ("patn", {"model.1.weight": torch.zeros(64, 9, 7, 7)}, r"9 channels.* 21 .* 6 "),
         ("xinggan", {"model.1.weight": None}, r"None channels.* 21 .* 6 "),
     ],
 )
 def test_a_judges_tensor_too_many_or_too_few_is_named(name, change, named, tmp_path) -> None:
-    judge = {**next(iter(JUDGES[name].values())), **change}
-    judge = {key: value for key, value in judge.items() if value is not None}
-    assert re.search(named, _refused(name, _official(name), tmp_path, judge))
+    discriminator = {**next(iter(DISCRIMINATORS[name].values())), **change}
+    discriminator = {key: value for key, value in discriminator.items() if value is not None}
+    assert re.search(named, _refused(name, _official(name), tmp_path, discriminator))
 
 
 @pytest.mark.parametrize(("name", "owner"), [("gfla", "dptn"), ("dptn", "gfla"), ("gfla", "patn")])
 def test_another_systems_judge_is_refused(name, owner, tmp_path) -> None:
-    judge = next(iter(JUDGES[owner].values()))
-    message = _refused(name, _official(name), tmp_path, judge)
+    discriminator = next(iter(DISCRIMINATORS[owner].values()))
+    message = _refused(name, _official(name), tmp_path, discriminator)
     assert re.search(r"missing .* unknown|does not have", message)
 
 
@@ -315,6 +325,6 @@ def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_it(tmp_path
 
 
 def test_a_file_given_twice_is_refused(tmp_path) -> None:
-    judge = JUDGES["gfla"]["discriminator"]
-    message = _refused("gfla", _official("gfla"), tmp_path, judge, judge)
+    discriminator = DISCRIMINATORS["gfla"]["discriminator"]
+    message = _refused("gfla", _official("gfla"), tmp_path, discriminator, discriminator)
     assert re.search(r"official-2.*before it holds too", message)

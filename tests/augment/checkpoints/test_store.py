@@ -51,7 +51,7 @@ def test_weights_come_back_as_they_were_and_equal_weights_are_equal_bytes(networ
 
 
 def test_half_precision_keeps_statistics_whole(network, tmp_path):
-    store.save_weights(network.sampling_state(), tmp_path / "h.safetensors", header(), half=True)
+    store.save_weights(network.sampling_state(), tmp_path / "h.safetensors", header(), fp16=True)
     loaded = augment.load(tmp_path / "h.safetensors").state_dict()
     for name, value in network.sampling_state().items():
         kept = value.half().float() if value.ndim > 1 else value
@@ -118,10 +118,13 @@ def test_the_authors_weights_become_ours(network, tmp_path, prefix):
 
 def test_both_of_the_authors_judges_become_ours(network, tmp_path):
     torch.save(official_names(network), tmp_path / "netG.pth")
-    for name, judge in (("netD_PB", network.judges.shape), ("netD_PP", network.judges.appearance)):
+    for name, discriminator in (
+        ("netD_PB", network.discriminators.shape),
+        ("netD_PP", network.discriminators.appearance),
+    ):
         theirs = {
             f"model.{key.replace('.path.', '.conv_block.')}": value
-            for key, value in judge.state_dict().items()
+            for key, value in discriminator.state_dict().items()
             if "num_batches" not in key
         }
         torch.save(theirs, tmp_path / f"{name}.pth")
@@ -135,9 +138,9 @@ def test_both_of_the_authors_judges_become_ours(network, tmp_path):
 
 def test_half_a_judge_in_our_file_is_refused(network, tmp_path):
     tensors = network.sampling_state()
-    tensors["judges.shape.1.weight"] = network.state_dict()["judges.shape.1.weight"]
+    tensors["discriminators.shape.1.weight"] = network.state_dict()["discriminators.shape.1.weight"]
     store.save_weights(tensors, tmp_path / "w.safetensors", header())
-    with pytest.raises(UserError, match=r"missing \d+: judges\.shape\.10"):
+    with pytest.raises(UserError, match=r"missing \d+: discriminators\.shape\.10"):
         augment.load(tmp_path / "w.safetensors")
 
 

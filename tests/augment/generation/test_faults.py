@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from augment.generation.job import failed_shards, generate
-from augment.generation.run import read_run
+from augment.generation.run_config import read_run_config
 from manifests import io
 from manifests.runtime.console import Console, Exit, UserError
 from tests.helpers import trivial
@@ -497,7 +497,7 @@ def test_a_retry_killed_at_a_shard_and_retried_again_equals_a_straight_run(
     sound = source.read_bytes()
     source.write_bytes(sound[:-200])
     assert run(people, out) == Exit.ROW_ERRORS
-    first, *others = failed_shards(out, read_run(out))
+    first, *others = failed_shards(out, read_run_config(out))
     source.write_bytes(sound)
 
     def killed():
@@ -508,7 +508,7 @@ def test_a_retry_killed_at_a_shard_and_retried_again_equals_a_straight_run(
 
     # Taken back before anything is made again.
     assert not (out / "_SUCCESS").exists()
-    assert failed_shards(out, read_run(out)) == [first, *others][moment == "after" :]
+    assert failed_shards(out, read_run_config(out)) == [first, *others][moment == "after" :]
     assert ended(forked(lambda: run(people, out, retry_failed=True))) == Exit.DONE
     assert_complete(out, straight)
 

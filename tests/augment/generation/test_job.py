@@ -30,7 +30,7 @@ from augment.generation.job import (
     plan_of,
 )
 from augment.generation.preview import PreviewSettings, choose, preview
-from augment.generation.run import read_run
+from augment.generation.run_config import read_run_config
 from augment.generation.status import StatusSettings, look, status
 from augment.generation.verify import VerifySettings, verify
 from augment.quality.contact_sheets import draw_pose
@@ -105,10 +105,10 @@ def test_other_settings_are_refused_with_the_field_that_differs(people, out, cha
 
 def test_a_folder_made_before_compiling_was_a_setting_is_still_read(people, out):
     found = json.loads((out / "run.json").read_text())
-    assert "compiled" not in found["asked"]["content"]["sampling"]
+    assert "compiled" not in found["config"]["content"]["sampling"]
 
-    assert read_run(out).content.sampling.compiled is False
-    assert read_run(out).content_key == found["content_key"]
+    assert read_run_config(out).content.sampling.compiled is False
+    assert read_run_config(out).content_key == found["content_key"]
 
 
 def test_compiling_is_part_of_what_a_run_is(people, out):
@@ -125,8 +125,8 @@ def test_a_compiled_run_has_the_rows_of_a_plain_one_and_other_keys(people, out, 
     assert run(people, compiled, compile="yes") == Exit.DONE
 
     assert verify(VerifySettings(out=compiled), QUIET) == Exit.DONE
-    assert read_run(compiled).content.sampling.compiled
-    assert read_run(compiled).content_key != read_run(out).content_key
+    assert read_run_config(compiled).content.sampling.compiled
+    assert read_run_config(compiled).content_key != read_run_config(out).content_key
     first, second = (io.read_synthetic(folder).table for folder in (out, compiled))
     names = ["image_id", "person_id", "pose_id", "seed", "error"]
     assert first.select(names).equals(second.select(names))
@@ -154,7 +154,7 @@ def test_what_is_auto_is_decided_by_the_creator_of_the_run(people, tmp_path):
     run(people, tmp_path / "out", worker="1/2", batch_size="auto", rows_per_shard="auto")
 
     assert (tmp_path / "out/_SUCCESS").exists()
-    found = read_run(tmp_path / "out")
+    found = read_run_config(tmp_path / "out")
     assert (found.content.sampling.batch_size, found.rows_per_shard) == (2, 4)
 
 
@@ -178,8 +178,8 @@ def test_a_slurm_array_task_knows_which_worker_it_is(people, tmp_path, monkeypat
 
     run(people, tmp_path / "out")
 
-    assert shards.shard_state(tmp_path / "out", read_run(tmp_path / "out"), 1) == "complete"
-    assert shards.shard_state(tmp_path / "out", read_run(tmp_path / "out"), 0) == "missing"
+    assert shards.shard_state(tmp_path / "out", read_run_config(tmp_path / "out"), 1) == "complete"
+    assert shards.shard_state(tmp_path / "out", read_run_config(tmp_path / "out"), 0) == "missing"
 
 
 def test_a_dry_run_tells_rows_shards_disk_and_time_and_makes_nothing(people, tmp_path, capsys):
@@ -400,7 +400,7 @@ def test_an_image_that_changed_is_found(out, capsys):
     rows = pq.read_table(path).to_pylist()
     rows[1]["image"]["bytes"] += b"\0"
     table = pq.read_table(path).from_pylist(rows, SHARD)
-    shards.publish(out, read_run(out), 2, table, "cpu")
+    shards.publish(out, read_run_config(out), 2, table, "cpu")
 
     (problem,) = problems_of(out, capsys)
 
@@ -415,7 +415,7 @@ def test_a_row_that_changed_is_found(out, capsys):
     rows = pq.read_table(path).to_pylist()
     rows[1]["person_id"] = "0009"
     table = pq.read_table(path).from_pylist(rows, SHARD)
-    shards.publish(out, read_run(out), 2, table, "cpu")
+    shards.publish(out, read_run_config(out), 2, table, "cpu")
 
     assert problems_of(out, capsys) == [
         "data/part-000002.parquet: row group 0 differs from the manifest"

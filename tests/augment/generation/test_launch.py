@@ -13,9 +13,9 @@ import pytest
 from augment.generation.job import GenerateSettings, generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.ray_pool import crew
-from augment.generation.run import read_run
+from augment.generation.run_config import read_run_config
 from manifests.runtime.cluster import Slurm, submit
-from manifests.runtime.command_line import parse, words_of
+from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
 from tests.helpers import trivial
 
@@ -67,7 +67,7 @@ def test_showing_the_script_makes_nothing(tmp_path, monkeypatch):
 def test_the_words_of_settings_give_the_settings_again(changes):
     settings = GenerateSettings(**changes)
 
-    found, _ = parse(GenerateSettings, "augment generate", "", words_of(settings))
+    found, _ = parse(GenerateSettings, "augment generate", "", arguments_of(settings))
 
     assert found == settings
 
@@ -193,7 +193,7 @@ def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process
     )
     assert generate(settings, QUIET) == Exit.DONE
     assert trivial.files_of(out) == trivial.files_of(straight)
-    assert read_run(out) == read_run(straight)
+    assert read_run_config(out) == read_run_config(straight)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])

@@ -12,7 +12,7 @@ from augment.generation.plan import make_plan
 from augment.pose.bank import pose_bank
 from manifests.keypoints import JOINT_NAMES
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import below, draws
+from manifests.runtime.random_numbers import bounded, random_bits
 from tests.helpers import trivial
 
 SIZE = (64, 128)
@@ -67,8 +67,8 @@ def test_target_poses_are_the_beginning_of_a_shuffle_of_the_bank():
 
     for place, person in enumerate(plan.people):
         bank = plan.bank.pose_ids.to_pylist()
-        for i, draw in enumerate(draws(0, person, 4, stream=1).tolist()):
-            j = i + below(draw, size - i)
+        for i, draw in enumerate(random_bits(0, person, 4, stream=1).tolist()):
+            j = i + bounded(draw, size - i)
             bank[i], bank[j] = bank[j], bank[i]
         assert [row[3] for row in told(plan)[4 * place : 4 * place + 4]] == bank[:4]
 
@@ -102,9 +102,9 @@ def test_sources_are_one_draw_per_person_and_k():
     plan = plan_of(images, per_id=6, poses=trivial.made_up(first=60))
 
     for person, k, source, _, seed in told(plan):
-        choice, expected_seed = draws(0, person, 2, counter=k).tolist()
+        choice, expected_seed = random_bits(0, person, 2, counter=k).tolist()
         own = [name for name in plan.sources.strings("image_id") if name.startswith(person)]
-        assert source == own[below(choice, 3)]
+        assert source == own[bounded(choice, 3)]
         assert seed == expected_seed
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from augment.generation import ray_pool
-from augment.generation.ray_pool import Crew
+from augment.generation.ray_pool import RayPool
 from augment.generation.signals import Stopped
 from manifests.runtime.console import Console, Exit, UserError
 
@@ -41,10 +41,10 @@ def remote(function: Callable) -> SimpleNamespace:
     return SimpleNamespace(remote=lambda *arguments: partial(function, *arguments))
 
 
-def hired(begin: Callable, make: Callable) -> Crew:
-    """Return a crew of one actor."""
+def started(begin: Callable, make: Callable) -> RayPool:
+    """Return a pool of one actor."""
     actor = SimpleNamespace(begin=remote(begin), make=remote(make))
-    return Crew(Ray(), lambda member: [actor], 1, Console(quiet=True))
+    return RayPool(Ray(), lambda member: [actor], 1, Console(quiet=True))
 
 
 def told(answer: object, number: int) -> object:
@@ -58,7 +58,7 @@ SIGNALS = [(signal.SIGTERM, Exit.STOPPED_EARLY), (signal.SIGINT, Exit.INTERRUPTE
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_last_shard_is_awaited_is_not_lost(number, code):
-    workers = hired(lambda: "run", lambda shard: told(4, number) if shard == 2 else 4)
+    workers = started(lambda: "run", lambda shard: told(4, number) if shard == 2 else 4)
     assert workers.begin(object) == "run"
     made = workers.make([0, 1, 2])
 
@@ -71,7 +71,7 @@ def test_a_signal_while_the_last_shard_is_awaited_is_not_lost(number, code):
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_run_begins_is_not_lost(number, code):
-    workers = hired(lambda: told("run", number), lambda shard: 4)
+    workers = started(lambda: told("run", number), lambda shard: 4)
 
     with pytest.raises(Stopped) as stopped:
         workers.begin(object)
@@ -90,7 +90,7 @@ def test_a_shard_that_sees_five_actors_die_is_named_when_all_others_are_made(mon
             raise RayError("killed for its memory")
         return 4
 
-    workers = hired(lambda: "run", make)
+    workers = started(lambda: "run", make)
     workers.begin(object)
     made = []
 

@@ -22,7 +22,7 @@ from augment.generators.patn import Patn
 from augment.generators.xinggan import XingBlock, Xinggan
 from augment.interface.condition import Condition
 from augment.pose.pose import Pose
-from manifests.runtime.random_numbers import draws
+from manifests.runtime.random_numbers import random_bits
 
 FOLDING_TOLERANCE = 1e-6
 """Folding only reorders a multiplication: 1e-5 for images in [-1, 1]; these span a tenth."""
@@ -134,7 +134,7 @@ def test_bf16_rounds_convolutions_and_leaves_the_rest(patn):
 
 
 def test_noise_follows_from_the_seed_of_the_row_alone():
-    seeds = draws(0, "rows", 6)
+    seeds = random_bits(0, "rows", 6)
 
     together = noise_of(seeds, 5)
 
@@ -151,7 +151,7 @@ def test_golden_noise():
 
 
 def test_noise_is_standard_normal():
-    noise = noise_of(draws(0, "rows", 2_000), 10)
+    noise = noise_of(random_bits(0, "rows", 2_000), 10)
 
     # Five standard errors of 20,000 numbers.
     assert abs(noise.mean()) < 5 / 20_000**0.5
@@ -160,7 +160,7 @@ def test_noise_is_standard_normal():
 
 
 def test_systems_without_noise_get_none():
-    assert noise_of(draws(0, "rows", 3), 0) is None
+    assert noise_of(random_bits(0, "rows", 3), 0) is None
 
 
 @pytest.mark.slow

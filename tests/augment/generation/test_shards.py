@@ -9,14 +9,14 @@ import pytest
 
 from augment.generation import shards
 from augment.generation.job import generate
-from augment.generation.run import (
+from augment.generation.run_config import (
     Content,
     Encoding,
-    Run,
+    RunConfig,
     Sampling,
     begin,
     default_rows_per_shard,
-    read_run,
+    read_run_config,
     table_digest,
 )
 from augment.generation.verify import problems
@@ -26,7 +26,7 @@ from manifests.runtime.console import Console, UserError
 from manifests.schema import MANIFEST, SHARD
 from tests.helpers import trivial
 
-RUN = Run(
+RUN = RunConfig(
     content=Content(
         generator="trivial",
         weights_sha256="0" * 64,
@@ -106,7 +106,7 @@ def test_the_cut_into_shards_changes_the_layout_key_alone():
 def test_a_run_is_read_as_it_was_begun(tmp_path):
     begin(tmp_path / "out", RUN, {"seed": 0})
 
-    assert read_run(tmp_path / "out") == RUN
+    assert read_run_config(tmp_path / "out") == RUN
 
 
 def test_run_json_holds_keys_settings_and_versions(tmp_path):
@@ -160,12 +160,12 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         begin(tmp_path / "out", RUN, {})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"asked": {"seed": 1}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {"seed": 1}}'])
 def test_a_damaged_run_json_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
 
     with pytest.raises(UserError, match=r"run\.json"):
-        read_run(tmp_path)
+        read_run_config(tmp_path)
 
 
 def test_shards_have_about_a_64th_of_the_rows_and_whole_batches():
@@ -228,7 +228,7 @@ def test_the_manifest_is_the_shards_without_their_images(out):
 
 
 def test_the_mark_of_success_says_what_the_run_holds(out):
-    run = read_run(out)
+    run = read_run_config(out)
 
     assert json.loads((out / "_SUCCESS").read_text()) == {
         "content_key": run.content_key,
@@ -243,7 +243,7 @@ def test_finalising_again_changes_nothing(out):
     before = trivial.files_of(out)
     card = (out / "README.md").read_text()
 
-    shards.finalise(out, read_run(out), card)
+    shards.finalise(out, read_run_config(out), card)
 
     assert trivial.files_of(out) == before
 
@@ -252,12 +252,12 @@ def test_a_run_with_a_missing_shard_is_not_finalised(out):
     shards.withdraw(out)
     (out / "data/part-000001.parquet").unlink()
 
-    assert shards.finalise(out, read_run(out), "") is None
+    assert shards.finalise(out, read_run_config(out), "") is None
     assert not (out / "_SUCCESS").exists()
 
 
 def test_rows_that_stand_twice_are_refused(out):
-    run = read_run(out)
+    run = read_run_config(out)
     table = pq.read_table(shards.shard_file(out, 1))
     shards.publish(out, run, 2, table.replace_schema_metadata(None), "cpu")
 
@@ -266,7 +266,7 @@ def test_rows_that_stand_twice_are_refused(out):
 
 
 def test_rows_that_stand_twice_in_one_shard_are_refused(out):
-    run = read_run(out)
+    run = read_run_config(out)
     table = pq.read_table(shards.shard_file(out, 1)).replace_schema_metadata(None)
     shards.publish(out, run, 1, table.take([0, 1, 1, 2]), "cpu")
 
@@ -275,7 +275,7 @@ def test_rows_that_stand_twice_in_one_shard_are_refused(out):
 
 
 def test_a_run_on_two_kinds_of_devices_says_so(out):
-    run = read_run(out)
+    run = read_run_config(out)
     table = pq.read_table(shards.shard_file(out, 1)).replace_schema_metadata(None)
     shards.publish(out, run, 1, table, "A")
     for shard in (0, 2, 3, 4):
@@ -288,7 +288,7 @@ def test_a_run_on_two_kinds_of_devices_says_so(out):
 
 
 def test_a_writer_whose_file_was_tidied_away_accepts_the_published_shard(out, monkeypatch):
-    run = read_run(out)
+    run = read_run_config(out)
     table = pq.read_table(shards.shard_file(out, 1)).replace_schema_metadata(None)
     before = trivial.files_of(out)
     write = io.pq.write_table
@@ -305,7 +305,7 @@ def test_a_writer_whose_file_was_tidied_away_accepts_the_published_shard(out, mo
 
 
 def test_a_finaliser_whose_file_was_tidied_away_accepts_the_finished_run(out, monkeypatch):
-    run = read_run(out)
+    run = read_run_config(out)
     before = trivial.files_of(out)
     monkeypatch.setattr(storage.os, "fsync", lambda handle: shards.tidy(out))
 
@@ -321,7 +321,7 @@ def test_names_with_a_dot_or_an_underscore_are_not_data(out):
     (out / "data/.part-000009.parquet").write_text("")
     (out / "_SUCCESS").unlink()
 
-    shards.finalise(out, read_run(out), "")
+    shards.finalise(out, read_run_config(out), "")
 
     assert io.read_synthetic(out).table.equals(before)
 
@@ -331,7 +331,7 @@ def test_a_mark_of_another_run_is_refused(out):
     (out / "_SUCCESS").write_text(other.to_json())
 
     with pytest.raises(UserError, match="_SUCCESS: the mark of another run"):
-        shards.read_success(out, read_run(out))
+        shards.read_success(out, read_run_config(out))
 
 
 def long_shard(out, run):
@@ -370,7 +370,7 @@ def test_how_many_rows_failed_is_told_by_the_footer_alone(out):
 
 
 def test_finalising_opens_no_shard_while_one_is_missing(out):
-    run = read_run(out)
+    run = read_run_config(out)
     (out / "data/part-000003.parquet").unlink()
     shutil.copy(out / "data/part-000001.parquet", out / "data/part-000002.parquet")
 
@@ -388,14 +388,14 @@ def test_a_manifest_in_other_row_groups_is_as_sound(out):
     success["manifest_sha256"] = io.sha256_file(out / "manifest.parquet")
     (out / "_SUCCESS").write_text(json.dumps(success))
 
-    assert list(problems(out, read_run(out))) == []
+    assert list(problems(out, read_run_config(out))) == []
 
 
 def test_a_manifest_that_ends_early_differs_from_the_shards(out):
     table = pq.read_table(out / "manifest.parquet")
     pq.write_table(table.slice(0, 18), out / "manifest.parquet")
 
-    found = list(problems(out, read_run(out)))
+    found = list(problems(out, read_run_config(out)))
 
     assert "its SHA-256 is not the one in _SUCCESS" in found[0]
     assert found[1:] == [f"{out}/data/part-000004.parquet: row group 0 differs from the manifest"]
@@ -405,4 +405,4 @@ def test_a_manifest_that_is_none_is_refused(out):
     (out / "manifest.parquet").write_bytes(b"nothing")
 
     with pytest.raises(UserError, match=r"manifest\.parquet: damaged"):
-        list(problems(out, read_run(out)))
+        list(problems(out, read_run_config(out)))

@@ -12,10 +12,10 @@ import torch
 
 from augment.generation import worker as workers
 from augment.generation.job import generate
-from augment.generation.plan import Plan
-from augment.generation.prefetch import ahead
-from augment.generation.run import Encoding
-from augment.generation.shard_actor import Member
+from augment.generation.plan import GenerationPlan
+from augment.generation.prefetch import prefetch
+from augment.generation.run_config import Encoding
+from augment.generation.shard_actor import ShardActor
 from augment.interface.condition import as_floats, as_pixels
 from manifests import io, pixels
 from manifests.runtime.console import Console, Exit, UserError
@@ -315,7 +315,7 @@ def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
     # The other batch of the shard at hand, or else the first one of the next.
     Ahead.wanted = 1
     settings = trivial.job_settings(people, tmp_path / "out")
-    member = Member(settings, trivial.trivial_weights(network=Ahead))
+    member = ShardActor(settings, trivial.trivial_weights(network=Ahead))
     member.begin()
 
     with ThreadPoolExecutor(2) as calls:
@@ -327,8 +327,10 @@ def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
 
 def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, monkeypatch):
     asked = []
-    rows = Plan.rows
-    monkeypatch.setattr(Plan, "rows", lambda plan, *part: asked.append(part) or rows(plan, *part))
+    rows = GenerationPlan.rows
+    monkeypatch.setattr(
+        GenerationPlan, "rows", lambda plan, *part: asked.append(part) or rows(plan, *part)
+    )
 
     run(people, tmp_path / "out", worker="1/3")
 
@@ -368,7 +370,7 @@ def test_drawing_ahead_gives_the_same_items_and_stops_at_its_depth():
             drawn.append(item)
             yield item
 
-    given = ahead(items(), depth=2)
+    given = prefetch(items(), depth=2)
     assert [next(given) for _ in range(3)] == [0, 1, 2]
     given.close()
 
@@ -381,7 +383,7 @@ def test_an_error_while_drawing_ahead_comes_up_after_the_items_before_it():
         yield 1
         raise ValueError("spoilt")
 
-    given = ahead(items(), depth=2)
+    given = prefetch(items(), depth=2)
 
     assert next(given) == 1
     with pytest.raises(ValueError, match="spoilt"):

@@ -67,13 +67,13 @@ PUBLISHED_PARAMETERS = {
     },
     "patn": {
         "sampling": 41_365_763,
-        "judges.shape": 3_977_408,
-        "judges.appearance": 3_930_368,
+        "discriminators.shape": 3_977_408,
+        "discriminators.appearance": 3_930_368,
     },
     "xinggan": {
         "sampling": 44_853_189,
-        "judges.shape": 3_977_408,
-        "judges.appearance": 3_930_368,
+        "discriminators.shape": 3_977_408,
+        "discriminators.appearance": 3_930_368,
     },
 }
 

@@ -63,8 +63,8 @@ def test_the_generators_terms_follow_the_published_weights() -> None:
 
 def test_the_discriminator_does_not_reach_the_generator() -> None:
     network, pair = _narrow(), _pair()
-    (judge,) = network.losses("discriminator", pair, network.run(pair, "transfer")).values()
-    judge.backward()
+    (discriminator,) = network.losses("discriminator", pair, network.run(pair, "transfer")).values()
+    discriminator.backward()
     assert all(p.grad is not None for p in network.discriminator.parameters())
     for child in network.sampling:
         assert all(p.grad is None for p in network.get_submodule(child).parameters())

@@ -103,7 +103,7 @@ def test_the_second_stages_terms_follow_the_published_weights() -> None:
         "bending": 0.0025 * bending(flow, 3),
     }
     _assert_terms(network.losses("generator", _pair(), outputs), expected)
-    expected = {"judge": 0.5 * (((real - 1) ** 2).mean() + (judged**2).mean())}
+    expected = {"discriminator": 0.5 * (((real - 1) ** 2).mean() + (judged**2).mean())}
     _assert_terms(network.losses("discriminator", _pair(), outputs), expected)
 
 

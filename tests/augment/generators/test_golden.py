@@ -34,7 +34,7 @@ NETWORKS = {
     "dptn": ("dptn", {}),
 }
 
-TWINS = (".conv1.", ".conv2.", ".bypass.")
+TIED_WEIGHTS = (".conv1.", ".conv2.", ".bypass.")
 """The authors' second names of a tensor; the first name's value is the one that counts."""
 
 
@@ -56,7 +56,7 @@ def _published(golden: str) -> dict[str, torch.Tensor]:
     return {
         name: reference_tensor(name, tuple(shape), card["seed"])
         for name, shape in shapes.items()
-        if not any(twin in name for twin in TWINS)
+        if not any(twin in name for twin in TIED_WEIGHTS)
     }
 
 

@@ -106,5 +106,5 @@ def test_a_training_names_the_network_by_its_digest(tiny_images, tiny_root, tmp_
     subprocess.run(words, check=True, capture_output=True)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert "generator/perceptual" in log[0]
-    asked = json.loads((tmp_path / "run" / "run.json").read_text())["asked"]
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert asked["features_sha256"] == io.sha256_file(path)

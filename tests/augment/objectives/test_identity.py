@@ -66,7 +66,9 @@ def test_a_training_with_identity_has_one_term_more_and_saves_no_tensor_more(tmp
     torch.manual_seed(0)  # dropout moves with the seed; the loss of the same fake does not
     fake = network.run(pair, "reconstruction")["fake"]
     terms = network.losses("reconstruction", pair, {"fake": fake, "target_maps": fake})
-    torch.testing.assert_close(terms["identity"], 3.0 * network.judges.identity(fake, pair.target))
+    torch.testing.assert_close(
+        terms["identity"], 3.0 * network.discriminators.identity(fake, pair.target)
+    )
     assert other.network.state_dict().keys() == plain.network.state_dict().keys()
     moved = [
         name

@@ -41,10 +41,13 @@ def test_the_terms_of_all_phases_follow_the_published_weights(system, weight) ->
     )
     shape, appearance = (
         {
-            name: judge(torch.cat([image, beside], dim=1))
+            name: discriminator(torch.cat([image, beside], dim=1))
             for name, image in (("fake", fake), ("real", target))
         }
-        for judge, beside in ((network.judges.shape, maps), (network.judges.appearance, source))
+        for discriminator, beside in (
+            (network.discriminators.shape, maps),
+            (network.discriminators.appearance, source),
+        )
     )
     gan = 0.5 * 5
     expected = {

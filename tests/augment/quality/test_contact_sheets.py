@@ -26,7 +26,7 @@ def test_a_tile_shows_its_image_at_twice_the_size_in_its_place():
     images = np.full((2, 128, 64, 3), 9, np.uint8)
     other = np.full((2, 128, 64, 3), 200, np.uint8)
 
-    pixels = np.asarray(contact_sheets.sheet([("source", images), ("result", other)]))
+    pixels = np.asarray(contact_sheets.contact_sheet([("source", images), ("result", other)]))
 
     second_row = 24 + 256 + 6
     assert pixels.shape == (24 + 2 * (256 + 6) + 6, 2 * (128 + 6) + 6, 3)
@@ -38,7 +38,7 @@ def test_a_tile_shows_its_image_at_twice_the_size_in_its_place():
 def test_rows_flow_into_blocks_side_by_side():
     images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 4, 3), np.uint8)
 
-    pixels = np.asarray(contact_sheets.sheet([("a", images)], blocks=2))
+    pixels = np.asarray(contact_sheets.contact_sheet([("a", images)], blocks=2))
 
     first, second = 6, 6 + 8 + 24
     corners = [(24, first), (24 + 22, first), (24, second), (24 + 22, second)]
@@ -48,13 +48,13 @@ def test_rows_flow_into_blocks_side_by_side():
 def test_labels_stand_under_their_row():
     images = np.zeros((1, 128, 64, 3), np.uint8)
 
-    pixels = np.asarray(contact_sheets.sheet([("a", images)], labels=["0002"]))
+    pixels = np.asarray(contact_sheets.contact_sheet([("a", images)], labels=["0002"]))
 
     assert (pixels[280:296].min(axis=(1, 2)) < 100).any()
 
 
 def test_a_sheet_becomes_a_png_of_the_same_pixels():
-    image = contact_sheets.sheet([("a", np.full((1, 128, 64, 3), 77, np.uint8))])
+    image = contact_sheets.contact_sheet([("a", np.full((1, 128, 64, 3), 77, np.uint8))])
 
     with Image.open(io.BytesIO(contact_sheets.as_png(image))) as read:
         assert read.format == "PNG"

@@ -418,7 +418,7 @@ def test_pairs_of_market1501_that_are_not_the_published_ones_are_called_so(
 
 
 def test_the_row_of_fid_names_the_port_of_inception_and_its_way_of_resizing():
-    measure_of = fid_measure(lambda _: pytest.fail("asked"), moments(torch.rand(3, 4)), 64)
+    measure_of = fid_measure(lambda _: pytest.fail("config"), moments(torch.rand(3, 4)), 64)
     (row,) = measure_of().rows()
     assert "torch-fidelity's port (inception-v3-compat" in row.protocol
     assert "resized to 299 x 299 as TensorFlow 1 does" in row.protocol

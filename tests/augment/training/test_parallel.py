@@ -145,9 +145,9 @@ def test_no_thread_of_the_group_outlives_it(found):
 
 def test_a_batch_that_the_ranks_cannot_split_evenly_is_refused():
     stage = Stage(name="transfer", steps=1, batch_size=32, phases=())
-    Ranks(0, 4).refuse_uneven([stage])
+    Ranks(0, 4).check_even_shares([stage])
     with pytest.raises(UserError, match=r"'transfer' has batches of 32, which 3 processes"):
-        Ranks(0, 3).refuse_uneven([stage])
+        Ranks(0, 3).check_even_shares([stage])
 
 
 def test_every_rank_has_a_gpu_of_its_own():
@@ -203,7 +203,7 @@ def test_two_ranks_killed_and_stopped_end_in_the_bytes_of_a_straight_run(
         assert (tmp_path / "killed" / name).read_bytes() == (
             tmp_path / "straight" / name
         ).read_bytes(), name
-    asked = json.loads((tmp_path / "killed" / "run.json").read_text())["asked"]
+    asked = json.loads((tmp_path / "killed" / "run.json").read_text())["config"]
     assert asked["processes"] == 2
     alone = subprocess.run(command("killed"), check=False, capture_output=True)
     assert alone.returncode == 2

@@ -46,7 +46,7 @@ def test_a_pattern_reads_person_camera_and_split_from_nested_paths(crops):
     assert images.table["width"].to_pylist() == [48] * 3
     assert images.table["height"].to_pylist() == [96] * 3
     assert images.table["keypoints"].null_count == 3
-    assert report.strays == {"*.txt": 1}
+    assert report.skipped_files == {"*.txt": 1}
 
 
 def test_without_groups_the_split_is_train_and_the_camera_unknown(crops):
@@ -54,7 +54,7 @@ def test_without_groups_the_split_is_train_and_the_camera_unknown(crops):
     assert images.strings("split") == ["train", "train"]
     assert images.table["camera_id"].to_pylist() == [-1, -1]
     assert report.counts.num_cameras == 0
-    assert report.strays == {"*.png of another name": 1, "*.txt": 1}
+    assert report.skipped_files == {"*.png of another name": 1, "*.txt": 1}
 
 
 def test_a_table_reads_what_it_lists_below_the_root_wherever_it_lies(crops, tmp_path):

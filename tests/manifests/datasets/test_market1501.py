@@ -173,7 +173,7 @@ def test_strays_are_ignored_and_counted_by_kind(tiny_root):
     (tiny_root / "query" / "more").mkdir()
     images, report = index(tiny_root)
     assert len(images) == 12
-    assert report.strays == {
+    assert report.skipped_files == {
         "Thumbs.db": 2,
         "*.txt": 1,
         "*.jpg of another name": 1,

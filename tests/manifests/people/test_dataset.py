@@ -25,7 +25,7 @@ from manifests.people.dataset import (
 from manifests.people.pose_sampling import Arm, Leg, Posture, joints_of, skeleton
 from manifests.people.renderer import Drawing, View, draw
 from manifests.runtime.console import UserError
-from manifests.runtime.dice import Dice
+from manifests.runtime.random_numbers import KeyedRandom
 
 SETTINGS = SampleSettings(people=3, test_people=2, seed=7)
 STANDING = Posture(
@@ -55,8 +55,8 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-class Certain(Dice):
-    """Dice that never forget a joint."""
+class Certain(KeyedRandom):
+    """KeyedRandom that never forget a joint."""
 
     def between(self, low: float, high: float) -> float:
         return high - 1e-9
@@ -222,8 +222,8 @@ def test_near_arms_hide_the_trunk_and_the_trunk_hides_far_arms() -> None:
 
 def test_junk_frames_a_person_badly() -> None:
     for number in range(20):
-        good = view_of(Dice(0, str(number)), 0.1, junk=False)
-        bad = view_of(Dice(0, str(number)), 0.1, junk=True)
+        good = view_of(KeyedRandom(0, str(number)), 0.1, junk=False)
+        bad = view_of(KeyedRandom(0, str(number)), 0.1, junk=True)
         assert abs(good.foot_x - 31.5) <= 6
         assert abs(bad.foot_x - 31.5) > 3.9
         assert bad.height_px > 128

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from manifests.runtime.cluster import Slurm, Worker, sbatch, who_am_i
+from manifests.runtime.cluster import Slurm, WorkerIndex, sbatch, worker_index
 from manifests.runtime.console import UserError
 
 ARRAY = {
@@ -35,34 +35,34 @@ KUBERNETES = {"JOB_COMPLETION_INDEX": "0"}
     ],
 )
 def test_the_first_rule_that_applies_decides(flag, environ, num_workers, expected):
-    worker = who_am_i(flag, environ, num_workers)
+    worker = worker_index(flag, environ, num_workers)
     assert (worker.index, worker.count) == expected
 
 
 def test_a_worker_says_who_it_is_and_why():
-    assert str(who_am_i(None, TORCHRUN, None)) == "worker 4 of 6 (from RANK and WORLD_SIZE)"
+    assert str(worker_index(None, TORCHRUN, None)) == "worker 4 of 6 (from RANK and WORLD_SIZE)"
 
 
 def test_every_task_of_an_array_is_another_worker():
-    found = [who_am_i(None, ARRAY | {"SLURM_ARRAY_TASK_ID": str(i)}, None) for i in range(5, 9)]
+    found = [worker_index(None, ARRAY | {"SLURM_ARRAY_TASK_ID": str(i)}, None) for i in range(5, 9)]
     assert [worker.index for worker in found] == [0, 1, 2, 3]
 
 
 def test_a_batch_script_without_srun_is_the_only_worker():
-    assert who_am_i(None, {"SLURM_PROCID": "0"}, None).count == 1
+    assert worker_index(None, {"SLURM_PROCID": "0"}, None).count == 1
 
 
 @pytest.mark.parametrize("flag", ["4/4", "1", "-1/2", "a/b", "1/0", "", "1/2/3", "0/2 "])
 def test_a_wrong_flag_is_refused(flag):
     with pytest.raises(UserError, match=f"--worker: found '{flag}', expected i/N"):
-        who_am_i(flag, {}, None)
+        worker_index(flag, {}, None)
 
 
 def test_an_array_with_gaps_asks_for_the_flag():
     gaps = ARRAY | {"SLURM_ARRAY_TASK_MAX": "11"}
     with pytest.raises(UserError, match=r"found 4 tasks with indices from 5 to 11.*--worker i/N"):
-        who_am_i(None, gaps, None)
-    assert who_am_i("3/4", gaps, None) == Worker(3, 4, "--worker")
+        worker_index(None, gaps, None)
+    assert worker_index("3/4", gaps, None) == WorkerIndex(3, 4, "--worker")
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_an_array_with_gaps_asks_for_the_flag():
 )
 def test_an_environment_that_does_not_fit_is_refused(environ, message):
     with pytest.raises(UserError, match=message):
-        who_am_i(None, environ, None)
+        worker_index(None, environ, None)
 
 
 @pytest.mark.parametrize("environ", [{}, TORCHRUN])
 def test_a_number_of_workers_that_contradicts_the_rest_is_refused(environ):
     with pytest.raises(UserError, match="expected 5"):
-        who_am_i(None, environ, 5)
+        worker_index(None, environ, 5)
 
 
 def test_the_script_is_short_and_says_what_it_asks_for():
@@ -111,8 +111,8 @@ def test_a_script_for_no_worker_is_refused():
 
 def test_a_task_of_the_script_runs_the_command_as_its_worker():
     ask = (
-        "import os; from manifests.runtime.cluster import who_am_i;"
-        "print(who_am_i(None, os.environ, None))"
+        "import os; from manifests.runtime.cluster import worker_index;"
+        "print(worker_index(None, os.environ, None))"
     )
     text = sbatch([sys.executable, "-c", ask], 4)
     ended = subprocess.run(

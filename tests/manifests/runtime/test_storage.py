@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import PlaceFlag, StorePath, place
+from manifests.runtime.storage import ObjectStorePath, StoragePathFlag, storage_path
 
 
 class Unconditional(MemoryFileSystem):
@@ -66,7 +66,7 @@ def empty_stores():
 
 @pytest.fixture(params=["local", "memory"])
 def folder(request, tmp_path):
-    return tmp_path / "run" if request.param == "local" else place("memory://places/run")
+    return tmp_path / "run" if request.param == "local" else storage_path("memory://places/run")
 
 
 @pytest.mark.parametrize(
@@ -75,27 +75,27 @@ def folder(request, tmp_path):
         ("runs/first", Path("runs/first")),
         ("/runs/a:b", Path("/runs/a:b")),
         ("file:///runs/first", Path("/runs/first")),
-        ("s3://bucket/run/", StorePath("s3://bucket/run")),
-        ("S3://Bucket/Run", StorePath("s3://Bucket/Run")),
+        ("s3://bucket/run/", ObjectStorePath("s3://bucket/run")),
+        ("S3://Bucket/Run", ObjectStorePath("s3://Bucket/Run")),
         (Path("x"), Path("x")),
     ],
 )
 def test_a_path_is_local_and_a_url_is_in_a_store(text, expected):
-    assert place(text) == expected
+    assert storage_path(text) == expected
 
 
 @pytest.mark.parametrize("text", ["s3://", "memory:///", "simplecache::s3://bucket/run"])
 def test_a_url_without_a_folder_of_one_store_is_refused(text):
     with pytest.raises(UserError, match="expected"):
-        place(text)
+        storage_path(text)
 
 
 def test_a_place_is_a_setting_that_survives_json():
     class Settings(Frozen):
-        out: PlaceFlag
+        out: StoragePathFlag
 
     for text in ("runs/first", "s3://bucket/run"):
-        settings = Settings(out=place(text))
+        settings = Settings(out=storage_path(text))
         assert settings.model_dump(mode="json") == {"out": text}
         assert Settings.from_json(settings.to_json()) == settings
     with pytest.raises(ValidationError, match="found no folder"):
@@ -106,19 +106,19 @@ def test_a_kind_of_store_without_its_package_is_refused_in_one_sentence(monkeypa
     monkeypatch.setitem(sys.modules, "gcsfs", None)
 
     with pytest.raises(UserError, match=r"^gs://bucket/run: found no package for gs://") as refusal:
-        place("gs://bucket/run").exists()
+        storage_path("gs://bucket/run").exists()
 
     assert "\n" not in str(refusal.value)
 
 
 def test_an_unknown_kind_of_store_is_refused():
     with pytest.raises(UserError, match="found nowhere://, expected a folder or a URL"):
-        place("nowhere://bucket/run").is_file()
+        storage_path("nowhere://bucket/run").is_file()
 
 
 def test_an_answer_of_the_store_is_one_sentence():
     with pytest.raises(UserError) as refusal:
-        place("refusing://bucket/run").is_file()
+        storage_path("refusing://bucket/run").is_file()
 
     assert str(refusal.value) == (
         "refusing://bucket/run: cannot be read (Unable to locate credentials); expected a bucket "
@@ -178,7 +178,7 @@ def test_a_full_temporary_folder_is_told_in_one_sentence(monkeypatch, tmp_path):
 
     with (
         pytest.raises(UserError, match=r"a: cannot be made ready for its upload in .*TMPDIR"),
-        storage.replacing(place("memory://places/a")),
+        storage.replacing(storage_path("memory://places/a")),
     ):
         pass
 
@@ -219,22 +219,22 @@ def test_of_many_creators_on_a_disk_one_creates(tmp_path):
 
 
 def test_a_store_without_conditions_is_read_back(monkeypatch):
-    folder = place("unconditional://places/run")
+    folder = storage_path("unconditional://places/run")
     assert storage.create(folder / "first", b"mine")
     monkeypatch.setattr(Unconditional, "faster", b"theirs")
 
     assert not storage.create(folder / "second", b"mine")
-    monkeypatch.setattr(Unconditional, "faster", b'{"asked": {"seed": 1}}')
+    monkeypatch.setattr(Unconditional, "faster", b'{"config": {"seed": 1}}')
     with pytest.raises(UserError, match=r"belongs to another run \(seed: 1, now 0\)"):
-        run_record.claim(folder, {"seed": 0})
+        run_record.write(folder, {"seed": 0})
 
 
 def test_a_broken_connection_is_not_the_end_of_a_file():
-    with storage.replacing(place("cut://places/a")) as file:
+    with storage.replacing(storage_path("cut://places/a")) as file:
         file.write(b"abcdef")
 
     with pytest.raises(UserError, match="found 5 bytes from byte 0 on, expected 6"):
-        place("cut://places/a").open().read()
+        storage_path("cut://places/a").open().read()
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path, monkeypatch):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from manifests.runtime.console import UserError
-from reid.data.batch_sampler import Plan, Stream, mixture, real_rows_per_batch
+from reid.data.batch_sampler import BatchComposition, Stream, mixture, real_rows_per_batch
 from reid.data.labels import NO_IDENTITY
 from reid.training.parallel import Group
 
 FLAGS = np.arange(50) >= 30
 LABELS = np.arange(50) % 10
 SOME_NOBODY = np.where(np.arange(50) < 45, LABELS, NO_IDENTITY)
-PLAIN = Plan(batch_size=16, seed=3)
+PLAIN = BatchComposition(batch_size=16, seed=3)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 4), (0.5, 8), (1.0, 16)])
@@ -70,7 +70,7 @@ PEOPLE = np.concatenate(
     [np.repeat(np.arange(10), 4), np.repeat(np.arange(8), 3), [NO_IDENTITY] * 5]
 )
 MADE = np.arange(len(PEOPLE)) >= 40
-WHOLE_PEOPLE = Plan(
+WHOLE_PEOPLE = BatchComposition(
     batch_size=18, seed=0, synthetic_share=0.5, sampler="identity", num_instances=4, num_outliers=2
 )
 
@@ -101,11 +101,11 @@ def test_every_person_comes_equally_often_over_whole_rounds():
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(batch_size=23, seed=0),
-        Plan(batch_size=16, seed=0, synthetic_share=0.3),
+        BatchComposition(batch_size=23, seed=0),
+        BatchComposition(batch_size=16, seed=0, synthetic_share=0.3),
         replace(WHOLE_PEOPLE, batch_size=22),
         replace(WHOLE_PEOPLE, batch_size=22, synthetic_share=0.3),
-        Plan(batch_size=35, seed=0, sampler="identity", num_instances=7),
+        BatchComposition(batch_size=35, seed=0, sampler="identity", num_instances=7),
     ],
 )
 def test_the_real_rows_of_a_batch_are_known_before_it_is_drawn(plan):
@@ -118,7 +118,9 @@ def test_the_real_rows_of_a_batch_are_known_before_it_is_drawn(plan):
 def test_a_person_with_too_few_rows_repeats_them_evenly():
     labels = np.array([0, 0, 0, 1])
     mixed = mixture(
-        labels, np.zeros(4, bool), Plan(batch_size=8, seed=0, sampler="identity", num_instances=4)
+        labels,
+        np.zeros(4, bool),
+        BatchComposition(batch_size=8, seed=0, sampler="identity", num_instances=4),
     )
     for step in range(5):
         counts = np.bincount(mixed.batch(step), minlength=4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from manifests.runtime.console import UserError
-from reid.data.batch_sampler import Plan, mixture
+from reid.data.batch_sampler import BatchComposition, mixture
 from reid.data.controls import controlled, controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
@@ -19,9 +19,11 @@ DATA = TrainingSet(
     people=tuple("abcdef"),
 )
 PLANS = [
-    Plan(batch_size=8, seed=0),
-    Plan(batch_size=8, seed=0, synthetic_share=0.5),
-    Plan(batch_size=14, seed=0, synthetic_share=0.5, sampler="identity", num_outliers=2),
+    BatchComposition(batch_size=8, seed=0),
+    BatchComposition(batch_size=8, seed=0, synthetic_share=0.5),
+    BatchComposition(
+        batch_size=14, seed=0, synthetic_share=0.5, sampler="identity", num_outliers=2
+    ),
 ]
 
 
@@ -39,7 +41,7 @@ def test_repeated_real_shows_a_real_row_of_the_same_person_in_the_place_of_every
 
 
 def test_repeated_real_repeats_a_persons_images_equally_often():
-    plan = Plan(batch_size=len(LABELS), seed=0)
+    plan = BatchComposition(batch_size=len(LABELS), seed=0)
     shown = controlled_mixture(DATA, "repeated-real", plan).batch(0)
     counts = np.bincount(shown, minlength=len(LABELS))[:24].reshape(6, 4)
     # 3 synthetic images over 4 real ones, plus the real ones themselves; two more of anybody.

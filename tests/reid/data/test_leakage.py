@@ -50,7 +50,7 @@ def with_first(synthetic: Synthetic, column: str, value: str) -> Synthetic:
 
 def write_generator(folder: Path, facts: dict[str, object] | None, **settings: object) -> None:
     known = {} if facts is None else {"weights_facts": facts}
-    (folder / "run.json").write_text(json.dumps({"asked": {}, "settings": {**settings, **known}}))
+    (folder / "run.json").write_text(json.dumps({"config": {}, "settings": {**settings, **known}}))
 
 
 def digest(images: Images) -> str:

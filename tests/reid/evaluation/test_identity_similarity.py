@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reid.evaluation.identity_similarity import centres_of
+from reid.evaluation.identity_similarity import centroids_of
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_likeness_equals_one_person_at_a_time():
     centres = [sum(unit(f) for f in real[of_real == person]) for person in range(5)]
     others = np.random.default_rng(1).normal(size=(2000, 7))
     own = np.arange(len(others)) % 5
-    found = centres_of(real, of_real, 5).likeness(others, own)
+    found = centroids_of(real, of_real, 5).similarity(others, own)
     for row in range(0, len(others), 7):
         similarity, rank, nearest = by_hand(others[row], own[row], centres)
         assert found.similarity[row] == pytest.approx(similarity, abs=1e-12)
@@ -40,7 +40,7 @@ def test_likeness_equals_one_person_at_a_time():
 
 def test_an_image_left_out_does_not_know_its_own_centre():
     real, of_real = drawn()
-    found = centres_of(real, of_real, 5).likeness_left_out(real, of_real)
+    found = centroids_of(real, of_real, 5).similarity_left_out(real, of_real)
     for row, own in enumerate(of_real):
         kept = np.arange(len(real)) != row
         centres = [sum(unit(f) for f in real[kept & (of_real == person)]) for person in range(5)]
@@ -51,11 +51,11 @@ def test_an_image_left_out_does_not_know_its_own_centre():
 
 def test_people_as_near_stand_before_an_image_s_own_so_that_equal_features_tell_nothing():
     same = np.ones((6, 4))
-    found = centres_of(same, np.arange(6), 6).likeness(same, np.arange(6))
+    found = centroids_of(same, np.arange(6), 6).similarity(same, np.arange(6))
     assert found.rank.tolist() == [6] * 6
 
 
 def test_no_feature_at_all_is_like_nobody():
     real, of_real = drawn()
-    found = centres_of(real, of_real, 5).likeness(np.zeros((1, 7)), np.array([2]))
+    found = centroids_of(real, of_real, 5).similarity(np.zeros((1, 7)), np.array([2]))
     assert (found.similarity[0], found.rank[0]) == (0, 5)

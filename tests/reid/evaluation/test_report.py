@@ -41,7 +41,7 @@ def report_of_eight_people(folder: Path) -> dict:
     measure = distance_of(features(query), features(kept), "euclidean")
     choices = {"rule": "market1501", "distance": "euclidean", "flip_test": False}
     facts = {
-        "asked": {"seed": 0},
+        "config": {"seed": 0},
         "weights": "last",
         "protocol": protocol_block(labels(query), labels(gallery), choices),
     }
@@ -72,7 +72,7 @@ def test_a_query_without_a_match_is_counted_and_listed_and_in_no_mean(tmp_path):
     )
     gallery = Labels(np.array(["b", "a"]), np.array([2, 2]))
     distances = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    write_report(tmp_path, {"asked": {}}, rank(distances, query, gallery), query)
+    write_report(tmp_path, {"config": {}}, rank(distances, query, gallery), query)
     scored = read_scored(tmp_path)
     assert (scored.report["num_queries"], scored.report["num_matched"]) == (3, 2)
     assert scored.report["unmatched"] == ["n1"]

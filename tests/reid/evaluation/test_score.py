@@ -64,16 +64,16 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
     assert report(run)["num_queries"] == 4 * 2
     target = run / "targets" / "six"
     assert report(target)["num_queries"] == 6 * 2
-    assert read_arm(str(target)).runs[0].report["asked"] == report(run)["asked"]
+    assert read_arm(str(target)).runs[0].report["config"] == report(run)["config"]
     # Near-duplicates are those of the run's own table.
-    assert report(run)["integrity"]["near_duplicates"]["nearest"] == [
+    assert report(run)["leakage"]["near_duplicates"]["nearest"] == [
         {"train": "0002_c1_train_0.jpg", "gallery": "0008_c2_gallery_1.jpg", "bits": 0}
     ]
-    assert "near_duplicates" not in report(target)["integrity"]
-    assert report(run)["integrity"]["train_and_test_share_people"] is False
+    assert "near_duplicates" not in report(target)["leakage"]
+    assert report(run)["leakage"]["train_and_test_share_people"] is False
     # The people of another data set have names of their own.
-    assert report(target)["integrity"]["train_and_test_share_people"] is None
-    assert report(target)["integrity"]["train_and_test_people"].startswith("not checked")
+    assert report(target)["leakage"]["train_and_test_share_people"] is None
+    assert report(target)["leakage"]["train_and_test_people"].startswith("not checked")
     said = capsys.readouterr().err
     assert "targets/six: mAP" in said
     assert "1 pairs of a train and a gallery image are near-duplicates" in said
@@ -89,7 +89,7 @@ def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path)
     strangers = write_people(tmp_path / "strangers", num_test=5)
     score(ScoreSettings(run=run, images=strangers, near_duplicates=False, device="cpu"), QUIET)
     assert report(run)["num_queries"] == 5 * 2
-    assert report(run)["integrity"]["train_and_test_share_people"] is False
+    assert report(run)["leakage"]["train_and_test_share_people"] is False
 
 
 def test_the_report_says_which_feature_and_which_distance_went_into_reranking(run, images):

@@ -43,7 +43,7 @@ def write_run(folder: Path, seed: int, gain: float = 0.0, **changes: object) -> 
     distances = generator.random((len(people), len(people)))
     distances[people[:, None] == people[None]] *= 0.5 - gain
     facts = {
-        "asked": {"seed": seed, "steps": 10, "val_people": 0, **changes},
+        "config": {"seed": seed, "steps": 10, "val_people": 0, **changes},
         "weights": "last",
         "protocol": protocol_block(
             query,
@@ -154,7 +154,7 @@ def test_arms_without_runs_and_a_single_arm_are_refused(tmp_path):
 def test_a_run_that_is_not_scored_is_no_silent_gap_among_the_seeds(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / f"none-{seed}", seed)
-    write_json({"asked": {}, "people": []}, tmp_path / "none-2" / "run.json")
+    write_json({"config": {}, "people": []}, tmp_path / "none-2" / "run.json")
     with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
         read_arm(f"none={tmp_path}/none-*")
     with pytest.raises(UserError, match=r"none-2 holds no report\.json"):
@@ -250,13 +250,13 @@ def test_the_flip_test_makes_a_mirrored_image_equal():
 
 def test_an_unfinished_run_is_not_scored(tmp_path):
     write_json(
-        {"asked": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
+        {"config": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
     )
     with pytest.raises(UserError, match="expected a finished run"):
         load_network(read_run(tmp_path), "last")
     with pytest.raises(UserError, match=r"found no run\.json"):
         read_run(tmp_path / "nowhere")
-    write_json({"asked": {"per_id": 10}}, tmp_path / "synthetic" / "run.json")
+    write_json({"config": {"per_id": 10}}, tmp_path / "synthetic" / "run.json")
     with pytest.raises(UserError, match="run of another command, expected one of 'reid train'"):
         read_run(tmp_path / "synthetic")
 

@@ -13,7 +13,7 @@ import pytest
 from manifests.io import read_synthetic, write_table
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.storage import place
+from manifests.runtime.storage import storage_path
 from manifests.schema import MANIFEST, SHARD
 from reid.cli import PROGRAM
 from reid.experiments.screen import ScreenSettings, factors_of, screen
@@ -93,7 +93,7 @@ def test_an_image_that_shows_somebody_else_is_dropped_and_the_others_are_trained
     train(judge_settings(settings.images, tmp_path / "both", **both), QUIET)
     run = facts(tmp_path / "both")
     assert run["num_synthetic"] == 11
-    summary = run["integrity"]["synthetic"]["summary"]
+    summary = run["leakage"]["synthetic"]["summary"]
     assert summary.endswith("; the judge that screened them on 24 real images (fraction 1.0)")
 
 
@@ -122,7 +122,7 @@ def test_a_screened_folder_is_screened_again_by_another_rule(settings, tmp_path)
 
 def test_the_generator_of_screened_images_is_still_known(settings):
     known = {"train_split": "train", "train_sha256": "0"}
-    text = json.dumps({"asked": {}, "settings": {"weights_facts": known}})
+    text = json.dumps({"config": {}, "settings": {"weights_facts": known}})
     (settings.synthetic / "run.json").write_text(text)
     screen(settings, QUIET)
     assert facts(settings.out)["settings"]["weights_facts"] == known
@@ -199,7 +199,7 @@ def test_what_cannot_be_screened_is_refused_in_words(settings):
 def test_images_in_a_store_are_screened_where_they_lie(settings):
     fsspec.filesystem("memory").put(str(settings.synthetic), "/runs/", recursive=True)
     url = f"memory://runs/{settings.synthetic.name}"
-    far = settings.model_copy(update={"synthetic": place(url)})
+    far = settings.model_copy(update={"synthetic": storage_path(url)})
     screen(far, QUIET)
     screened = read_synthetic(far.out)
     assert set(screened.strings("shard")) == {f"{url}/data/part-000000.parquet"}

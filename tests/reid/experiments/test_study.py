@@ -119,8 +119,8 @@ def test_near_duplicates_are_told_whichever_run_looked_for_them(people, blocks, 
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     seeds = [tmp_path / "runs" / "f0.5" / "none" / f"seed-{seed}" for seed in (0, 1)]
     first, second = (json.loads((folder / "report.json").read_text()) for folder in seeds)
-    found = first["integrity"].pop("near_duplicates")
-    second["integrity"]["near_duplicates"] = found | {"num_pairs": 7}
+    found = first["leakage"].pop("near_duplicates")
+    second["leakage"]["near_duplicates"] = found | {"num_pairs": 7}
     for folder, report in zip(seeds, (first, second), strict=True):
         (folder / "report.json").write_text(json.dumps(report))
     study(settings(people, blocks, tmp_path), QUIET)

@@ -409,7 +409,7 @@ def test_a_control_trains_on_the_rows_it_names_and_says_how_many(people, synthet
     train(plan, QUIET)
     facts = read_run(plan.out).facts
     assert facts["seen"] == {"real": 0, "synthetic": 16, "no_identity": 0}
-    assert facts["asked"]["control"] == "synthetic-only"
+    assert facts["config"]["control"] == "synthetic-only"
     assert (facts["num_real"], facts["num_synthetic"]) == (24, 12)
 
 
@@ -465,7 +465,7 @@ def test_the_report_holds_the_digest_of_the_weights_that_training_started_from(p
     train(plan, QUIET)
     report = json.loads((plan.out / "report.json").read_text())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert report["asked"]["weights_sha256"] == digest
+    assert report["config"]["weights_sha256"] == digest
 
 
 def test_of_torchvisions_weights_a_resnet_leaves_only_its_classifier_as_drawn(

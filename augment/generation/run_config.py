@@ -18,7 +18,7 @@ from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import Place
+from manifests.runtime.storage import StoragePath
 
 CODE_VERSION: Final = 3
 """Raised when the same settings and inputs begin to give other bytes."""
@@ -93,7 +93,7 @@ class Content(Frozen):
     sampling: Sampling
 
 
-class Run(Frozen):
+class RunConfig(Frozen):
     """A run: its contents and their cut into shards."""
 
     content: Content
@@ -126,7 +126,7 @@ class Run(Frozen):
         return stop - start
 
 
-def begin(out: Place, run: Run, made_from: dict[str, Any]) -> None:
+def begin(out: StoragePath, run: RunConfig, made_from: dict[str, Any]) -> None:
     """Make a folder the home of a run, or check that it is.
 
     Args:
@@ -146,42 +146,42 @@ def begin(out: Place, run: Run, made_from: dict[str, Any]) -> None:
         "settings": made_from,
         "versions": run_record.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
     }
-    run_record.claim(out, _asked(run), facts)
+    run_record.write(out, _asked(run), facts)
 
 
-def is_begun(out: Place, run: Run) -> bool:
+def is_begun(out: StoragePath, run: RunConfig) -> bool:
     """Return whether a folder is the home of a run already; if not, it is free for it.
 
     Raises:
         UserError: If another run lives there, or the folder holds something else.
     """
-    return run_record.is_ours(out, _asked(run), "an empty folder or a run of 'augment generate'")
+    return run_record.is_home_of(out, _asked(run), "an empty folder or a run of 'augment generate'")
 
 
-def read_run(out: Place) -> Run | None:
+def read_run_config(out: StoragePath) -> RunConfig | None:
     """Return the run of a folder, none if nobody has begun one.
 
     Raises:
         UserError: If ``run.json`` is not of a run of ``augment generate``.
     """
-    path = out / run_record.CLAIM
+    path = out / run_record.RUN_RECORD
     if not path.is_file():
         return None
-    asked = run_record.read(path)["asked"]
+    asked = run_record.read(path)["config"]
     if "content" not in asked:
         raise UserError(f"{path}: found the run of another command, expected 'augment generate'")
-    return Run.from_json(json.dumps(asked), where=str(path))
+    return RunConfig.from_json(json.dumps(asked), where=str(path))
 
 
-def require_run(out: Place) -> Run:
+def require_run_config(out: StoragePath) -> RunConfig:
     """Return the run of a folder.
 
     Raises:
         UserError: If there is none.
     """
-    run = read_run(out)
+    run = read_run_config(out)
     if run is None:
-        found = f"a folder without {run_record.CLAIM}" if out.is_dir() else "no such folder"
+        found = f"a folder without {run_record.RUN_RECORD}" if out.is_dir() else "no such folder"
         found = "a file" if out.is_file() else found
         raise UserError(f"{out}: {found}; expected the OUT of 'augment generate'")
     return run
@@ -225,5 +225,5 @@ def table_digest(images: Images) -> str:
     return digest.hexdigest()
 
 
-def _asked(run: Run) -> dict[str, Any]:
+def _asked(run: RunConfig) -> dict[str, Any]:
     return run.model_dump(mode="json")
