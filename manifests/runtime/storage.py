@@ -1,9 +1,9 @@
 """Where a run lives: a local folder, or a folder of an object store named by a URL.
 
-A ``Path`` is local; a ``ObjectStorePath`` speaks the part of its language that a run needs, so what
-reads a run does not ask which of the two it has. They differ in how a file appears whole. On a disk it is
-written beside and renamed. In a store nothing is renamed: one completed upload at the final name is
-atomic, and nobody sees it before.
+A ``Path`` is local; an ``ObjectStorePath`` speaks the part of its language that a run needs, so
+what reads a run does not ask which of the two it has. They differ in how a file appears whole. On a
+disk it is written beside and renamed. In a store nothing is renamed: one completed upload at the
+final name is atomic, and nobody sees it before.
 """
 
 from __future__ import annotations
