@@ -74,7 +74,7 @@ def contact_sheet(
         labels: A line under each row, or nothing.
         blocks: The rows flow into this many blocks side by side.
 
-    >>> sheet([("source", np.zeros((2, 128, 64, 3), np.uint8))]).size
+    >>> contact_sheet([("source", np.zeros((2, 128, 64, 3), np.uint8))]).size
     (140, 554)
     """
     num_rows, height, width = columns[0][1].shape[:3]

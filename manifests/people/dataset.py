@@ -242,7 +242,7 @@ def _person_shots(seed: int, label: str, folder: str) -> Iterator[Shot]:
 
 def _stray_shots(seed: int, label: str) -> Iterator[Shot]:
     """Return the junk and distractors that come with a test person; frames keep names unique."""
-    rng = KeyedRandom(seed, f"skipped_files/{label}")
+    rng = KeyedRandom(seed, f"strays/{label}")
     frame = 10 * int(label)
     for row in range(3):
         camera, sequence = rng.whole(0, NUM_CAMERAS - 1), rng.whole(1, 3)

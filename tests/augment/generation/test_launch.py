@@ -12,7 +12,7 @@ import pytest
 
 from augment.generation.job import GenerateSettings, generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
-from augment.generation.ray_pool import crew
+from augment.generation.ray_pool import connect
 from augment.generation.run_config import read_run_config
 from manifests.runtime.cluster import Slurm, submit
 from manifests.runtime.command_line import arguments_of, parse
@@ -123,7 +123,7 @@ def test_without_ray_the_sentence_says_what_brings_it(monkeypatch):
 
     with (
         pytest.raises(UserError, match=re.escape('pip install "reid-augment[ray]" brings it')),
-        crew(None, None, QUIET, gpus=False),
+        connect(None, None, QUIET, gpus=False),
     ):
         pass
 
@@ -138,7 +138,7 @@ def test_without_ray_the_sentence_says_what_brings_it(monkeypatch):
 def test_an_address_without_ray_is_refused_at_once(address, sentence, monkeypatch):
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
-    with pytest.raises(UserError, match=sentence), crew(address, None, QUIET, gpus=False):
+    with pytest.raises(UserError, match=sentence), connect(address, None, QUIET, gpus=False):
         pass
 
 
@@ -149,7 +149,7 @@ def test_the_environment_says_where_ray_is_unless_the_flag_does(monkeypatch):
     for flag, address in ((None, "127.0.0.1:1"), ("127.0.0.1:2", "127.0.0.1:2")):
         with (
             pytest.raises(UserError, match=f"Ray at {address}: no answer"),
-            crew(flag, None, QUIET, gpus=False),
+            connect(flag, None, QUIET, gpus=False),
         ):
             pass
 
