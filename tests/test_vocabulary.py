@@ -71,8 +71,8 @@ def lines_with(pattern: re.Pattern[str], path: Path) -> list[str]:
 
 @pytest.mark.parametrize("now", EVERYWHERE)
 def test_words_given_up_stand_in_no_code_no_text_and_no_message(now: str) -> None:
-    # Parts of names count: _pair_judge, CriticLoss, judgeNames. The key of a random stream, "word/...",
-    # is data: another key would draw other people.
+    # Parts of names count: _pair_judge, CriticLoss, judgeNames. The key of a random stream,
+    # "word/...", is data: another key would draw other people.
     pattern = re.compile(rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?i:{EVERYWHERE[now]})(?![a-z/])")
     found = [line for path in tracked() for line in lines_with(pattern, path)]
     assert not found, f"say {now}:\n" + "\n".join(found)

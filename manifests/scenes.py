@@ -1,0 +1,92 @@
+"""A person apart from the scene: the street without the person, the person before another street.
+
+The idea is that of background replacement for re-identification (Tian et al., CVPR 2018): what
+stands behind a person tells cameras apart, not people. Masks come from ``manifests.masks``. Widths
+in pixels are those of a crop of 128 rows and grow with the crop.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+CUT_WIDENING_PX: Final = 3.0
+"""How much wider than the mask the hole in a street is: shadows and the rim of clothes go too."""
+PERSON_WIDENING_PX: Final = 1.0
+"""How much wider than the mask the person is carried: a rim of the old street costs less than a
+clipped arm."""
+INPAINT_RADIUS_PX: Final = 4.0
+EDGE_SIGMA_PX: Final = 0.8
+"""Of the Gaussian that softens the person's edge."""
+MIN_STREET: Final = 0.1
+"""Share of the crop that must be street for the hole to be filled from."""
+REFERENCE_HEIGHT: Final = 128
+
+
+def widen(
+    mask: Bool[np.ndarray, "height width"], widening_px: float
+) -> Bool[np.ndarray, "height width"]:
+    """Return the mask grown by a disc of this radius, in pixels of a crop of 128 rows.
+
+    >>> dot = np.zeros((128, 64), bool); dot[50, 20] = True
+    >>> int(widen(dot, 1.0).sum())
+    5
+    """
+    radius = round(widening_px * mask.shape[0] / REFERENCE_HEIGHT)
+    if radius < 1:
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(mask.astype(np.uint8), disc) > 0
+
+
+def has_street(
+    mask: Bool[np.ndarray, "height width"], widening_px: float = CUT_WIDENING_PX
+) -> bool:
+    """Return whether enough of a crop lies outside the person for its street to be of use."""
+    return bool(widen(mask, widening_px).mean() <= 1.0 - MIN_STREET)
+
+
+def street(
+    image: UInt8[np.ndarray, "height width 3"],
+    mask: Bool[np.ndarray, "height width"],
+    widening_px: float = CUT_WIDENING_PX,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the crop without its person: the hole is filled from its rim (Telea 2004).
+
+    Args:
+        image: RGB.
+        mask: True where the person is.
+        widening_px: How much wider than the mask the hole is.
+    """
+    hole = widen(mask, widening_px).astype(np.uint8)
+    radius = INPAINT_RADIUS_PX * image.shape[0] / REFERENCE_HEIGHT
+    filled = cv2.inpaint(np.ascontiguousarray(image), hole, radius, cv2.INPAINT_TELEA)
+    return np.asarray(filled, np.uint8)
+
+
+def alpha_of(
+    mask: Bool[np.ndarray, "height width"], widening_px: float = PERSON_WIDENING_PX
+) -> UInt8[np.ndarray, "height width"]:
+    """Return how much of each pixel is the person, 0 to 255: the mask, wider and soft-edged."""
+    sigma = EDGE_SIGMA_PX * mask.shape[0] / REFERENCE_HEIGHT
+    wide = np.where(widen(mask, widening_px), np.float32(255), np.float32(0))
+    return np.rint(cv2.GaussianBlur(wide, (0, 0), sigma)).astype(np.uint8)
+
+
+def compose(
+    person: UInt8[np.ndarray, "*batch height width 3"],
+    alpha: UInt8[np.ndarray, "*batch height width"],
+    background: UInt8[np.ndarray, "*batch height width 3"],
+) -> UInt8[np.ndarray, "*batch height width 3"]:
+    """Return people before other streets: ``alpha`` of the person over the background.
+
+    >>> red, green = (np.full((2, 2, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0)))
+    >>> compose(red, np.array([[0, 255], [51, 128]], np.uint8), green)[1].tolist()
+    [[51, 204, 0], [128, 127, 0]]
+    """
+    share = alpha[..., None].astype(np.float32) / np.float32(255)
+    mixed = background + share * (person.astype(np.float32) - background)
+    return np.rint(mixed).astype(np.uint8)
