@@ -22,6 +22,7 @@ from statistics import mean, median, stdev
 import torch
 from torch import nn
 
+from manifests.compute.devices import pick_device
 from manifests.datasets.market1501 import index
 from manifests.io import Images, read_images, write_images
 from manifests.people.dataset import SampleSettings, draw_data_set
@@ -33,7 +34,7 @@ from reid.data.dataset import load_training_set, select
 from reid.data.labels import labels_of
 from reid.evaluation.ranking import distance_of, rank
 from reid.models import torchreid_adapter
-from reid.models.features import choose_device, embed
+from reid.models.features import embed
 from reid.models.network import build_network
 from reid.training.batches import Batches
 from reid.training.loop import Trainer, learning_rate, make_optimizer
@@ -93,7 +94,7 @@ def train_theirs(images: Images, settings: TrainSettings, workers: int, seed: in
         (str(train.file(row)), label[name], camera)
         for row, (name, camera) in enumerate(zip(names, cameras, strict=True))
     ]
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     network = drawn_network(settings, len(people), seed).to(device)
     optimizer = make_optimizer(network, settings)
     loading = torchreid_adapter.Loading(
@@ -121,7 +122,7 @@ def train_ours(images: Images, settings: TrainSettings, seed: int) -> Trained:
     settings = settings.model_copy(update={"seed": seed})
     selection = select(images, None, real_fraction=1.0, num_validation_people=0, data_seed=0)
     num_people = len(set(selection.train.strings("person_id")))
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     trainer = Trainer(drawn_network(settings, num_people, seed), settings, device)
     kind = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     warm_up(trainer.network, settings, device, kind)
@@ -217,7 +218,7 @@ def main() -> None:
                     print(f"seed {seed} {name:9} mAP {score:5.2f}", flush=True)
     print(
         f"{options.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
-        f"{num_images:,} images a run, {choose_device(settings.device).type}, "
+        f"{num_images:,} images a run, {pick_device(settings.device).type}, "
         f"{torch.get_num_threads()} threads, ours {options.precision}; median of {runs}"
     )
     for name, values in seconds.items():

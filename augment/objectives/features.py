@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from augment.objectives.exported_features import ExportedFeatures
+from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.console import UserError
 
 FeatureNetwork = str
@@ -40,9 +41,6 @@ BLOCKS: Final = (2, 2, 4, 4, 4)
 """Convolutions per block; a 2 x 2 max pooling lies between blocks."""
 
 WIDTHS: Final = (64, 128, 256, 512, 512)
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 _RANDOM_SEED: Final = 19
 

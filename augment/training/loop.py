@@ -1,6 +1,7 @@
 """The one training loop: stages and phases are data, every system runs through it.
 
-All randomness of a step follows from (seed, step, rank), so a stopped run goes on bit by bit.
+All randomness of a step follows from (seed, step, rank of the process), so a stopped run goes on
+bit by bit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from augment.interface.schedule import Adam, Phase, Stage
 from augment.interface.system import PoseTransfer
 from augment.training.ema import EMA
 from augment.training.pairs import TrainingImages
-from augment.training.parallel import ALONE, Ranks, synchronise
+from augment.training.parallel import (
+    check_batches_divide,
+    gather_pools,
+    mean_gradients,
+    restore_pools,
+    synchronise_batch_norm,
+)
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import AboveZero, Frozen
@@ -37,32 +45,32 @@ class LoopSettings(Frozen):
     """Channels lie innermost in memory: faster convolutions."""
     compile: bool = False
     """Compile the networks; repays itself in runs of an hour and more."""
-    average_half_life_images: AboveZero = 10_000.0
-    """The saved weights are a running average; after so many images a weight counts half."""
+    ema_half_life_images: AboveZero = 10_000.0
+    """The saved weights are an exponential moving average (EMA) with this half-life."""
 
 
 @dataclass(slots=True)
 class Trainer:
-    """A network in training: its optimisers, its average, how far it has come."""
+    """A network in training: its optimisers, its EMA, how far it has come."""
 
     network: PoseTransfer
     images: TrainingImages
     settings: LoopSettings
     device: torch.device
-    ranks: Ranks = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     step: int = 0
     images_seen: int = 0
     stage: Stage = field(init=False)
-    average: EMA = field(init=False)
+    ema: EMA = field(init=False)
     _parameters: dict[str, list[Tensor]] = field(init=False)
     _optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ranks.check_even_shares(self.network.stages())
-        synchronise(self.network, self.ranks, self.device)
+        check_batches_divide(self.network.stages(), self.group)
+        synchronise_batch_norm(self.network, self.group, self.device)
         if self.settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.average = EMA(self.network, self.settings.average_half_life_images)
+        self.ema = EMA(self.network, self.settings.ema_half_life_images)
         self._enter_stage(self.network.stages()[0])
 
     @property
@@ -94,7 +102,7 @@ class Trainer:
 
     def _make_step(self, stage_step: int) -> dict[str, Tensor]:
         seed = self.settings.seed
-        drawn = random_bits(seed, "step", counter=self.step, stream=self.ranks.index)
+        drawn = random_bits(seed, "step", counter=self.step, stream=self.group.rank)
         torch.manual_seed(int(drawn[0] >> 1))
         self.network.train()
         pair, shared = self._fresh(0)
@@ -109,12 +117,12 @@ class Trainer:
                 terms |= {f"{phase.name}/{name}": value for name, value in found.items()}
         self.step += 1
         self.images_seen += self.stage.batch_size
-        self.average.update(self.network, self.images_seen, self.stage.batch_size)
+        self.ema.update(self.network, self.images_seen, self.stage.batch_size)
         return terms
 
     def _fresh(self, stream: int) -> tuple[Pair, Mapping[str, Tensor]]:
         whole = self.stage.batch_size
-        part = self.ranks.part(whole)
+        part = self.group.part(whole)
         pair = self.images.draw(self.settings.seed, self.step, whole, stream, part)
         return pair, self._run(pair)
 
@@ -148,7 +156,7 @@ class Trainer:
         if len(reached) < len(parameters):
             raise RuntimeError(self._unreached(phase, gradients))
         alike = list(map(_laid_out_like, parameters, reached))
-        for parameter, gradient in zip(parameters, self.ranks.averaged(alike), strict=True):
+        for parameter, gradient in zip(parameters, mean_gradients(alike, self.group), strict=True):
             parameter.grad = gradient
         optimizer = self._optimizers[phase.name]
         rate = phase.optimizer.learning_rate * phase.schedule.factor(stage_step)
@@ -171,19 +179,19 @@ class Trainer:
         return f"phase '{phase.name}' trains {', '.join(names[:5])}, but its losses do not reach it"
 
     def state(self) -> dict[str, object]:
-        """Return everything that the next step depends on; to the first rank, that of all."""
+        """Return everything that the next step depends on; to the primary process, that of all."""
         state: dict[str, object] = {
             "step": self.step,
             "images_seen": self.images_seen,
             "network": self.network.state_dict(),
-            "average": self.average.tensors,
+            "ema": self.ema.tensors,
             "stage": self.stage.name,
             "optimizers": {
                 name: optimizer.state_dict() for name, optimizer in self._optimizers.items()
             },
         }
-        if self.ranks.count > 1:
-            state["pools"] = self.ranks.pools(self.network)
+        if self.group.size > 1:
+            state["pools"] = gather_pools(self.network, self.group)
         return state
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -193,10 +201,10 @@ class Trainer:
         self.step = state["step"]  # pyright: ignore[reportAttributeAccessIssue]
         self.images_seen = state["images_seen"]  # pyright: ignore[reportAttributeAccessIssue]
         self.network.load_state_dict(state["network"])  # pyright: ignore[reportArgumentType]
-        if self.ranks.count > 1:
-            self.ranks.restore_pools(self.network, state["pools"])  # pyright: ignore[reportArgumentType]
-        for name, value in state["average"].items():  # pyright: ignore[reportAttributeAccessIssue]
-            self.average.tensors[name].copy_(value)
+        if self.group.size > 1:
+            restore_pools(self.network, state["pools"], self.group)  # pyright: ignore[reportArgumentType]
+        for name, value in state["ema"].items():  # pyright: ignore[reportAttributeAccessIssue]
+            self.ema.tensors[name].copy_(value)
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])  # pyright: ignore[reportIndexIssue]
 

@@ -28,13 +28,13 @@ from augment.interface.system import PoseTransfer
 from augment.objectives.features import BUILT_IN
 from augment.pose.bank import joints_in
 from augment.quality import contact_sheets
-from augment.training.log import TrainingLog
 from augment.training.loop import LoopSettings, Trainer, check_finite_losses
 from augment.training.pairs import TrainingImages
-from augment.training.parallel import Ranks, joined, rank_device
 from manifests import io, keypoints, pixels, subset
 from manifests.compute.devices import pick_device
+from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
 from manifests.compute.exported_networks import sha256_of_network
+from manifests.compute.training_log import Progress, TrainingLog
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen, NotNegative, Positive
@@ -127,28 +127,29 @@ def train(settings: TrainSettings, console: Console) -> Exit:
     """
     deadline = _Deadline(settings.stop_after_minutes)
     device = pick_device(rank_device(settings.device))
-    with joined(device) as ranks:
-        speaker = console if ranks.first else Console(quiet=True)
-        return _train(settings, device, ranks, deadline, speaker)
+    with init_distributed(device) as group:
+        if not group.is_primary:
+            console = Console(quiet=True)
+        return _train(settings, device, group, deadline, console)
 
 
 def _train(
     settings: TrainSettings,
     device: torch.device,
-    ranks: Ranks,
+    group: ProcessGroup,
     deadline: _Deadline,
     console: Console,
 ) -> Exit:
     out = settings.out
-    facts = _sources(settings) | ({"processes": ranks.count} if ranks.count > 1 else {})
+    facts = _sources(settings) | ({"processes": group.size} if group.size > 1 else {})
     network = _network(settings, device)
     training, of_images = _load_images(settings, network.image_size, device, console)
     facts |= of_images
-    trainer = Trainer(network, training, settings, device, ranks)
+    trainer = Trainer(network, training, settings, device, group)
     trainer.step = _first_step(settings, trainer.num_steps)
     # Last of the checks: what is refused before shall not make the folder that of another run.
     _claim(settings, facts)
-    if ranks.first:
+    if group.is_primary:
         _clear_leftovers(out)
     if (out / "_SUCCESS").exists():
         console.say(f"{out}: already complete")
@@ -158,7 +159,7 @@ def _train(
         trainer.restore(_read_state(state, device))
         console.say(f"{out}: goes on from step {trainer.step:,}")
     if _walk(trainer, settings, deadline, lambda: _save(trainer, settings, facts), console):
-        if ranks.first:
+        if group.is_primary:
             io.write_bytes(b"", out / "_SUCCESS")
         console.say(f"{out / 'weights.safetensors'}: trained {trainer.step:,} steps")
         return Exit.DONE
@@ -189,9 +190,9 @@ def _claim(settings: TrainSettings, facts: Facts) -> None:
 
 
 def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
-    """Write the averaged weights and the state; every rank has to call it."""
+    """Write the averaged weights and the state; every process has to call it."""
     content = trainer.state()
-    if not trainer.ranks.first:
+    if not trainer.group.is_primary:
         return
     header = store.Header(
         generator=settings.generator,
@@ -199,7 +200,7 @@ def _save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
         facts={**facts, "steps": trainer.step, "images_seen": trainer.images_seen},
     )
     weights = settings.out / "weights.safetensors"
-    store.save_weights(trainer.average.tensors, weights, header, fp16=settings.fp16)
+    store.save_weights(trainer.ema.tensors, weights, header, fp16=settings.fp16)
     # Last: what a killed run finds here, all other files already stand for.
     with io.replacing(settings.out / "state.pt") as file:
         torch.save(_unshared(content), file)
@@ -242,8 +243,8 @@ def _walk(
     console: Console,
 ) -> bool:
     """Make the remaining steps; return whether the plan's end was reached."""
-    out, ranks = settings.out, trainer.ranks
-    log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps, ranks)
+    out, group = settings.out, trainer.group
+    log = TrainingLog(out / "log.jsonl", trainer.step, trainer.num_steps, group=group)
     stop = _StopAsked()
     with stop, console.progress("train", trainer.num_steps, "step", trainer.step) as bar:
         for terms in trainer.steps():
@@ -252,12 +253,15 @@ def _walk(
             bar.advance()
             last = step == trainer.num_steps
             if last or step % settings.log_every == 0:
-                line = log.report(step)
-                check_finite_losses(line, step)
-                console.say(_sentence(line, trainer.num_steps), event="train", **line)
-            if ranks.first and (last or step % settings.samples_every == 0):
+                progress = log.progress(step)
+                line = _line(progress)
+                log.write(step, line)
+                check_finite_losses(progress.losses, step)
+                text = _sentence(progress, step, trainer.num_steps)
+                console.say(text, event="train", step=step, **line)
+            if group.is_primary and (last or step % settings.samples_every == 0):
                 io.write_bytes(_samples(trainer), out / "samples" / f"step-{step:06d}.png")
-            stopping = ranks.any(stop.asked or deadline.passed())
+            stopping = group.any(stop.asked or deadline.passed())
             if last or stopping or step % settings.save_every == 0:
                 save()
             if stopping and not last:
@@ -382,14 +386,22 @@ def _start_from(network: PoseTransfer, path: Path) -> None:
     network.load_state_dict(tensors, strict=False)
 
 
-def _sentence(line: Mapping[str, float], num_steps: int) -> str:
-    terms = "  ".join(
-        f"{name.split('/')[-1]} {value:.3f}" for name, value in line.items() if "/" in name
+def _line(progress: Progress) -> dict[str, float]:
+    """Return what a line of ``log.jsonl`` says beside the step."""
+    return {
+        "images_per_second": round(progress.images_per_second, 2),
+        "seconds_left": round(progress.seconds_left),
+        **progress.losses,
+    }
+
+
+def _sentence(progress: Progress, step: int, num_steps: int) -> str:
+    losses = "  ".join(
+        f"{name.split('/')[-1]} {value:.3f}" for name, value in progress.losses.items()
     )
-    minutes = line["seconds_left"] / 60
     return (
-        f"step {int(line['step']):,}/{num_steps:,}  {line['images_per_second']:.1f} img/s  "
-        f"{minutes:.0f} min left  {terms}"
+        f"step {step:,}/{num_steps:,}  {progress.images_per_second:.1f} img/s  "
+        f"{progress.seconds_left / 60:.0f} min left  {losses}"
     )
 
 
@@ -400,7 +412,7 @@ def _samples(trainer: Trainer) -> bytes:
     condition = pair.condition
     network = trainer.network
     noise = torch.zeros(NUM_SAMPLES, network.noise_width(), device=trainer.device)
-    with trainer.average.in_place_of(network), torch.inference_mode():
+    with trainer.ema.in_place_of(network), torch.inference_mode():
         network.eval()
         made = network.generate(condition, noise if network.noise_width() else None)
     columns = [

@@ -25,6 +25,10 @@ def pick_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind not in {"cpu", "cuda"} or (number and not number.isdecimal()):
         raise UserError(f"--device: found '{name}', expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {name}: torch finds no CUDA device here, expected one, or --device cpu"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

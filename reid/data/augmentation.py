@@ -11,10 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.settings import Frozen
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class Augmentation(Frozen):

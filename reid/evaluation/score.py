@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import nn
 from tyro.conf import Positional
 
+from manifests.compute.devices import pick_device
 from manifests.io import Images, read_images, sha256_file
 from manifests.pixels import read_all
 from manifests.runtime.console import Console, Exit, UserError
@@ -38,7 +39,7 @@ from reid.evaluation.ranking import (
 )
 from reid.evaluation.report import protocol_block, scores, write_report
 from reid.evaluation.reranking import Reranking, reranked
-from reid.models.features import Device, Feature, RawFeatures, choose_device, embed, load_network
+from reid.models.features import Device, Feature, RawFeatures, embed, load_network
 from reid.models.run_folder import REPORT, TrainingRun, read_run
 
 TARGETS: Final = "targets"
@@ -119,7 +120,7 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
             memory cannot give what is asked for.
     """
     run = read_run(settings.run)
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     which = run.default_weights if settings.which == "auto" else settings.which
     tables = _tables(settings)
     # The table of the training was checked before it.

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from tyro.conf import Positional
 
+from manifests.compute.devices import pick_device
 from manifests.io import (
     SUCCESS,
     Images,
@@ -42,7 +43,7 @@ from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
 from reid.data.leakage import check_people, generator_facts
 from reid.evaluation.identity_similarity import Centroids, IdentitySimilarity, centroids_of
-from reid.models.features import Device, choose_device, embed, load_network
+from reid.models.features import Device, embed, load_network
 from reid.models.run_folder import TrainingRun, read_run
 
 TABLE: Final = "screen.parquet"
@@ -147,7 +148,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     images = read_images(settings.images, settings.root)
     synthetic = read_synthetic(settings.synthetic)
     _check_judge(run, images)
-    network = load_network(run, run.default_weights).to(choose_device(settings.device))
+    network = load_network(run, run.default_weights).to(pick_device(settings.device))
     asked = _asked(settings, run)
     is_home_of = run_record.is_home_of(
         settings.out, asked, "an empty folder or one of 'reid screen'"

@@ -375,7 +375,7 @@ def _make(settings: StudySettings, cell: Cell, plan: TrainSettings, console: Con
     """Train and score a cell; return whether that went well."""
     console.say(f"run {cell.folder}", event="cell", folder=str(cell.folder))
     try:
-        train(plan, console)
+        train(plan, console, distributed=False)
         score(_scoring_of(settings, cell), console)
     except UserError as error:
         console.say(f"run {cell.folder} failed: {error}", event="cell_failed", error=str(error))

@@ -10,8 +10,9 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.console import Console, UserError
-from reid.data.augmentation import IMAGENET_MEAN, IMAGENET_STD, normalise
+from reid.data.augmentation import normalise
 from reid.models.network import network_of
 from reid.models.run_folder import TrainingRun, Which
 
@@ -115,20 +116,6 @@ def embed(
             "expected finite numbers (try a lower --learning-rate)"
         )
     return features
-
-
-def choose_device(name: Device) -> torch.device:
-    """Return the device of a setting; ``auto`` is CUDA where there is one.
-
-    Raises:
-        UserError: If CUDA is asked for and there is none.
-    """
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise UserError("--device cuda: torch finds no CUDA device here, expected one, or cpu")
-    if name == "auto":
-        name = "cuda" if has_cuda else "cpu"
-    return torch.device(name)
 
 
 def load_network(run: TrainingRun, which: Which) -> nn.Module:

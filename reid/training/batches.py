@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.random_numbers import random_bits
 from reid.data.augmentation import augment, chances
 from reid.data.batch_sampler import BatchComposition, Mixture
 from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
-from reid.training.parallel import Group
+from reid.training.parallel import batch_part
 from reid.training.recipes import TrainSettings
 
 
@@ -42,11 +43,11 @@ class Batches:
         settings: TrainSettings,
         device: torch.device,
         start: int,
-        group: Group | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._settings = settings
         self._start = start
-        self._part = (group or Group()).part(settings.batch_size)
+        self._part = batch_part(settings.batch_size, group)
         self._mixture = mixture_of(data, settings)
         self._pixels = torch.from_numpy(data.pixels).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)

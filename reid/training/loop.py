@@ -16,12 +16,13 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.io import write_bytes
 from manifests.runtime.console import UserError
 from reid.models.run_folder import STATE
 from reid.training.batches import Batch
 from reid.training.losses import batch_hard_triplet, centre_loss, smoothed_cross_entropy
-from reid.training.parallel import Group
+from reid.training.parallel import data_parallel, gather_rows
 from reid.training.recipes import TrainSettings
 
 
@@ -75,12 +76,12 @@ class Trainer:
         network: nn.Module,
         settings: TrainSettings,
         device: torch.device,
-        group: Group | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         # torch's own annotations leave this form of ``to`` out.
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.network.to(device)
-        self.group = group or Group()
+        self.group = group
         self.done = 0
         self.best = -math.inf
         self._settings = settings
@@ -89,7 +90,7 @@ class Trainer:
         self.centres: Tensor | None = None
         if settings.centre_weight:
             self.centres = _drawn_centres(self.network).to(device).requires_grad_()
-        wrapped = self.group.wrap(network, device)
+        wrapped = data_parallel(network, group, device)
         self.optimizer = make_optimizer(network, settings)
         self._forward: Callable[[Tensor], Any] = compiled(wrapped) if settings.compile else wrapped
 
@@ -138,7 +139,7 @@ class Trainer:
         return loss
 
     def _gathered(self, outputs: Any) -> list[Tensor]:
-        return [self.group.gather(part) for part in _parts(outputs)]
+        return [gather_rows(part, self.group) for part in _parts(outputs)]
 
     def _move_centres(self) -> None:
         if self.centres is None or self.centres.grad is None:

@@ -8,12 +8,16 @@ the same number of threads).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from manifests.compute.devices import pick_device
+from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
+from manifests.compute.training_log import TrainingLog
 from manifests.io import (
     Images,
     finished_manifest,
@@ -30,14 +34,13 @@ from reid.data.labels import labels_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.score import ScoreSettings, check_rankable, score
 from reid.models import torchreid_adapter
-from reid.models.features import choose_device, embed
+from reid.models.features import embed
 from reid.models.network import build_network, check_size
 from reid.models.run_folder import REPORT, TrainingRun
 from reid.models.weights import download_imagenet, start_from
 from reid.training.batches import Batch, Batches, count_seen
-from reid.training.log import Log
+from reid.training.log import log_step, open_log
 from reid.training.loop import Trainer, needs_features
-from reid.training.parallel import Group, joined
 from reid.training.recipes import (
     CHOOSING_THE_BEST,
     NOT_IN_RECIPE,
@@ -55,17 +58,20 @@ _INPUTS: Final = {
 }
 
 
-def train(settings: TrainSettings, console: Console) -> Exit:
+def train(settings: TrainSettings, console: Console, *, distributed: bool = True) -> Exit:
     """Train to the last step, from the saved state if there is one, and score the result.
 
-    Under torchrun every process takes its part of each batch and the first one writes.
+    Under torchrun every process takes its part of each batch and the primary one writes; not so
+    if it is no ``distributed`` training, but one of many that the processes share out.
 
     Raises:
         UserError: If an input cannot be used, or the folder holds another run.
     """
     folder = settings.out
-    with joined(choose_device(settings.device)) as group:
-        if not group.leads:
+    environ = os.environ if distributed else {}
+    device = pick_device(rank_device(settings.device, environ))
+    with init_distributed(device, environ) as group:
+        if not group.is_primary:
             console = Console(quiet=True)
         recipe = recipe_of(settings)
         if (folder / run_record.RUN_RECORD).exists():
@@ -73,11 +79,17 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         if TrainingRun(folder, {}).is_complete:
             console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         else:
-            _train(settings, recipe, group, console)
-    return _score(settings, console) if group.leads else Exit.DONE
+            _train(settings, recipe, device, group, console)
+    return _score(settings, console) if group.is_primary else Exit.DONE
 
 
-def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, console: Console) -> None:
+def _train(
+    settings: TrainSettings,
+    recipe: dict[str, Any],
+    device: torch.device,
+    group: ProcessGroup,
+    console: Console,
+) -> None:
     images = read_images(settings.images, settings.root)
     synthetic = None if settings.synthetic is None else read_synthetic(settings.synthetic)
     selection = select(
@@ -108,10 +120,9 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
     if weights is not None:
         skipped = start_from(network, weights)
         console.say(f"started from {weights}; left as drawn: {', '.join(skipped)}")
-    device = choose_device(settings.device)
     trainer = Trainer(network, settings, device, group)
     batches = Batches(data, settings, device, trainer.restore(settings.out), group)
-    if group.leads:
+    if group.is_primary:
         facts = {
             "versions": run_record.versions("torch", "torchreid", "numpy", "pyarrow"),
             "num_real": len(selection.train),
@@ -127,10 +138,9 @@ def _train(settings: TrainSettings, recipe: dict[str, Any], group: Group, consol
         for left_by_a_killed_run in storage.unpublished(settings.out):
             left_by_a_killed_run.unlink(missing_ok=True)
     _loop(trainer, batches, selection, settings, console)
-    if group.leads:
+    if group.is_primary:
         trainer.save(settings.out)
         trainer.export(TrainingRun(settings.out, {}).weights("last"))
-    group.wait()
 
 
 def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:
@@ -190,17 +200,18 @@ def _loop(
     settings: TrainSettings,
     console: Console,
 ) -> None:
-    if not trainer.group.leads:
+    if not trainer.group.is_primary:
         if len(batches):
             torchreid_adapter.train(trainer.network, batches, trainer.update)
         return
-    log = Log(settings.out, settings, trainer.done)
+    log = open_log(settings, trainer.done)
     validate = _validator(trainer, selection, settings, log, console)
     with console.progress("training", settings.steps, "step", trainer.done) as bar:
 
         def step(batch: Batch) -> None:
             loss = trainer.update(batch)
-            log.add(batch.step, loss, trainer.optimizer.param_groups[0]["lr"])
+            rate = trainer.optimizer.param_groups[0]["lr"]
+            log_step(log, settings, trainer.done, loss, rate)
             bar.advance()
             if trainer.done % settings.checkpoint_every == 0 or trainer.done == settings.steps:
                 validate()
@@ -217,7 +228,7 @@ def _validator(
     trainer: Trainer,
     selection: Selection,
     settings: TrainSettings,
-    log: Log,
+    log: TrainingLog,
     console: Console,
 ) -> Callable[[], None]:
     """Return what scores the validation people and keeps the best weights."""
@@ -234,7 +245,7 @@ def _validator(
             value = rank(measure, labels, labels, settings.protocol).mean_average_precision
         except ValueError as error:
             raise UserError(f"validation at step {trainer.done:,}: {error}") from error
-        log.validation(trainer.done, value)
+        log.write(trainer.done, {"validation_mAP": value})
         console.say(
             f"step {trainer.done:,}: validation mAP {value:.1%}",
             event="validation",

@@ -10,7 +10,8 @@ from torch import nn
 
 from augment.generators.patn import Patn
 from augment.training.loop import LoopSettings, Trainer
-from augment.training.parallel import ALONE, Ranks, joined, synchronise
+from augment.training.parallel import mean_gradients, synchronise_batch_norm
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup, init_distributed
 from tests.helpers.training import TINY, made_up_images
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ EXACT = TINY.model_copy(
 RANDOM = TINY.model_copy(update={"batch_size": 4, "warmup_steps": 1, "steps": 4})
 
 
-def normalised(ranks: Ranks) -> dict[str, torch.Tensor]:
+def normalised(group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Return what a batch normalisation gives for this rank's part of a batch of 6 images."""
     numbers = torch.Generator().manual_seed(0)
     images, upstream = torch.randn(2, 6, 3, 5, 4, generator=numbers, dtype=torch.float64)
@@ -31,14 +32,14 @@ def normalised(ranks: Ranks) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         network[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
-    synchronise(network, ranks, CPU)
-    part = ranks.part(6)
+    synchronise_batch_norm(network, group, CPU)
+    part = group.part(6)
     mine = images[part].clone().requires_grad_()
     outputs = network(mine)
     outputs.backward(upstream[part])
     state = network.state_dict()
     trained = {name: value.grad for name, value in network.named_parameters()}
-    means = ranks.averaged(list(trained.values()))
+    means = mean_gradients(list(trained.values()), group)
     network.eval()
     return {
         "outputs": outputs.detach(),
@@ -49,26 +50,26 @@ def normalised(ranks: Ranks) -> dict[str, torch.Tensor]:
     }
 
 
-def averaged(ranks: Ranks) -> list[torch.Tensor]:
+def averaged(group: ProcessGroup) -> list[torch.Tensor]:
     """Return the means of two gradients, one of them with channels innermost."""
-    first = torch.arange(24.0).reshape(2, 3, 2, 2) + ranks.index
+    first = torch.arange(24.0).reshape(2, 3, 2, 2) + group.rank
     first = first.contiguous(memory_format=torch.channels_last)
-    return ranks.averaged([first, torch.full((3,), 10.0 * ranks.index)])
+    return mean_gradients([first, torch.full((3,), 10.0 * group.rank)], group)
 
 
-def trainer(config: Patn.Config, ranks: Ranks) -> Trainer:
+def trainer(config: Patn.Config, group: ProcessGroup) -> Trainer:
     torch.manual_seed(0)
     settings = LoopSettings(precision="float32")
-    return Trainer(Patn(config), made_up_images(), settings, CPU, ranks)
+    return Trainer(Patn(config), made_up_images(), settings, CPU, group)
 
 
-def exact(ranks: Ranks) -> dict[str, object]:
+def exact(group: ProcessGroup) -> dict[str, object]:
     """Return losses, first gradients and weights of a training without dropout and pools."""
-    run = trainer(EXACT, ranks)
+    run = trainer(EXACT, group)
     before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
     losses, gradients = [], {}
     for terms in run.steps():
-        losses.append({name: float(value) for name, value in ranks.mean(terms).items()})
+        losses.append({name: float(value) for name, value in group.mean(terms).items()})
         if run.step == 1:  # Adam's first mean is half of the gradient
             for phase, optimizer in run.state()["optimizers"].items():
                 means = [one["exp_avg"].flatten().clone() for one in optimizer["state"].values()]
@@ -79,16 +80,16 @@ def exact(ranks: Ranks) -> dict[str, object]:
     return {"losses": losses, "gradients": gradients, "moved": torch.cat(moved)}
 
 
-def resumed(ranks: Ranks, out: Path) -> list[dict[str, object]]:
+def resumed(group: ProcessGroup, out: Path) -> list[dict[str, object]]:
     """Return the last state of a straight training, and of one that stopped after step 3."""
-    straight = trainer(RANDOM, ranks)
+    straight = trainer(RANDOM, group)
     for _ in straight.steps():
         if straight.step == 3:
             state = straight.state()
-            if ranks.first:
+            if group.is_primary:
                 torch.save(state, out / "state.pt")
-            ranks.any(False)  # wait for the file
-    again = trainer(RANDOM, ranks)
+            group.barrier()  # wait for the file
+    again = trainer(RANDOM, group)
     again.restore(torch.load(out / "state.pt", weights_only=True))
     pools = [copy.deepcopy(again.network.discriminators.shape_pool.state_dict())]
     for _ in again.steps():
@@ -97,20 +98,20 @@ def resumed(ranks: Ranks, out: Path) -> list[dict[str, object]]:
 
 
 def main(out: Path) -> None:
-    with joined(CPU) as ranks:
+    with init_distributed(CPU) as group:
         found = {
-            "normalised": normalised(ranks),
-            "averaged": averaged(ranks),
-            "exact": exact(ranks),
-            "resumed": resumed(ranks, out),
-            "any": [ranks.any(ranks.index == 1), ranks.any(False)],
-            "count": ranks.count,
+            "normalised": normalised(group),
+            "averaged": averaged(group),
+            "exact": exact(group),
+            "resumed": resumed(group, out),
+            "any": [group.any(group.rank == 1), group.any(False)],
+            "count": group.size,
         }
     found["threads"] = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
-    torch.save(found, out / f"rank-{ranks.index}.pt")
+    torch.save(found, out / f"rank-{group.rank}.pt")
 
 
 if __name__ == "__main__":
     assert os.environ["WORLD_SIZE"] != "1"
-    assert ALONE.count == 1
+    assert SINGLE_PROCESS.size == 1
     main(Path(sys.argv[1]))

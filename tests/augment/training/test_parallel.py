@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from augment.interface.schedule import Stage
-from augment.training.parallel import ALONE, Ranks, rank_device
+from augment.training.parallel import check_batches_divide
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup, rank_device
 from manifests.runtime.console import UserError
 from tests.helpers import two_ranks
 from tests.helpers.training import TRAIN, equal_states
@@ -67,7 +68,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 
 def test_batch_statistics_are_those_of_the_whole_batch(found):
-    whole = two_ranks.normalised(ALONE)
+    whole = two_ranks.normalised(SINGLE_PROCESS)
     for name in ("outputs", "input gradients", "applied"):
         both = torch.cat([rank["normalised"][name] for rank in found])
         torch.testing.assert_close(both, whole[name], **ROUNDING)
@@ -90,7 +91,7 @@ def test_gradients_are_averaged_in_place_of_their_layout(found):
 @pytest.fixture(scope="module")
 def alone() -> dict:
     """Return what one process computes with the whole batch."""
-    return two_ranks.exact(ALONE)
+    return two_ranks.exact(SINGLE_PROCESS)
 
 
 def test_two_ranks_have_the_losses_of_one_process_with_the_whole_batch(found, alone):
@@ -116,8 +117,8 @@ def test_two_ranks_have_the_weights_of_one_process_with_the_whole_batch(found, a
 
 def test_both_ranks_hold_the_same_weights(found):
     first, second = (rank["resumed"][0] for rank in found)
-    for name, value in first["average"].items():
-        assert torch.equal(value, second["average"][name]), name
+    for name, value in first["ema"].items():
+        assert torch.equal(value, second["ema"][name]), name
 
 
 def test_two_ranks_stopped_and_resumed_equal_a_straight_run(found):
@@ -145,9 +146,9 @@ def test_no_thread_of_the_group_outlives_it(found):
 
 def test_a_batch_that_the_ranks_cannot_split_evenly_is_refused():
     stage = Stage(name="transfer", steps=1, batch_size=32, phases=())
-    Ranks(0, 4).check_even_shares([stage])
+    check_batches_divide([stage], ProcessGroup(0, 4))
     with pytest.raises(UserError, match=r"'transfer' has batches of 32, which 3 processes"):
-        Ranks(0, 3).check_even_shares([stage])
+        check_batches_divide([stage], ProcessGroup(0, 3))
 
 
 def test_every_rank_has_a_gpu_of_its_own():

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from reid.data.augmentation import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Augmentation,
     augment,
     chances,

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from manifests.compute.distributed import ProcessGroup
 from manifests.runtime.console import UserError
 from reid.data.batch_sampler import BatchComposition, Stream, mixture, real_rows_per_batch
 from reid.data.labels import NO_IDENTITY
-from reid.training.parallel import Group
+from reid.training.parallel import batch_part
 
 FLAGS = np.arange(50) >= 30
 LABELS = np.arange(50) % 10
@@ -132,7 +133,7 @@ def test_the_parts_of_the_processes_are_disjoint_and_make_up_the_batch():
     mixed = mixture(PEOPLE, MADE, WHOLE_PEOPLE)
     for step in range(10):
         rows = mixed.batch(step)
-        parts = [rows[Group(rank, 3).part(18)].tolist() for rank in range(3)]
+        parts = [rows[batch_part(18, ProcessGroup(rank, 3))].tolist() for rank in range(3)]
         assert [len(part) for part in parts] == [6, 6, 6]
         assert [row for part in parts for row in part] == rows.tolist()
 
@@ -177,6 +178,6 @@ def test_outliers_that_are_not_there_are_refused():
 
 def test_a_batch_that_does_not_divide_over_the_processes_is_refused():
     with pytest.raises(UserError, match="64 over 3 processes"):
-        Group(0, 3).part(64)
+        batch_part(64, ProcessGroup(0, 3))
     with pytest.raises(UserError, match=r"4 over 4 processes; expected .* two images or more"):
-        Group(0, 4).part(4)
+        batch_part(4, ProcessGroup(0, 4))
