@@ -42,7 +42,7 @@ def subset_train(images: Images, fraction: float, seed: int) -> Images:
         {p: len(rows) for p, rows in rows_of.items()}, round(fraction * num_rows), seed
     )
     for person, rows in rows_of.items():
-        rows.sort(key=lambda row: (_draw(seed, image_ids[row]), image_ids[row]))
+        rows.sort(key=lambda row: (_random_key(seed, image_ids[row]), image_ids[row]))
         kept.extend(rows[: shares[person]])
     return images.take(np.sort(np.asarray(kept, np.int64)))
 
@@ -55,12 +55,12 @@ def _shares(sizes: dict[str, int], total: int, seed: int) -> dict[str, int]:
         return dict.fromkeys(sizes, 1)
     shares = {person: 1 + extra * (size - 1) // spare for person, size in sizes.items()}
     by_remainder = sorted(
-        sizes, key=lambda p: (-(extra * (sizes[p] - 1) % spare), _draw(seed, p), p)
+        sizes, key=lambda p: (-(extra * (sizes[p] - 1) % spare), _random_key(seed, p), p)
     )
     for person in by_remainder[: extra + len(sizes) - sum(shares.values())]:
         shares[person] += 1
     return shares
 
 
-def _draw(seed: int, label: str) -> int:
+def _random_key(seed: int, label: str) -> int:
     return int(random_bits(seed, f"subset\0{label}")[0])

@@ -1,1 +1,1 @@
-"""Made-up people: a renderer of clothed bodies, and a data set of them with exact keypoints."""
+"""Made-up people: a renderer of clothed people, and a data set of them with exact keypoints."""

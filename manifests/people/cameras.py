@@ -1,4 +1,4 @@
-"""Six made-up cameras: where they stand, what they see behind people, how they distort colours."""
+"""Six made-up cameras: light and tilt, the background behind people, optics and noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Image = UInt8[np.ndarray, "128 64 3"]
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """How one camera sees: light from ``light`` (view frame), colour gains, then optics."""
+    """Settings of one camera: light from ``light`` (view frame), colour gains, then optics."""
 
     light: Point
     pitch: float
@@ -40,7 +40,7 @@ class Camera:
     noise: float
     """Standard deviation of the sensor noise in grey levels."""
     shadow: float
-    paint: Callable[[KeyedRandom], Panorama]
+    draw_panorama: Callable[[KeyedRandom], Panorama]
 
 
 def _noise_field(
@@ -77,8 +77,8 @@ def _tiles(image: Panorama, step: int, colour: RGB) -> None:
 
 def _bicycles(rng: KeyedRandom, image: Panorama, count: int) -> None:
     for _ in range(count):
-        x, y = rng.whole(0, PANORAMA_WIDTH), rng.whole(HORIZON - 6, HORIZON + 14)
-        frame = rng.pick(((150, 40, 44), (50, 60, 110), (70, 72, 76), (40, 90, 70)))
+        x, y = rng.integer(0, PANORAMA_WIDTH), rng.integer(HORIZON - 6, HORIZON + 14)
+        frame = rng.choice(((150, 40, 44), (50, 60, 110), (70, 72, 76), (40, 90, 70)))
         for wheel in (x, x + 26):
             cv2.circle(image, (wheel, y), 11, (46, 46, 50), 2, cv2.LINE_AA)
         bars = np.array(
@@ -91,9 +91,11 @@ def _bicycles(rng: KeyedRandom, image: Panorama, count: int) -> None:
 def _plaza(rng: KeyedRandom) -> Panorama:
     image = _canvas(rng, (126, 134, 116), (172, 158, 148), 0.035)
     for _ in range(46):
-        x, green = rng.whole(0, PANORAMA_WIDTH), rng.whole(70, 112)
-        cv2.ellipse(image, (x, rng.whole(6, 46)), (rng.whole(14, 34), rng.whole(10, 24)), 0, 0,
-                    360, (green - 18, green + 12, green - 26), -1, cv2.LINE_AA)  # fmt: skip
+        x, green = rng.integer(0, PANORAMA_WIDTH), rng.integer(70, 112)
+        centre = (x, rng.integer(6, 46))
+        axes = (rng.integer(14, 34), rng.integer(10, 24))
+        colour = (green - 18, green + 12, green - 26)
+        cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
     _tiles(image, 34, (146, 132, 124))
     _bicycles(rng, image, 26)
     return image
@@ -103,8 +105,8 @@ def _lawn(rng: KeyedRandom) -> Panorama:
     image = _canvas(rng, (188, 196, 202), (112, 136, 84), 0.10)
     cv2.rectangle(image, (0, 34), (PANORAMA_WIDTH, HORIZON + 4), (66, 92, 58), -1)
     for _ in range(24):
-        x = rng.whole(0, PANORAMA_WIDTH)
-        cv2.rectangle(image, (x, 0), (x + rng.whole(4, 9), HORIZON), (92, 76, 62), -1)
+        x = rng.integer(0, PANORAMA_WIDTH)
+        cv2.rectangle(image, (x, 0), (x + rng.integer(4, 9), HORIZON), (92, 76, 62), -1)
     hedge = 1 + 0.14 * _noise_field(rng, HORIZON + 4, PANORAMA_WIDTH, 4)
     image[: HORIZON + 4] = np.clip(image[: HORIZON + 4] * hedge[:, :, None], 0, 255)
     cv2.rectangle(image, (0, 128), (PANORAMA_WIDTH, PANORAMA_HEIGHT), (176, 170, 158), -1)
@@ -115,9 +117,9 @@ def _lawn(rng: KeyedRandom) -> Panorama:
 def _entrance(rng: KeyedRandom) -> Panorama:
     image = _canvas(rng, (44, 44, 50), (118, 116, 116), 0.03)
     for x in range(0, PANORAMA_WIDTH, 90):
-        shade = rng.whole(14, 34)
+        shade = rng.integer(14, 34)
         cv2.rectangle(
-            image, (x + 6, 4), (x + rng.whole(50, 80), HORIZON), (shade, shade, shade + 5), -1
+            image, (x + 6, 4), (x + rng.integer(50, 80), HORIZON), (shade, shade, shade + 5), -1
         )
         cv2.rectangle(image, (x, 0), (x + 6, HORIZON), (108, 100, 92), -1)
     for step in range(4):
@@ -132,7 +134,7 @@ def _street(rng: KeyedRandom) -> Panorama:
     for x in range(0, PANORAMA_WIDTH, 46):
         cv2.rectangle(image, (x + 8, 6), (x + 32, 36), (78, 90, 104), -1)
     for x in range(-20, PANORAMA_WIDTH, 130):
-        colour = rng.pick(((176, 34, 40), (210, 212, 214), (40, 44, 54), (64, 92, 140)))
+        colour = rng.choice(((176, 34, 40), (210, 212, 214), (40, 44, 54), (64, 92, 140)))
         cv2.rectangle(image, (x, 44), (x + 104, HORIZON + 14), colour, -1)
         cv2.rectangle(image, (x + 20, 32), (x + 82, 50), (52, 62, 72), -1)
         for wheel in (x + 20, x + 84):
@@ -146,7 +148,7 @@ def _street(rng: KeyedRandom) -> Panorama:
 def _glass(rng: KeyedRandom) -> Panorama:
     image = _canvas(rng, (128, 150, 166), (196, 192, 186), 0.02)
     for x in range(0, PANORAMA_WIDTH, 38):
-        pane = rng.whole(-26, 22)
+        pane = rng.integer(-26, 22)
         cv2.rectangle(
             image, (x, 0), (x + 35, HORIZON - 4), (116 + pane, 140 + pane, 158 + pane), -1
         )
@@ -168,8 +170,8 @@ def _brick(rng: KeyedRandom) -> Panorama:
         for x in range((row // 6 % 2) * 8, PANORAMA_WIDTH, 16):
             cv2.line(image, (x, row), (x, row + 6), (170, 132, 118), 1)
     for x in range(20, PANORAMA_WIDTH, 110):
-        poster = rng.pick(((220, 210, 180), (60, 90, 130), (190, 170, 60), (236, 236, 232)))
-        cv2.rectangle(image, (x, 14), (x + rng.whole(20, 44), 52), poster, -1)
+        poster = rng.choice(((220, 210, 180), (60, 90, 130), (190, 170, 60), (236, 236, 232)))
+        cv2.rectangle(image, (x, 14), (x + rng.integer(20, 44), 52), poster, -1)
     for row in range(HORIZON, PANORAMA_HEIGHT, 9):
         cv2.line(image, (0, row), (PANORAMA_WIDTH, row), (96, 80, 62), 1)
     return image
@@ -198,42 +200,42 @@ CAMERAS: Final = (
 
 @lru_cache(maxsize=2 * NUM_CAMERAS)
 def panorama(seed: int, camera: int) -> Panorama:
-    """Return everything that a camera (0-based) may see behind people."""
-    image = CAMERAS[camera].paint(KeyedRandom(seed, f"scene/{camera}"))
+    """Return the full background of a camera (0-based), of which every image shows a part."""
+    image = CAMERAS[camera].draw_panorama(KeyedRandom(seed, f"scene/{camera}"))
     image = cv2.GaussianBlur(image, (0, 0), 0.8)
     image.flags.writeable = False
     return image
 
 
-def background(rng: KeyedRandom, seed: int, camera: int, sequence: int, place: float) -> Image:
+def background(rng: KeyedRandom, seed: int, camera: int, sequence: int, position: float) -> Image:
     """Return what lies behind one detection.
 
     A sequence looks at one third of the panorama, so that backgrounds vary between sequences.
 
     Args:
-        rng: Small movements of the box.
-        seed: Which world.
+        rng: Decides zoom and height of the crop.
+        seed: Of the data set.
         camera: 0-based.
         sequence: 1-based, up to 3.
-        place: Where the person stands in the sequence's part, 0 to 1.
+        position: Where the person stands in the sequence's part, 0 to 1.
     """
-    zoom = rng.between(0.75, 1.35)
+    zoom = rng.uniform(0.75, 1.35)
     width, height = round(WIDTH * zoom), round(HEIGHT * zoom)
     third = PANORAMA_WIDTH / 3
-    left = round((sequence - 1) * third + place * (third - width))
-    top = min(rng.whole(8, 52), PANORAMA_HEIGHT - height)
+    left = round((sequence - 1) * third + position * (third - width))
+    top = min(rng.integer(8, 52), PANORAMA_HEIGHT - height)
     left, top = max(left, 0), max(top, 0)
     part = panorama(seed, camera)[top : top + height, left : left + width]
     return cv2.resize(part, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
-def photograph(rng: KeyedRandom, scene: Float[np.ndarray, "128 64 3"], camera: int) -> Image:
+def apply_camera(rng: KeyedRandom, scene: Float[np.ndarray, "128 64 3"], camera: int) -> Image:
     """Return a scene as a camera (0-based) records it: exposure, tint, contrast, blur, noise."""
     optics = CAMERAS[camera]
-    gain = optics.exposure * (1.0 + rng.bell(0.06))
+    gain = optics.exposure * (1.0 + rng.bounded_normal(0.06))
     linear = scene * (np.float32(gain / 255.0) * np.array(optics.tint, np.float32))
     seen = np.power(np.clip(linear, 0.0, 1.2), np.float32(optics.gamma)) * 255.0
     seen = 118.0 + (seen - 118.0) * np.float32(optics.contrast)
-    seen = cv2.GaussianBlur(seen, (0, 0), optics.blur_px * rng.between(0.8, 1.25))
+    seen = cv2.GaussianBlur(seen, (0, 0), optics.blur_px * rng.uniform(0.8, 1.25))
     seen = seen + rng.noise(HEIGHT, WIDTH, 1) * np.float32(optics.noise)
     return np.clip(np.round(seen), 0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""What made-up people look like: proportions, hair, and clothes from one shared wardrobe.
+"""The appearance of made-up people: body shape, hair, and clothing from one shared set of garments.
 
-Garments are few and people are many, so people resemble each other in parts, as in the street.
+Garments are few and people are many, so different people may wear the same one, as in real data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from manifests.people.renderer import Texture
-from manifests.people.textures import RGB, Cloth, Outfit, textures_of
+from manifests.people.textures import RGB, Garment, Outfit, textures_of
 from manifests.runtime.random_numbers import KeyedRandom
 
 NUM_TOPS: Final = 44
@@ -30,23 +30,23 @@ TROUSERS: Final[tuple[RGB, ...]] = (
     (38, 38, 42), (44, 50, 72), (62, 82, 118), (98, 124, 158), (150, 134, 106), (94, 90, 82),
     (74, 80, 60), (188, 178, 158), (112, 112, 116), (86, 58, 44),
 )  # fmt: skip
-SKINS: Final[tuple[RGB, ...]] = (
+SKIN_COLOURS: Final[tuple[RGB, ...]] = (
     (238, 200, 174), (226, 182, 150), (208, 160, 124), (176, 126, 92), (132, 90, 64), (96, 66, 48),
 )  # fmt: skip
-HAIRS: Final[tuple[RGB, ...]] = (
+HAIR_COLOURS: Final[tuple[RGB, ...]] = (
     (28, 24, 24), (44, 32, 28), (72, 48, 34), (112, 76, 46), (176, 138, 84), (140, 138, 136),
     (128, 54, 36),
 )  # fmt: skip
 PATTERNS: Final = ("plain", "hoops", "pinstripes", "checks", "dots", "block", "chest", "logo")
 TOP_KINDS: Final = ("t-shirt", "sleeveless", "long", "shirt", "jacket", "hoodie", "dress")
-HAIR_KINDS: Final = ("short", "cropped", "long", "bob", "tail", "bun", "bald")
-THINGS: Final = ("nothing", "backpack", "shoulder bag", "hand bag")
+HAIR_STYLES: Final = ("short", "cropped", "long", "bob", "tail", "bun", "bald")
+CARRIED: Final = ("nothing", "backpack", "shoulder bag", "hand bag")
 BOTTOM_KINDS: Final = ("trousers", "leggings", "shorts", "skirt")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """Proportions in body heights, or as factors of the average body."""
+class BodyShape:
+    """Proportions in body heights, or as factors of the mean body."""
 
     leg: float
     shoulder: float
@@ -59,7 +59,7 @@ class Shape:
 class Person:
     """Everything about a person that does not change from image to image."""
 
-    shape: Shape
+    shape: BodyShape
     outfit: Outfit
     hat: bool
     skirt_length: float
@@ -67,68 +67,72 @@ class Person:
     textures: Mapping[str, Texture]
 
 
-def top_of(seed: int, row: int) -> Cloth:
-    """Return a top of the shared wardrobe."""
+def sample_top(seed: int, row: int) -> Garment:
+    """Return one of the shared tops."""
     rng = KeyedRandom(seed, f"wardrobe/top/{row}")
-    kind = rng.pick(TOP_KINDS, (30, 4, 14, 12, 18, 12, 8))
-    colour = _pick_colour(rng, (42, 28, 30))
-    second = _pick_colour(rng, (20, 45, 35))
+    kind = rng.choice(TOP_KINDS, (30, 4, 14, 12, 18, 12, 8))
+    colour = _sample_colour(rng, (42, 28, 30))
+    second = _sample_colour(rng, (20, 45, 35))
     if sum(abs(a - b) for a, b in zip(colour, second, strict=True)) < 130:
         second = (232, 232, 228) if sum(colour) < 360 else (38, 40, 52)
     weights = (30, 16, 6, 10, 6, 10, 10, 14)
-    return Cloth(kind, colour, second, rng.pick(PATTERNS, weights), rng.between(0.035, 0.075))
+    return Garment(kind, colour, second, rng.choice(PATTERNS, weights), rng.uniform(0.035, 0.075))
 
 
-def bottom_of(seed: int, row: int) -> Cloth:
-    """Return trousers, leggings, shorts or a skirt of the shared wardrobe."""
+def sample_bottom(seed: int, row: int) -> Garment:
+    """Return one of the shared trousers, leggings, shorts or skirts."""
     rng = KeyedRandom(seed, f"wardrobe/bottom/{row}")
-    kind = rng.pick(BOTTOM_KINDS, (52, 12, 20, 16))
-    colour = rng.pick(BRIGHT) if rng.chance(0.1) else rng.pick(TROUSERS)
-    pattern = rng.pick(("plain", "pinstripes", "checks", "hoops"), (82, 4, 8, 6))
+    kind = rng.choice(BOTTOM_KINDS, (52, 12, 20, 16))
+    colour = rng.choice(BRIGHT) if rng.bernoulli(0.1) else rng.choice(TROUSERS)
+    pattern = rng.choice(("plain", "pinstripes", "checks", "hoops"), (82, 4, 8, 6))
     second: RGB = (210, 208, 200) if sum(colour) < 330 else (70, 66, 64)
-    return Cloth(kind, colour, second, pattern, rng.between(0.03, 0.06))
+    return Garment(kind, colour, second, pattern, rng.uniform(0.03, 0.06))
 
 
-def person_of(seed: int, label: str) -> Person:
-    """Return the person with this label; nobody else's existence changes them."""
+def sample_person(seed: int, label: str) -> Person:
+    """Return the person with this label; it depends on (seed, label) alone."""
     rng = KeyedRandom(seed, f"person/{label}")
-    shape = Shape(
-        leg=0.515 + rng.bell(0.014),
-        shoulder=1.0 + rng.bell(0.07),
-        hip=1.0 + rng.bell(0.07),
-        girth=max(1.0 + rng.bell(0.13), 0.8),
-        head=1.0 + rng.bell(0.05),
+    shape = BodyShape(
+        leg=0.515 + rng.bounded_normal(0.014),
+        shoulder=1.0 + rng.bounded_normal(0.07),
+        hip=1.0 + rng.bounded_normal(0.07),
+        girth=max(1.0 + rng.bounded_normal(0.13), 0.8),
+        head=1.0 + rng.bounded_normal(0.05),
     )
     outfit = Outfit(
-        top=_worn(rng, top_of(seed, rng.whole(0, NUM_TOPS - 1))),
-        bottom=_worn(rng, bottom_of(seed, rng.whole(0, NUM_BOTTOMS - 1))),
-        skin=_near(rng, rng.pick(SKINS, (24, 24, 22, 12, 10, 8)), 6),
-        hair=rng.pick(HAIR_KINDS, (40, 14, 18, 8, 10, 5, 5)),
-        hair_colour=_near(rng, rng.pick(HAIRS, (38, 22, 14, 9, 7, 6, 4)), 5),
-        hat_colour=_near(rng, _pick_colour(rng, (50, 20, 30)), 6),
-        shoe=_near(rng, rng.pick((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
-        bag=_near(rng, _pick_colour(rng, (50, 15, 35)), 6),
-        carries=rng.pick(THINGS, (50, 20, 15, 15)),
-        bag_side=rng.pick((1, -1)),
+        top=_own_copy(rng, sample_top(seed, rng.integer(0, NUM_TOPS - 1))),
+        bottom=_own_copy(rng, sample_bottom(seed, rng.integer(0, NUM_BOTTOMS - 1))),
+        skin=_jitter_colour(rng, rng.choice(SKIN_COLOURS, (24, 24, 22, 12, 10, 8)), 6),
+        hair=rng.choice(HAIR_STYLES, (40, 14, 18, 8, 10, 5, 5)),
+        hair_colour=_jitter_colour(rng, rng.choice(HAIR_COLOURS, (38, 22, 14, 9, 7, 6, 4)), 5),
+        hat_colour=_jitter_colour(rng, _sample_colour(rng, (50, 20, 30)), 6),
+        shoe=_jitter_colour(rng, rng.choice((*DARK[:2], *LIGHT[:2], *BRIGHT[:2])), 6),
+        bag=_jitter_colour(rng, _sample_colour(rng, (50, 15, 35)), 6),
+        carries=rng.choice(CARRIED, (50, 20, 15, 15)),
+        bag_side=rng.choice((1, -1)),
     )
     return Person(
         shape=shape,
         outfit=outfit,
-        hat=rng.chance(0.1),
-        skirt_length=rng.between(0.17, 0.32),
+        hat=rng.bernoulli(0.1),
+        skirt_length=rng.uniform(0.17, 0.32),
         textures=textures_of(rng, outfit),
     )
 
 
-def _pick_colour(rng: KeyedRandom, weights: tuple[float, float, float]) -> RGB:
-    return rng.pick(rng.pick((DARK, LIGHT, BRIGHT), weights))
+def _sample_colour(rng: KeyedRandom, weights: tuple[float, float, float]) -> RGB:
+    return rng.choice(rng.choice((DARK, LIGHT, BRIGHT), weights))
 
 
-def _near(rng: KeyedRandom, colour: RGB, spread: float) -> RGB:
-    red, green, blue = (min(max(round(c + rng.bell(spread)), 8), 246) for c in colour)
+def _jitter_colour(rng: KeyedRandom, colour: RGB, spread: float) -> RGB:
+    red, green, blue = (min(max(round(c + rng.bounded_normal(spread)), 8), 246) for c in colour)
     return red, green, blue
 
 
-def _worn(rng: KeyedRandom, cloth: Cloth) -> Cloth:
-    """Return the garment with the small differences of one person's copy."""
-    return replace(cloth, colour=_near(rng, cloth.colour, 5), second=_near(rng, cloth.second, 5))
+def _own_copy(rng: KeyedRandom, cloth: Garment) -> Garment:
+    """Return the garment in slightly other colours, as one person's copy of it."""
+    return replace(
+        cloth,
+        colour=_jitter_colour(rng, cloth.colour, 5),
+        second=_jitter_colour(rng, cloth.second, 5),
+    )

@@ -1,9 +1,9 @@
 """A data set of made-up people in Market-1501 layout, with exact keypoints.
 
-It stands in for real data in the demo and in tests: folders, file names, junk, distractors and
-keypoint files are those of Market-1501, the people are drawn (``manifests.people.renderer``).
-Train people count up from 0001 and test people down from 9998, and every draw is keyed by a
-person's label, so asking for more people leaves everybody else's images as they are.
+It replaces real data in the demo and in tests: folders, file names, junk, distractors and
+keypoint files are those of Market-1501, the people are rendered (``manifests.people.renderer``).
+Train people count up from 0001 and test people down from 9998, and all random numbers are keyed
+by a person's label, so a larger data set holds the same images of the people that both have.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from jaxtyping import Float, UInt8
 
 from manifests.datasets.market1501 import keypoint_text
 from manifests.keypoints import NUM_JOINTS
-from manifests.people.body_shape import tubes
-from manifests.people.cameras import CAMERAS, NUM_CAMERAS, background, photograph
-from manifests.people.clothing import Person, person_of
-from manifests.people.pose_sampling import joints_of, posture_of, skeleton
-from manifests.people.renderer import HEIGHT, WIDTH, View, compose, draw
+from manifests.people.body_shape import body_tubes
+from manifests.people.cameras import CAMERAS, NUM_CAMERAS, apply_camera, background
+from manifests.people.clothing import Person, sample_person
+from manifests.people.pose_sampling import project_joints, sample_body_pose, skeleton
+from manifests.people.renderer import HEIGHT, WIDTH, View, composite, render
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.random_numbers import KeyedRandom
+from manifests.runtime.run_record import differences
 from manifests.runtime.settings import Frozen
 from manifests.schema import DISTRACTOR, JUNK
 
@@ -53,7 +54,7 @@ class SampleSettings(Frozen):
     test_people: int = 12
     """Number of people in query and gallery; none of them is in train."""
     seed: int = 0
-    """Another seed is another town: other people, clothes and scenes."""
+    """Another seed gives other people, clothes and backgrounds."""
 
 
 class SampleCommandSettings(SampleSettings):
@@ -78,13 +79,13 @@ class SampleReport:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One image to draw, before it is drawn."""
+    """One planned image."""
 
     folder: str
     label: str
     """The person id in the file name."""
-    look: str
-    """Label of the drawn person; empty for background alone."""
+    drawn_person: str
+    """Label of the person who is drawn; empty for background alone."""
     camera: int
     """0-based."""
     sequence: int
@@ -104,8 +105,8 @@ class Shot:
 
 def sample(settings: SampleCommandSettings, console: Console) -> Exit:
     """Run the command ``augment sample``."""
-    wanted = SampleSettings.model_validate(settings.model_dump(exclude={"out"}))
-    report = draw_data_set(settings.out, wanted)
+    data_set = SampleSettings.model_validate(settings.model_dump(exclude={"out"}))
+    report = draw_data_set(settings.out, data_set)
     if report.already_complete:
         console.say(f"{settings.out}: already complete")
     console.say(
@@ -127,7 +128,7 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
         _check_same(out, settings)
         return _report(settings, already_complete=True)
     try:
-        _appear(out, settings)
+        _write_whole(out, settings)
     except OSError as error:
         if not out.is_dir() or not any(out.iterdir()):
             raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
@@ -137,7 +138,7 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
     return _report(settings, already_complete=False)
 
 
-def _appear(out: Path, settings: SampleSettings) -> None:
+def _write_whole(out: Path, settings: SampleSettings) -> None:
     """Draw beside ``out`` and rename.
 
     Raises:
@@ -146,7 +147,7 @@ def _appear(out: Path, settings: SampleSettings) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _fill(draft, settings)
+        _draw_into(draft, settings)
         draft.chmod(0o755)
         draft.replace(out)
     finally:
@@ -168,16 +169,14 @@ def _check(settings: SampleSettings) -> None:
 
 
 def _check_same(out: Path, settings: SampleSettings) -> None:
-    """Accept only a folder that holds exactly this data set."""
+    """Refuse a folder that holds anything but this data set."""
     path = out / SETTINGS_FILE
     if not path.is_file():
         raise UserError(f"{out} is not empty and holds no {SETTINGS_FILE}: expected a new folder")
-    found = SampleSettings.from_json(path.read_bytes(), where=str(path)).model_dump()
-    wanted = settings.model_dump()
-    differ = [f"{key} {found[key]} there, {wanted[key]} asked" for key in wanted
-              if found[key] != wanted[key]]  # fmt: skip
-    if differ:
-        raise UserError(f"{out} holds another sample: {'; '.join(differ)}")
+    found = SampleSettings.from_json(path.read_bytes(), where=str(path))
+    differing = differences(found.model_dump(), settings.model_dump())
+    if differing:
+        raise UserError(f"{out} holds another sample: {'; '.join(differing)}")
 
 
 def _report(settings: SampleSettings, *, already_complete: bool) -> SampleReport:
@@ -193,24 +192,24 @@ def _report(settings: SampleSettings, *, already_complete: bool) -> SampleReport
     )
 
 
-def _fill(draft: Path, settings: SampleSettings) -> None:
+def _draw_into(draft: Path, settings: SampleSettings) -> None:
     joints_of_folder: dict[str, dict[str, Joints]] = {folder: {} for folder in KEYPOINT_FILES}
     for folder in FOLDERS:
         (draft / folder).mkdir()
     people: dict[str, Person] = {}
     for shot in plan(settings):
         # One person's images follow each other, so one person is kept.
-        if shot.look and shot.look not in people:
-            people = {shot.look: person_of(settings.seed, shot.look)}
-        image, joints = draw_shot(shot, people.get(shot.look), settings.seed)
+        if shot.drawn_person and shot.drawn_person not in people:
+            people = {shot.drawn_person: sample_person(settings.seed, shot.drawn_person)}
+        image, joints = draw_shot(shot, people.get(shot.drawn_person), settings.seed)
         (draft / shot.folder / shot.name).write_bytes(encode_jpeg(image))
         if shot.folder in joints_of_folder:
             joints_of_folder[shot.folder][shot.name] = joints
     for folder, name in KEYPOINT_FILES.items():
-        found = dict(sorted(joints_of_folder[folder].items()))
+        joints_of_file = dict(sorted(joints_of_folder[folder].items()))
         # Whole pixels, as in the published files.
-        whole = np.round(np.array(list(found.values())).reshape(-1, NUM_JOINTS, 2))
-        (draft / name).write_text(keypoint_text(list(found), whole), encoding="ascii")
+        whole = np.round(np.array(list(joints_of_file.values())).reshape(-1, NUM_JOINTS, 2))
+        (draft / name).write_text(keypoint_text(list(joints_of_file), whole), encoding="ascii")
     (draft / SETTINGS_FILE).write_text(settings.to_json() + "\n", encoding="ascii")
 
 
@@ -221,38 +220,39 @@ def plan(settings: SampleSettings) -> Iterator[Shot]:
     for number in range(MOST_PEOPLE, MOST_PEOPLE - settings.test_people, -1):
         label = f"{number:04d}"
         yield from _person_shots(settings.seed, label, "bounding_box_test")
-        yield from _stray_shots(settings.seed, label)
+        yield from _extra_gallery_shots(settings.seed, label)
 
 
 def _person_shots(seed: int, label: str, folder: str) -> Iterator[Shot]:
     rng = KeyedRandom(seed, f"shots/{label}")
-    cameras = sorted(rng.shuffled(range(NUM_CAMERAS))[: rng.whole(3, 5)])
-    target = rng.whole(8, 12) if folder == "bounding_box_train" else 2 * len(cameras)
+    cameras = sorted(rng.permutation(range(NUM_CAMERAS))[: rng.integer(3, 5)])
+    target = rng.integer(8, 12) if folder == "bounding_box_train" else 2 * len(cameras)
     for row, camera in enumerate(cameras):
         count = target // len(cameras) + (row < target % len(cameras))
-        sequence, frame = rng.whole(1, 3), rng.whole(1, 90_000)
+        sequence, frame = rng.integer(1, 3), rng.integer(1, 90_000)
         if folder == "bounding_box_test":
             yield Shot("query", label, label, camera, sequence, frame, 0)
             # Some of a person's images stand in every camera's gallery, as in Market-1501.
-            count += rng.whole(0, 1)
+            count += rng.integer(0, 1)
         for _ in range(count):
-            frame += rng.whole(20, 60)
-            yield Shot(folder, label, label, camera, sequence, frame, rng.whole(1, 4))
+            frame += rng.integer(20, 60)
+            yield Shot(folder, label, label, camera, sequence, frame, rng.integer(1, 4))
 
 
-def _stray_shots(seed: int, label: str) -> Iterator[Shot]:
+def _extra_gallery_shots(seed: int, label: str) -> Iterator[Shot]:
     """Return the junk and distractors that come with a test person; frames keep names unique."""
+    # The key is data: another one would draw other images.
     rng = KeyedRandom(seed, f"strays/{label}")
     frame = 10 * int(label)
     for row in range(3):
-        camera, sequence = rng.whole(0, NUM_CAMERAS - 1), rng.whole(1, 3)
+        camera, sequence = rng.integer(0, NUM_CAMERAS - 1), rng.integer(1, 3)
         yield Shot("bounding_box_test", JUNK, label, camera, sequence, frame + row,
-                   rng.whole(1, 9), "junk")  # fmt: skip
+                   rng.integer(1, 9), "junk")  # fmt: skip
     for row in range(3, 5):
-        camera, sequence = rng.whole(0, NUM_CAMERAS - 1), rng.whole(1, 3)
-        somebody = rng.chance(0.5)
+        camera, sequence = rng.integer(0, NUM_CAMERAS - 1), rng.integer(1, 3)
+        somebody = rng.bernoulli(0.5)
         yield Shot("bounding_box_test", DISTRACTOR, f"passer-by/{label}/{row}" if somebody else "",
-                   camera, sequence, frame + row, rng.whole(1, 9),
+                   camera, sequence, frame + row, rng.integer(1, 9),
                    "person" if somebody else "background")  # fmt: skip
 
 
@@ -263,30 +263,30 @@ def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Join
     """
     rng = KeyedRandom(seed, f"shot/{shot.folder}/{shot.name}")
     optics = CAMERAS[shot.camera]
-    scene = background(rng, seed, shot.camera, shot.sequence, rng.between(0.0, 1.0))
+    scene = background(rng, seed, shot.camera, shot.sequence, rng.uniform(0.0, 1.0))
     if person is None:
-        return photograph(rng, scene.astype(np.float32), shot.camera), np.full(
+        return apply_camera(rng, scene.astype(np.float32), shot.camera), np.full(
             (NUM_JOINTS, 2), np.nan
         )
-    posture = posture_of(rng, person)
-    points = skeleton(person, posture)
+    pose = sample_body_pose(rng, person)
+    points = skeleton(person, pose)
     view = view_of(rng, optics.pitch, junk=shot.kind == "junk")
-    drawing = draw(tubes(person, posture, points), view, optics.light)
-    joints = joints_of(rng, points, posture, view, drawing)
-    composed = compose(drawing, scene, optics.shadow, view)
-    return photograph(rng, composed, shot.camera), joints
+    rendering = render(body_tubes(person, pose, points), view, optics.light)
+    joints = project_joints(rng, points, pose, view, rendering)
+    composed = composite(rendering, scene, optics.shadow, view)
+    return apply_camera(rng, composed, shot.camera), joints
 
 
 def view_of(rng: KeyedRandom, pitch: float, *, junk: bool) -> View:
     """Return how a detector's box frames a person; for junk it misses half of them."""
-    around = rng.pick(
+    around = rng.choice(
         (0.0, 0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875), (18, 18, 13, 13, 10, 9, 9, 10)
     )
-    yaw = 2 * np.pi * around + rng.bell(0.22)
-    height, stretch = rng.between(104.0, 117.0), rng.between(1.0, 1.24)
-    x, y = WIDTH / 2 - 0.5 + rng.bell(3.0), HEIGHT - 7.0 + rng.bell(3.5)
+    yaw = 2 * np.pi * around + rng.bounded_normal(0.22)
+    height, stretch = rng.uniform(104.0, 117.0), rng.uniform(1.0, 1.24)
+    x, y = WIDTH / 2 - 0.5 + rng.bounded_normal(3.0), HEIGHT - 7.0 + rng.bounded_normal(3.5)
     if junk:
-        height *= rng.between(1.25, 1.9)
-        x += rng.pick((-1, 1)) * rng.between(10.0, 26.0)
-        y += rng.between(-20.0, 1.0) + rng.pick((0.0, 0.6)) * height
-    return View(yaw, pitch + rng.bell(0.04), height, x, y, stretch)
+        height *= rng.uniform(1.25, 1.9)
+        x += rng.choice((-1, 1)) * rng.uniform(10.0, 26.0)
+        y += rng.uniform(-20.0, 1.0) + rng.choice((0.0, 0.6)) * height
+    return View(yaw, pitch + rng.bounded_normal(0.04), height, x, y, stretch)

@@ -1,4 +1,4 @@
-"""Poses of made-up people: joint angles, the skeleton they make, and the 18 joints one can see.
+"""Poses of made-up people: joint angles, the skeleton that follows, and its joints in the image.
 
 Convention: the body frame of ``manifests.people.renderer`` (x to the person's left, y up, z
 forward, one unit is the body's height).
@@ -15,13 +15,13 @@ from jaxtyping import Float
 
 from manifests.keypoints import JOINT_NAMES
 from manifests.people.clothing import Person
-from manifests.people.renderer import HEIGHT, WIDTH, Drawing, Point, View
+from manifests.people.renderer import HEIGHT, WIDTH, Point, Rendering, View
 from manifests.runtime.random_numbers import KeyedRandom
 
 SIDES: Final = (("right", -1), ("left", 1))
 
 _ARM_POSES: Final = ("swing", "pocket", "phone", "bent", "chest", "raised")
-_FORGOTTEN: Final = 0.025
+_MISSED: Final = 0.025
 """Chance that a pose estimator misses a joint that can be seen."""
 
 
@@ -45,7 +45,7 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class Posture:
+class BodyPose:
     """A body's joint angles in one image; pairs are (right, left)."""
 
     arms: tuple[Arm, Arm]
@@ -54,15 +54,15 @@ class Posture:
     head_turn: float
 
 
-def posture_of(rng: KeyedRandom, person: Person) -> Posture:
-    """Return a random posture: mostly a phase of the walking cycle, else standing."""
-    walks = rng.chance(0.78)
-    stride = rng.between(0.28, 0.5) if walks else rng.between(0.0, 0.07)
-    phase = rng.between(0.0, 2 * np.pi)
+def sample_body_pose(rng: KeyedRandom, person: Person) -> BodyPose:
+    """Return a random pose: mostly a phase of the walking cycle, else standing."""
+    walks = rng.bernoulli(0.78)
+    stride = rng.uniform(0.28, 0.5) if walks else rng.uniform(0.0, 0.07)
+    phase = rng.uniform(0.0, 2 * np.pi)
     legs = tuple(
         Leg(
             swing=stride * float(np.sin(phase + turn)) + 0.04,
-            spread=rng.between(0.0, 0.05),
+            spread=rng.uniform(0.0, 0.05),
             bend=0.06 + 1.7 * stride * max(float(np.cos(phase + turn)), 0.0) ** 1.5,
         )
         for turn in (0.0, np.pi)
@@ -71,21 +71,21 @@ def posture_of(rng: KeyedRandom, person: Person) -> Posture:
         _arm(rng, person, side, -0.85 * stride * float(np.sin(phase + turn)))
         for (_, side), turn in zip(SIDES, (0.0, np.pi), strict=True)
     )
-    return Posture(
+    return BodyPose(
         arms=(arms[0], arms[1]),
         legs=(legs[0], legs[1]),
-        lean=rng.between(-0.02, 0.09),
-        head_turn=rng.bell(0.3),
+        lean=rng.uniform(-0.02, 0.09),
+        head_turn=rng.bounded_normal(0.3),
     )
 
 
 def _arm(rng: KeyedRandom, person: Person, side: int, swing: float) -> Arm:
-    jitter = rng.bell(0.08)
-    pose = rng.pick(_ARM_POSES, (66, 8, 7, 11, 5, 3))
+    jitter = rng.bounded_normal(0.08)
+    pose = rng.choice(_ARM_POSES, (66, 8, 7, 11, 5, 3))
     if person.outfit.carries == "hand bag" and side == person.outfit.bag_side:
         pose = "swing"
         swing *= 0.4
-    spread = 0.06 + rng.between(0.0, 0.14)
+    spread = 0.06 + rng.uniform(0.0, 0.14)
     if pose == "pocket":
         return Arm(-0.25 + jitter, spread + 0.16, 0.75, 0.25)
     if pose == "phone":
@@ -99,14 +99,14 @@ def _arm(rng: KeyedRandom, person: Person, side: int, swing: float) -> Arm:
     return Arm(swing + jitter, spread, 0.18 + max(swing, 0.0) * 0.9 + abs(jitter), 0.15)
 
 
-def skeleton(person: Person, posture: Posture) -> dict[str, Point]:
+def skeleton(person: Person, pose: BodyPose) -> dict[str, Point]:
     """Return the body's points: the 18 joints, and some more for drawing.
 
     The lower foot stands on the ground. The hips are OpenPose's, a little inside the body.
     """
     shape = person.shape
     points: dict[str, Point] = {}
-    for (name, side), leg in zip(SIDES, posture.legs, strict=True):
+    for (name, side), leg in zip(SIDES, pose.legs, strict=True):
         hip = np.array((side * 0.05 * shape.hip, 0.0, 0.0))
         knee = hip + 0.47 * shape.leg * _swung(leg.swing, leg.spread, side)
         shin = _swung(leg.swing - leg.bend, leg.spread * 0.3, side)
@@ -120,11 +120,11 @@ def skeleton(person: Person, posture: Posture) -> dict[str, Point]:
     lowest = min(points[f"{name}_{part}"][1] for name, _ in SIDES for part in ("toe", "heel"))
     points = {name: (x, y - lowest + 0.014, z) for name, (x, y, z) in points.items()}
     hips = (np.array(points["right_hip"]) + np.array(points["left_hip"])) / 2
-    upright = np.array((0.0, np.cos(posture.lean), np.sin(posture.lean)))
+    upright = np.array((0.0, np.cos(pose.lean), np.sin(pose.lean)))
     neck = hips + (0.83 - shape.leg) * upright
     points["hips"], points["neck"] = _point(hips), _point(neck)
-    twist = 0.35 * (posture.legs[0].swing - posture.legs[1].swing)
-    for (name, side), arm in zip(SIDES, posture.arms, strict=True):
+    twist = 0.35 * (pose.legs[0].swing - pose.legs[1].swing)
+    for (name, side), arm in zip(SIDES, pose.arms, strict=True):
         width = 0.098 * shape.shoulder
         across = np.array((side * np.cos(twist), 0.0, side * np.sin(twist)))
         shoulder = neck + width * across + np.array((0.0, -0.022, 0.0))
@@ -137,10 +137,10 @@ def skeleton(person: Person, posture: Posture) -> dict[str, Point]:
         for part, point in (("shoulder", shoulder), ("elbow", elbow), ("wrist", wrist),
                             ("hand", hand)):  # fmt: skip
             points[f"{name}_{part}"] = _point(point)
-    head = neck + np.array((0.0, 0.098, 0.012)) + 0.05 * np.array((0.0, 0.0, np.sin(posture.lean)))
+    head = neck + np.array((0.0, 0.098, 0.012)) + 0.05 * np.array((0.0, 0.0, np.sin(pose.lean)))
     points["head"] = _point(head)
-    for name, place in _FACE.items():
-        points[name] = _point(head + shape.head * _turned(np.array(place), posture.head_turn))
+    for name, offset in _FACE.items():
+        points[name] = _point(head + shape.head * _turned(np.array(offset), pose.head_turn))
     return points
 
 
@@ -170,9 +170,9 @@ def _swung(swing: float, spread: float, side: int) -> Float[np.ndarray, " 3"]:
     return np.array((side * np.sin(spread), -down * np.cos(swing), down * np.sin(swing)))
 
 
-def _turned(place: Float[np.ndarray, " 3"], turn: float) -> Float[np.ndarray, " 3"]:
+def _turned(point: Float[np.ndarray, " 3"], turn: float) -> Float[np.ndarray, " 3"]:
     sine, cosine = np.sin(turn), np.cos(turn)
-    x, y, z = place
+    x, y, z = point
     return np.array((x * cosine + z * sine, y, z * cosine - x * sine))
 
 
@@ -181,8 +181,8 @@ def _point(values: Float[np.ndarray, " 3"]) -> Point:
     return x, y, z
 
 
-def joints_of(
-    rng: KeyedRandom, points: Mapping[str, Point], posture: Posture, view: View, drawing: Drawing
+def project_joints(
+    rng: KeyedRandom, points: Mapping[str, Point], pose: BodyPose, view: View, rendering: Rendering
 ) -> Float[np.ndarray, "18 2"]:
     """Return the joints as a good pose estimator would: hidden ones and a few more are missing.
 
@@ -190,15 +190,15 @@ def joints_of(
     """
     projected = view.project(np.array([points[name] for name in JOINT_NAMES]))
     joints = projected[:, :2].copy()
-    facing = view.yaw + posture.head_turn
+    facing = view.yaw + pose.head_turn
     for row, name in enumerate(JOINT_NAMES):
         x, y = np.round(joints[row])
-        forgotten, luck = rng.chance(_FORGOTTEN), rng.between(0.0, 1.0)
+        is_missed, luck = rng.bernoulli(_MISSED), rng.uniform(0.0, 1.0)
         if not (0 <= x < WIDTH and 0 <= y < HEIGHT):
             joints[row] = np.nan
             continue
-        in_front = (drawing.depth_at(x, y) - projected[row, 2]) / view.height_px
-        if forgotten or _hidden(name, facing, in_front, luck):
+        in_front = (rendering.depth_at(x, y) - projected[row, 2]) / view.height_px
+        if is_missed or _hidden(name, facing, in_front, luck):
             joints[row] = np.nan
     return joints
 
@@ -212,8 +212,8 @@ _FACE_ANGLES: Final = {
 }
 """Direction of a face joint from the front in radians, and the least cosine that still shows."""
 
-_GUESSED: Final = {"elbow": 0.45, "wrist": 0.2, "knee": 0.75, "ankle": 0.7}
-"""Chance that an estimator places a hidden joint all the same."""
+_FOUND_HIDDEN: Final = {"elbow": 0.45, "wrist": 0.2, "knee": 0.75, "ankle": 0.7}
+"""Chance that an estimator returns a hidden joint all the same."""
 
 
 def _hidden(name: str, facing: float, in_front: float, luck: float) -> bool:
@@ -223,4 +223,4 @@ def _hidden(name: str, facing: float, in_front: float, luck: float) -> bool:
         # The person's left (positive angle) turns away when the person faces the image's right.
         return float(np.cos(facing + angle)) < least
     part = name.rpartition("_")[2]
-    return part in _GUESSED and in_front > 0.06 and luck > _GUESSED[part]
+    return part in _FOUND_HIDDEN and in_front > 0.06 and luck > _FOUND_HIDDEN[part]

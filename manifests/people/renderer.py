@@ -1,4 +1,4 @@
-"""Drawing one made-up person: a posed skeleton, tapered tubes around it, their projection.
+"""Rendering one made-up person: a posed skeleton, tapered tubes around it, their projection.
 
 A body is a set of elliptical tubes with textures wrapped around them. A depth buffer decides
 which tube is in front, so that near limbs cover far ones in every view, and the same buffer says
@@ -33,7 +33,7 @@ TEXTURE_COLUMNS: Final = 64
 
 _ANGLE_STEPS = 128
 _ANGLES = np.arcsin(np.linspace(-1.0, 1.0, _ANGLE_STEPS)).astype(np.float32)
-_NOTHING = -1e6
+_EMPTY_DEPTH = -1e6
 _AMBIENT = 0.50
 
 Texture = Float[np.ndarray, "40 64 3"]
@@ -92,8 +92,8 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """A drawn figure: colours times coverage, coverage, and the depth buffer."""
+class Rendering:
+    """A rendered person: colours times coverage, coverage, and the depth buffer."""
 
     colour: Float[np.ndarray, "128 64 3"]
     coverage: Float[np.ndarray, "128 64"]
@@ -124,8 +124,8 @@ def profile(*knots: float) -> Profile:
     return radii
 
 
-def draw(tubes: Sequence[Tube], view: View, light: Point) -> Drawing:
-    """Draw tubes with a depth buffer, shaded by one distant light and the sky.
+def render(tubes: Sequence[Tube], view: View, light: Point) -> Rendering:
+    """Render tubes with a depth buffer, shaded by one distant light and the sky.
 
     Args:
         tubes: In any order.
@@ -134,13 +134,13 @@ def draw(tubes: Sequence[Tube], view: View, light: Point) -> Drawing:
     """
     rows, columns = HEIGHT * OVERSAMPLING, WIDTH * OVERSAMPLING
     colour = np.zeros((rows * columns, 3), np.float32)
-    depth = np.full((rows, columns), _NOTHING, np.float32)
+    depth = np.full((rows, columns), _EMPTY_DEPTH, np.float32)
     for tube in tubes:
         _draw_tube(tube, view, light, colour, depth)
-    covered = depth > _NOTHING / 2
-    colour *= _crease(depth, covered, view.height_px).reshape(-1, 1)
+    covered = depth > _EMPTY_DEPTH / 2
+    colour *= _ambient_occlusion(depth, covered, view.height_px).reshape(-1, 1)
     size = (WIDTH, HEIGHT)
-    return Drawing(
+    return Rendering(
         colour=cv2.resize(
             colour.reshape(rows, columns, 3), size, interpolation=cv2.INTER_AREA
         ).astype(np.float32),
@@ -196,17 +196,19 @@ def _draw_tube(
     )
     window = depth[top:bottom, left:right]
     shown = (facing2 > 0.0) & (surface > window)
-    rows, places = np.nonzero(shown)
+    rows, columns = np.nonzero(shown)
     if not len(rows):
         return
-    window[rows, places] = surface[rows, places]
+    window[rows, columns] = surface[rows, columns]
 
-    picked = rows * shown.shape[1] + places
+    picked = rows * shown.shape[1] + columns
     side, over, facing, along = (field.take(picked) for field in (side, over, facing, along))
     front = math.atan2(float(deep.mean()) * math.sin(yaw), float(wide.mean()) * math.cos(yaw))
     angle = _ANGLES - np.float32(front)
-    columns = (np.round(angle * (TEXTURE_COLUMNS / (2 * np.pi))) % TEXTURE_COLUMNS).astype(np.intp)
-    column = columns[((side + 1.0) * np.float32((_ANGLE_STEPS - 1) / 2)).astype(np.intp)]
+    texture_columns = (np.round(angle * (TEXTURE_COLUMNS / (2 * np.pi))) % TEXTURE_COLUMNS).astype(
+        np.intp
+    )
+    column = texture_columns[((side + 1.0) * np.float32((_ANGLE_STEPS - 1) / 2)).astype(np.intp)]
     texel = (along + caps[0]) * np.float32(TEXTURE_ROWS / (length + sum(caps)))
     texel = np.clip(texel.astype(np.intp), 0, TEXTURE_ROWS - 1)
     lambert = (
@@ -216,11 +218,11 @@ def _draw_tube(
     )
     shade = np.float32(_AMBIENT) + np.float32(1.15 - _AMBIENT) * np.maximum(lambert, 0.0)
     shade *= 0.72 + 0.28 * np.sqrt(facing)
-    where = (rows + top) * depth.shape[1] + places + left
-    colour[where] = tube.texture[texel, column] * shade[:, None]
+    pixels = (rows + top) * depth.shape[1] + columns + left
+    colour[pixels] = tube.texture[texel, column] * shade[:, None]
 
 
-def _crease(
+def _ambient_occlusion(
     depth: Float[np.ndarray, "rows columns"],
     covered: np.ndarray,
     height_px: float,
@@ -234,14 +236,14 @@ def _crease(
     return (1.0 - hidden).astype(np.float32)
 
 
-def compose(
-    drawing: Drawing, background: UInt8[np.ndarray, "128 64 3"], shadow: float, view: View
+def composite(
+    rendering: Rendering, background: UInt8[np.ndarray, "128 64 3"], shadow: float, view: View
 ) -> Float[np.ndarray, "128 64 3"]:
-    """Return the figure over a background, with a soft shadow on the ground (0 none, 1 black)."""
+    """Return the person over a background, with a soft shadow on the ground (0 none, 1 black)."""
     ground = np.zeros((HEIGHT, WIDTH), np.float32)
     centre = (round(view.foot_x), round(view.foot_y - 1))
     axes = (round(0.15 * view.height_px), max(round(0.028 * view.height_px), 1))
     cv2.ellipse(ground, centre, axes, 0, 0, 360, (shadow,), -1)
     ground = cv2.GaussianBlur(ground, (0, 0), 2.0)
     below = background.astype(np.float32) * (1.0 - ground)[:, :, None]
-    return below * (1.0 - drawing.coverage)[:, :, None] + drawing.colour
+    return below * (1.0 - rendering.coverage)[:, :, None] + rendering.colour

@@ -20,8 +20,8 @@ Mask = Bool[np.ndarray, "40 64"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cloth:
-    """One garment of the wardrobe."""
+class Garment:
+    """One piece of clothing."""
 
     kind: str
     colour: RGB
@@ -33,10 +33,10 @@ class Cloth:
 
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """What decides how a person's textures look."""
+    """What a person wears and carries, and the colours of skin and hair."""
 
-    top: Cloth
-    bottom: Cloth
+    top: Garment
+    bottom: Garment
     skin: RGB
     hair: str
     hair_colour: RGB
@@ -70,7 +70,7 @@ def _fill(texture: Texture, mask: Mask, colour: RGB, share: float = 1.0) -> None
     texture[mask] += (np.array(colour, np.float32) - texture[mask]) * np.float32(share)
 
 
-def _cloth(rng: KeyedRandom, cloth: Cloth, length: float, girth: float) -> Texture:
+def _garment(rng: KeyedRandom, cloth: Garment, length: float, girth: float) -> Texture:
     """Return a garment's texture on a tube of the given length and circumference."""
     texture = _plain(cloth.colour)
     down = _V * length / cloth.period
@@ -100,7 +100,7 @@ def _wrinkled(rng: KeyedRandom, texture: Texture, strength: float = 0.07) -> Tex
 
 def _torso(rng: KeyedRandom, outfit: Outfit) -> Texture:
     top, side = outfit.top, outfit.bag_side
-    texture = _cloth(rng, top, 0.34, 0.50)
+    texture = _garment(rng, top, 0.34, 0.50)
     if top.pattern == "block":
         _fill(texture, _V > 0.52, top.second)
     elif top.pattern == "chest":
@@ -130,13 +130,13 @@ def _torso(rng: KeyedRandom, outfit: Outfit) -> Texture:
     return texture
 
 
-def _sleeve(rng: KeyedRandom, top: Cloth, skin: RGB) -> tuple[Texture, Texture]:
+def _sleeve(rng: KeyedRandom, top: Garment, skin: RGB) -> tuple[Texture, Texture]:
     """Return the textures of upper arm and forearm."""
     bare = _wrinkled(rng, _plain(skin), 0.02)
     if top.kind == "sleeveless":
         return bare, bare
     plain_arm = replace(top, colour=top.second) if _is_raglan(top) else top
-    upper, lower = _cloth(rng, plain_arm, 0.18, 0.18), _cloth(rng, plain_arm, 0.15, 0.15)
+    upper, lower = _garment(rng, plain_arm, 0.18, 0.18), _garment(rng, plain_arm, 0.15, 0.15)
     if top.kind in ("t-shirt", "dress"):
         _fill(upper, _V > 0.72, skin)
         return upper, bare
@@ -144,16 +144,16 @@ def _sleeve(rng: KeyedRandom, top: Cloth, skin: RGB) -> tuple[Texture, Texture]:
     return upper, lower
 
 
-def _is_raglan(top: Cloth) -> bool:
+def _is_raglan(top: Garment) -> bool:
     return top.pattern == "block" and top.kind in ("t-shirt", "long", "hoodie")
 
 
-def _legs(rng: KeyedRandom, bottom: Cloth, skin: RGB) -> tuple[Texture, Texture]:
+def _legs(rng: KeyedRandom, bottom: Garment, skin: RGB) -> tuple[Texture, Texture]:
     """Return the textures of thigh and shin."""
     bare = _wrinkled(rng, _plain(skin), 0.02)
     if bottom.kind == "skirt":
         return bare, bare
-    thigh, shin = _cloth(rng, bottom, 0.26, 0.28), _cloth(rng, bottom, 0.24, 0.2)
+    thigh, shin = _garment(rng, bottom, 0.26, 0.28), _garment(rng, bottom, 0.24, 0.2)
     if bottom.kind == "shorts":
         _fill(thigh, _V > 0.86, skin)
         return thigh, bare
@@ -188,8 +188,8 @@ def textures_of(rng: KeyedRandom, outfit: Outfit) -> dict[str, Texture]:
         "torso": _torso(rng, outfit),
         "upper arm": upper_arm,
         "forearm": forearm,
-        "pelvis": _cloth(rng, replace(top, pattern="plain") if in_dress else bottom, 0.12, 0.5),
-        "skirt": _cloth(rng, top if in_dress else bottom, 0.28, 0.6),
+        "pelvis": _garment(rng, replace(top, pattern="plain") if in_dress else bottom, 0.12, 0.5),
+        "skirt": _garment(rng, top if in_dress else bottom, 0.28, 0.6),
         "thigh": thigh,
         "shin": shin,
         "shoe": shoe,

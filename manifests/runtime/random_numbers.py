@@ -1,7 +1,7 @@
-"""Random draws that follow from a seed and a label alone, on every machine and NumPy build.
+"""Random numbers that follow from a seed and a label alone, on every machine and NumPy build.
 
 Only raw Philox output is used: NumPy promises it, but not the streams of ``Generator`` methods.
-A draw keyed by a label does not move when other labels are added or left out.
+Numbers keyed by a label do not change when other labels are added or left out.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def random_bits(
     return np.asarray(bits.random_raw(count), dtype=np.uint64)
 
 
-def bounded(draw: int, limit: int) -> int:
-    """Return the draw scaled to ``0 .. limit - 1``.
+def bounded(bits: int, limit: int) -> int:
+    """Return a 64-bit number scaled to ``0 .. limit - 1``.
 
     >>> bounded(2**63, 10)
     5
     """
-    return (int(draw) * limit) >> 64
+    return (int(bits) * limit) >> 64
 
 
 class KeyedRandom:
-    """The draws of one (seed, label), used up one after the other.
+    """The random numbers of one (seed, label), one after the other.
 
     >>> rng = KeyedRandom(0, "0002")
-    >>> round(rng.between(0.0, 10.0), 4)
+    >>> round(rng.uniform(0.0, 10.0), 4)
     6.3956
     """
 
@@ -57,7 +57,7 @@ class KeyedRandom:
         self._block = 0
         self._numbers: list[float] = []
 
-    def between(self, low: float, high: float) -> float:
+    def uniform(self, low: float, high: float) -> float:
         """Return a uniform number in [low, high)."""
         if not self._numbers:
             raw = random_bits(self._seed, self._label, _BLOCK, counter=self._block)
@@ -65,32 +65,32 @@ class KeyedRandom:
             self._block += 1
         return low + (high - low) * self._numbers.pop()
 
-    def bell(self, spread: float) -> float:
-        """Return a number around 0, never beyond ``2 * spread`` (a sum of three uniforms)."""
-        return spread * sum(self.between(-1.0, 1.0) for _ in range(3)) * (2.0 / 3.0)
+    def bounded_normal(self, scale: float) -> float:
+        """Return a number near 0, never beyond ``2 * scale``: the sum of three uniform ones."""
+        return scale * sum(self.uniform(-1.0, 1.0) for _ in range(3)) * (2.0 / 3.0)
 
-    def chance(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         """Return True with the given probability."""
-        return self.between(0.0, 1.0) < probability
+        return self.uniform(0.0, 1.0) < probability
 
-    def whole(self, low: int, high: int) -> int:
+    def integer(self, low: int, high: int) -> int:
         """Return a whole number from ``low`` to ``high``, both included."""
-        return low + int(self.between(0.0, 1.0) * (high - low + 1))
+        return low + int(self.uniform(0.0, 1.0) * (high - low + 1))
 
-    def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+    def choice(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
         """Return one of the options, by weight where weights are given."""
         if weights is None:
-            return options[self.whole(0, len(options) - 1)]
-        mark = self.between(0.0, sum(weights))
+            return options[self.integer(0, len(options) - 1)]
+        rest = self.uniform(0.0, sum(weights))
         for option, weight in zip(options, weights, strict=True):
-            mark -= weight
-            if mark < 0:
+            rest -= weight
+            if rest < 0:
                 return option
         return options[-1]
 
-    def shuffled(self, options: Sequence[T]) -> list[T]:
+    def permutation(self, options: Sequence[T]) -> list[T]:
         """Return all options in a random order."""
-        keys = [self.between(0.0, 1.0) for _ in options]
+        keys = [self.uniform(0.0, 1.0) for _ in options]
         return [options[row] for row in sorted(range(len(options)), key=keys.__getitem__)]
 
     def noise(self, *shape: int) -> Float[np.ndarray, "*shape"]:
