@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.io import Images, Synthetic
+from manifests.io import Images
 from manifests.keypoints import visible
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
+from manifests.synthetic import Synthetic
 
 NUM_SHOWN = 3
 

@@ -35,6 +35,7 @@ from manifests import io
 from manifests.compute.devices import device_class, has_bf16, pick_device
 from manifests.io import Images
 from manifests.runtime.console import Console
+from manifests.synthetic import read_synthetic
 
 CONVOLUTIONS = ((256, 32, 16), (512, 32, 16), (256, 64, 32))
 """(channels in and out, height, width) of 3x3 convolutions; the first is PATN's at full width."""
@@ -171,7 +172,7 @@ def whole(settings: GenerateSettings) -> float:
     began = time.perf_counter()
     generate(settings, Console(quiet=True))
     seconds = time.perf_counter() - began
-    return seconds / io.read_synthetic(settings.out).table.num_rows
+    return seconds / read_synthetic(settings.out).table.num_rows
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from manifests import pixels
 from manifests.datasets import market1501 as market
-from manifests.io import Images, Synthetic, read_synthetic, write_bytes, write_images, write_table
+from manifests.io import Images, write_bytes, write_images, write_table
 from manifests.schema import MANIFEST, SHARD
+from manifests.synthetic import Synthetic, read_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

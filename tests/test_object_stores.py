@@ -28,6 +28,7 @@ from manifests.runtime import storage
 from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.storage import storage_path
+from manifests.synthetic import read_synthetic
 from reid.data.dataset import load_training_set, select
 from reid.training.train import TrainSettings, recipe_of
 from tests.helpers import trivial
@@ -120,11 +121,11 @@ UNLOADED = Weights("trivial", "0" * 64, (128, 64), never)
 
 def assert_same(out, straight):
     """Hold a run in a store against the plan and against the undisturbed local run."""
-    store, path = out.find()
+    store, path = out.file_system()
     start = len(path.strip("/")) + 1
     found = {name.strip("/")[start:]: store.cat_file(name) for name in store.find(path)}
     assert sorted(found) == NAMES
-    assert io.read_synthetic(out).table.num_rows == 20
+    assert read_synthetic(out).table.num_rows == 20
     del found["run.json"]
     assert found == trivial.files_of(straight)
 
@@ -227,7 +228,7 @@ def test_a_shard_that_cannot_be_read_is_not_taken_for_a_damaged_one(people, monk
     with pytest.raises(UserError, match=problem):
         run(people, out)
     with pytest.raises(UserError, match=r"manifest\.parquet: cannot be read"):
-        io.read_synthetic(out)
+        read_synthetic(out)
 
 
 def test_finalising_again_changes_nothing(out, straight):
@@ -283,7 +284,7 @@ def test_export_and_preview_read_a_run_in_a_store(people, out, tmp_path):
 def test_images_are_read_from_a_store_as_from_a_disk(out, straight):
     rows = np.random.default_rng(0).permutation(20)
 
-    read = [list(io.read_synthetic(folder).read_bytes(rows)) for folder in (out, straight)]
+    read = [list(read_synthetic(folder).read_bytes(rows)) for folder in (out, straight)]
 
     assert read[0] == read[1]
     assert len(set(read[0])) > 1
@@ -293,7 +294,7 @@ def test_an_unfinished_run_in_a_store_is_not_read(people):
     run(people, storage_path("memory://runs/first"), worker="0/2")
 
     with pytest.raises(UserError, match="memory://runs/first: has no _SUCCESS"):
-        io.read_synthetic(storage_path("memory://runs/first"))
+        read_synthetic(storage_path("memory://runs/first"))
 
 
 def test_made_up_people_of_a_run_in_a_store_are_drawn_in_the_current_folder(tmp_path, monkeypatch):
@@ -308,14 +309,14 @@ def test_made_up_people_of_a_run_in_a_store_are_drawn_in_the_current_folder(tmp_
 
     assert [path.name for path in tmp_path.iterdir()] == ["first-people"]
     sources = io.read_images(table).strings("image_id")
-    assert set(io.read_synthetic(settings.out).strings("source_id")) <= set(sources)
+    assert set(read_synthetic(settings.out).strings("source_id")) <= set(sources)
 
 
 def test_reid_trains_on_a_run_in_a_store_as_on_one_on_a_disk(people, out, straight, tmp_path):
     loaded = []
     for folder in (out, straight):
         settings = TrainSettings(images=people, out=tmp_path, synthetic=folder)
-        images, synthetic = io.read_images(people), io.read_synthetic(folder)
+        images, synthetic = io.read_images(people), read_synthetic(folder)
         selection = select(images, synthetic, real_fraction=1, num_validation_people=0, data_seed=0)
         data = load_training_set(selection, synthetic, (32, 64))
         loaded.append((recipe_of(settings), data.pixels.tobytes(), data.people))
@@ -422,7 +423,7 @@ def test_s3_a_truncated_shard_is_made_again_and_read(people, straight, server):
     assert run(people, out) == Exit.DONE
 
     assert_same(out, straight)
-    read = [list(io.read_synthetic(folder).read_bytes(np.arange(20))) for folder in (out, straight)]
+    read = [list(read_synthetic(folder).read_bytes(np.arange(20))) for folder in (out, straight)]
     assert read[0] == read[1]
 
 

@@ -8,7 +8,8 @@ from manifests import io
 from manifests.datasets import market1501
 from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
 from manifests.runtime.console import Console, UserError
-from manifests.runtime.storage import ObjectStorePath, StoragePath
+from manifests.runtime.object_store import ObjectStorePath
+from manifests.runtime.storage import StoragePath
 
 
 def made_up_people(out: StoragePath, console: Console) -> Path:

@@ -18,10 +18,11 @@ import numpy as np
 from tyro.conf import Positional
 
 from manifests.datasets import market1501
-from manifests.io import Synthetic, read_images, read_synthetic
+from manifests.io import read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
+from manifests.synthetic import Synthetic, read_synthetic
 
 Layout = Literal["market1501", "webdataset", "folder"]
 

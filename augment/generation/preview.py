@@ -13,12 +13,13 @@ from tyro.conf import Positional
 from augment.generation.run_config import require_run_config
 from augment.quality import contact_sheets
 from manifests import pixels
-from manifests.io import Images, Synthetic, read_images, read_synthetic, write_bytes
+from manifests.io import Images, read_images, write_bytes
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
+from manifests.synthetic import Synthetic, read_synthetic
 
 
 class PreviewSettings(Frozen):

@@ -28,6 +28,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 from manifests.schema import MANIFEST, SHARD
+from manifests.synthetic import SUCCESS
 
 DATA: Final = "data"
 MANIFEST_NAME: Final = "manifest.parquet"
@@ -164,7 +165,7 @@ def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
             shards=run.num_shards,
             manifest_sha256=io.sha256_file(manifest),
         )
-        io.write_bytes(success.to_json().encode() + b"\n", out / io.SUCCESS)
+        io.write_bytes(success.to_json().encode() + b"\n", out / SUCCESS)
     except UserError as error:
         # Another finaliser was faster and tidied our file away: its files are the same.
         gone = isinstance(error.__cause__, FileNotFoundError)
@@ -182,7 +183,7 @@ def read_success(out: StoragePath, run: RunConfig) -> Success | None:
     Raises:
         UserError: If the mark is of another run.
     """
-    path = out / io.SUCCESS
+    path = out / SUCCESS
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -195,7 +196,7 @@ def read_success(out: StoragePath, run: RunConfig) -> Success | None:
 
 def withdraw(out: StoragePath) -> None:
     """Take ``_SUCCESS`` away before shards are made again."""
-    (out / io.SUCCESS).unlink(missing_ok=True)
+    (out / SUCCESS).unlink(missing_ok=True)
     storage.sync_folder(out)
 
 

@@ -17,6 +17,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import MANIFEST, SHARD
+from manifests.synthetic import SUCCESS
 
 
 class VerifySettings(Frozen):
@@ -69,7 +70,7 @@ def problems(out: StoragePath, run: RunConfig) -> Iterator[str]:
     if success is not None and not manifest.is_file():
         yield f"{manifest}: missing"
     elif success is not None and io.sha256_file(manifest) != success.manifest_sha256:
-        yield f"{manifest}: its SHA-256 is not the one in {io.SUCCESS}"
+        yield f"{manifest}: its SHA-256 is not the one in {SUCCESS}"
     rows = _ManifestRows(manifest) if success is not None and manifest.is_file() else None
     for shard in range(run.num_shards):
         expected = None if rows is None else rows.take(run.num_rows(shard))
@@ -104,8 +105,7 @@ class _ManifestRows:
                     yield file.read_row_group(group).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
             raise UserError(
-                f"{self._path}: damaged ({error}); remove {io.SUCCESS} and run the "
-                "same command again"
+                f"{self._path}: damaged ({error}); remove {SUCCESS} and run the same command again"
             ) from error
 
 

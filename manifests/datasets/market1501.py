@@ -25,9 +25,10 @@ from manifests.datasets.folder import (
     read_csv,
     require_folder,
 )
-from manifests.io import Images, Synthetic, sha256_file, write_bytes
+from manifests.io import Images, sha256_file, write_bytes
 from manifests.keypoints import NUM_JOINTS, visible
 from manifests.runtime.console import UserError
+from manifests.synthetic import Synthetic
 
 FOLDERS: Final = {
     "train": "bounding_box_train",

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from manifests import pixels
-from manifests.io import Images, Synthetic
+from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.schema import JUNK
 from manifests.subset import subset_train
+from manifests.synthetic import Synthetic
 from reid.data.labels import labelled
 from reid.data.leakage import check_origin, check_people, leakage_block
 

@@ -20,11 +20,12 @@ from jaxtyping import UInt8, UInt64
 from safetensors import SafetensorError, safe_open
 
 from manifests import pixels
-from manifests.io import Images, Synthetic, sha256_file
+from manifests.io import Images, sha256_file
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
 from manifests.subset import subset_train
+from manifests.synthetic import Synthetic
 
 MOST_BITS: Final = 4
 """Of 64: images whose hashes differ in at most so many are told as near-duplicates. Between the

@@ -22,23 +22,14 @@ from torch import nn
 from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
-from manifests.io import (
-    SUCCESS,
-    Images,
-    Synthetic,
-    finished_manifest,
-    read_images,
-    read_synthetic,
-    sha256_file,
-    write_bytes,
-    write_table,
-)
+from manifests.io import Images, read_images, sha256_file, write_bytes, write_table
 from manifests.pixels import read_all
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import JUNK, MANIFEST
+from manifests.synthetic import SUCCESS, Synthetic, finished_manifest, read_synthetic
 from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
 from reid.data.leakage import check_people, generator_facts

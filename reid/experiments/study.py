@@ -21,11 +21,12 @@ import pyarrow as pa
 from pydantic import Field
 from tyro.conf import Suppress
 
-from manifests.io import read_images, read_synthetic, write_bytes, write_table
+from manifests.io import read_images, write_bytes, write_table
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag, storage_path
+from manifests.synthetic import read_synthetic
 from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
 from reid.data.labels import labelled

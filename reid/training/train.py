@@ -18,16 +18,11 @@ import torch
 from manifests.compute.devices import pick_device
 from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
 from manifests.compute.training_log import TrainingLog
-from manifests.io import (
-    Images,
-    finished_manifest,
-    read_images,
-    read_synthetic,
-    sha256_file,
-)
+from manifests.io import Images, read_images, sha256_file
 from manifests.pixels import read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.synthetic import finished_manifest, read_synthetic
 from reid.data.controls import controlled
 from reid.data.dataset import Selection, load_training_set, select
 from reid.data.labels import labels_of

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from manifests import io, pixels
-from manifests.io import Images, Synthetic
+from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.schema import IMAGES
+from manifests.synthetic import Synthetic, read_synthetic
 
 coordinates = st.floats(-1000, 1000, width=32) | st.just(float("nan"))
 poses = hnp.arrays(
@@ -315,12 +316,12 @@ def test_an_unfinished_out_is_refused(finish, synthetic_rows, tmp_path):
     finish(tmp_path / "out", synthetic_rows(1, pixels.encode_jpeg))
     (tmp_path / "out" / "_SUCCESS").unlink()
     with pytest.raises(UserError, match="has no _SUCCESS"):
-        io.read_synthetic(tmp_path / "out")
+        read_synthetic(tmp_path / "out")
 
 
 def test_a_missing_out_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        io.read_synthetic(tmp_path / "out")
+        read_synthetic(tmp_path / "out")
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"PAR1 no more")])

@@ -25,8 +25,8 @@ import pytest
 
 from augment.generation.job import failed_shards, generate
 from augment.generation.run_config import read_run_config
-from manifests import io
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
 
 NUM_KILLS = int(os.environ.get("AUGMENT_KILLS", "20"))
@@ -97,7 +97,7 @@ def assert_complete(out, straight):
     names = [f"data/part-{shard:06d}.parquet" for shard in range(8)]
     found = trivial.files_of(out)
     assert sorted(found) == sorted([*names, "manifest.parquet", "README.md", "_SUCCESS"])
-    table = io.read_synthetic(out).table
+    table = read_synthetic(out).table
     assert table.num_rows == 30
     keys = zip(table["person_id"].to_pylist(), table["k"].to_pylist(), strict=True)
     assert list(keys) == [(f"{person:04d}", k) for person in range(2, 8) for k in range(5)]

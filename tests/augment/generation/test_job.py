@@ -41,6 +41,7 @@ from manifests.datasets.folder import index_table
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import SHARD
 from manifests.subset import subset_train
+from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
 
 QUIET = Console(quiet=True)
@@ -127,7 +128,7 @@ def test_a_compiled_run_has_the_rows_of_a_plain_one_and_other_keys(people, out, 
     assert verify(VerifySettings(out=compiled), QUIET) == Exit.DONE
     assert read_run_config(compiled).content.sampling.compiled
     assert read_run_config(compiled).content_key != read_run_config(out).content_key
-    first, second = (io.read_synthetic(folder).table for folder in (out, compiled))
+    first, second = (read_synthetic(folder).table for folder in (out, compiled))
     names = ["image_id", "person_id", "pose_id", "seed", "error"]
     assert first.select(names).equals(second.select(names))
 
@@ -199,7 +200,7 @@ def test_per_id_20_begins_with_the_rows_of_per_id_10(people, tmp_path):
     images = []
     for per_id in (3, 6):
         run(people, tmp_path / f"by{per_id}", per_id=per_id)
-        table = io.read_synthetic(tmp_path / f"by{per_id}").table.to_pylist()
+        table = read_synthetic(tmp_path / f"by{per_id}").table.to_pylist()
         images.append({(row["image_id"], row["sha256"]) for row in table if row["k"] < 3})
 
     assert images[0] == images[1]
@@ -212,7 +213,7 @@ def test_poses_may_come_from_another_table_without_its_images(people, tmp_path):
 
     run(people, tmp_path / "out", poses=tmp_path / "poses.parquet")
 
-    used = set(io.read_synthetic(tmp_path / "out").strings("pose_id"))
+    used = set(read_synthetic(tmp_path / "out").strings("pose_id"))
     assert used
     assert used <= set(poses.strings("image_id"))
 
@@ -250,7 +251,7 @@ def test_without_images_made_up_people_are_drawn_beside_the_run(tmp_path):
     assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-people"]
-    assert len(io.read_synthetic(tmp_path / "out")) == 2 * 24
+    assert len(read_synthetic(tmp_path / "out")) == 2 * 24
 
 
 def test_made_up_people_are_drawn_beside_a_run_in_the_current_folder(tmp_path, monkeypatch):
@@ -459,7 +460,7 @@ def test_the_market1501_export_is_read_back_as_train_images(people, out, tmp_pat
     code = export(ExportSettings(run=out, to="market1501", out=tmp_path / "market"), QUIET)
 
     assert code == Exit.DONE
-    synthetic = io.read_synthetic(out)
+    synthetic = read_synthetic(out)
     files = sorted((tmp_path / "market/bounding_box_train").iterdir())
     assert [file.name for file in files] == sorted(synthetic.strings("image_id"))
     by_name = dict(zip(synthetic.strings("image_id"), synthetic.strings("sha256"), strict=True))
@@ -547,7 +548,7 @@ def test_the_market1501_export_refuses_other_names(source, finish, synthetic_row
 def test_the_webdataset_export_pairs_images_with_their_rows(out, tmp_path):
     export(ExportSettings(run=out, to="webdataset", out=tmp_path / "web"), QUIET)
 
-    synthetic = io.read_synthetic(out)
+    synthetic = read_synthetic(out)
     images = list(synthetic.read_bytes(np.arange(20)))
     names = []
     for path in sorted((tmp_path / "web").iterdir()):
@@ -607,7 +608,7 @@ def test_a_preview_shows_source_pose_and_result(people, out, tmp_path):
     with Image.open(tmp_path / "sheet.png") as file:
         sheet = np.asarray(file)
     assert sheet.shape == (24 + 3 * (256 + 16 + 6) + 6, 3 * 128 + 2 * 6 + 12, 3)
-    synthetic = io.read_synthetic(out)
+    synthetic = read_synthetic(out)
     row = choose(20, 3, 0)[1:2]
     (shown,), (data,) = synthetic.take(row).table.to_pylist(), synthetic.read_bytes(row)
     images = io.read_images(people)
@@ -658,7 +659,7 @@ def test_the_shards_open_as_images_in_datasets(out, tmp_path, monkeypatch):
         "parquet", data_files=str(out / "data/*.parquet"), cache_dir=str(tmp_path / "cache")
     )["train"]
 
-    synthetic = io.read_synthetic(out)
+    synthetic = read_synthetic(out)
     assert isinstance(loaded.features["image"], datasets.Image)
     assert loaded["image_id"] == synthetic.strings("image_id")
     for row, data in zip(loaded, synthetic.read_bytes(np.arange(20)), strict=True):
@@ -756,7 +757,7 @@ def test_a_gpu_and_a_cpu_make_the_same_rows(people, out, tmp_path):
 
     assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
 
-    rows = [io.read_synthetic(folder).strings("image_id") for folder in (out, tmp_path / "gpu")]
+    rows = [read_synthetic(folder).strings("image_id") for folder in (out, tmp_path / "gpu")]
     assert rows[0] == rows[1]
 
 
@@ -765,7 +766,7 @@ def test_a_part_of_the_train_rows_gives_all_sources_and_poses(people, tmp_path):
 
     run(people, tmp_path / "out", per_id=2, real_fraction=0.5, data_seed=3)
 
-    made = io.read_synthetic(tmp_path / "out")
+    made = read_synthetic(tmp_path / "out")
     assert len(part) == 6
     assert len(made) == 8
     assert set(made.strings("source_id")) <= set(part)

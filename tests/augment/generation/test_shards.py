@@ -24,6 +24,7 @@ from manifests import io
 from manifests.runtime import storage
 from manifests.runtime.console import Console, UserError
 from manifests.schema import MANIFEST, SHARD
+from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
 
 RUN = RunConfig(
@@ -214,7 +215,7 @@ def test_the_digest_of_a_table_depends_on_what_its_rows_say(column, value):
 
 
 def test_the_manifest_is_the_shards_without_their_images(out):
-    manifest = io.read_synthetic(out)
+    manifest = read_synthetic(out)
 
     rows = []
     for shard in range(5):
@@ -316,14 +317,14 @@ def test_a_finaliser_whose_file_was_tidied_away_accepts_the_finished_run(out, mo
 
 
 def test_names_with_a_dot_or_an_underscore_are_not_data(out):
-    before = io.read_synthetic(out).table
+    before = read_synthetic(out).table
     (out / "data/_notes").write_text("")
     (out / "data/.part-000009.parquet").write_text("")
     (out / "_SUCCESS").unlink()
 
     shards.finalise(out, read_run_config(out), "")
 
-    assert io.read_synthetic(out).table.equals(before)
+    assert read_synthetic(out).table.equals(before)
 
 
 def test_a_mark_of_another_run_is_refused(out):

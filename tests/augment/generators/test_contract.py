@@ -25,8 +25,9 @@ from augment.quality.evaluate import EvaluateSettings, EvaluationProtocol, evalu
 from augment.training.loop import LoopSettings, Trainer, trained
 from augment.training.pairs import TrainingImages
 from manifests import pixels
-from manifests.io import Images, read_images, read_synthetic
+from manifests.io import Images, read_images
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
 
 HEIGHT, WIDTH = 64, 32

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import UserError
+from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import ObjectStorePath, StoragePathFlag, storage_path
+from manifests.runtime.storage import StoragePathFlag, storage_path
 
 
 class Unconditional(MemoryFileSystem):

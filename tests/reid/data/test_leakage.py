@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from manifests.io import Images, Synthetic, read_images, read_synthetic, sha256_file
+from manifests.io import Images, read_images, sha256_file
 from manifests.pixels import decode, encode_jpeg, resize
 from manifests.runtime.console import UserError
 from manifests.subset import subset_train
+from manifests.synthetic import Synthetic, read_synthetic
 from reid.data.dataset import select
 from reid.data.leakage import (
     NearDuplicates,

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.io import read_synthetic, write_table
+from manifests.io import write_table
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.storage import storage_path
 from manifests.schema import MANIFEST, SHARD
+from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
 from reid.experiments.screen import ScreenSettings, factors_of, screen
 from reid.training.train import TrainSettings, train

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from manifests.io import read_images, read_synthetic
+from manifests.io import read_images
 from manifests.runtime.console import UserError
+from manifests.synthetic import read_synthetic
 from reid.data.controls import controlled
 from reid.data.dataset import TrainingSet, load_training_set, select
 from reid.data.labels import NO_IDENTITY

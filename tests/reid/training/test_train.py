@@ -21,8 +21,9 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from manifests.io import read_images, read_synthetic, write_table
+from manifests.io import read_images, write_table
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
 from reid.data.dataset import load_training_set, select
 from reid.evaluation.score import ScoreSettings, score
