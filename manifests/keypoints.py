@@ -47,7 +47,7 @@ MIRROR: Final = tuple(
     )
     for name in JOINT_NAMES
 )
-"""``mirrored[i] = original[MIRROR[i]]``: which joint takes place ``i`` in a mirrored image."""
+"""``mirrored[i] = original[MIRROR[i]]``: which joint becomes joint ``i`` in a mirrored image."""
 
 LIMBS: Final = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),

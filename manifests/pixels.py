@@ -168,37 +168,38 @@ def _encode(image: UInt8[np.ndarray, "height width 3"], ending: str, settings: l
 
 
 def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
-    found: tuple[int, int] | None = None
-    place = 2
-    while marker := _MARKER.search(data, place):
+    size: tuple[int, int] | None = None
+    position = 2
+    while marker := _MARKER.search(data, position):
         code = marker[1][0]
-        place = marker.end()
+        position = marker.end()
         if code == _END_OF_IMAGE:
-            if found is None:
+            if size is None:
                 raise PixelError(f"{where}: a JPEG file without an image")
-            return found
+            return size
         if code in _WITHOUT_LENGTH:
             continue
-        if code in _START_OF_FRAME and len(data) >= place + 7:
-            found = _number(data, place + 5), _number(data, place + 3)
+        if code in _START_OF_FRAME and len(data) >= position + 7:
+            size = _number(data, position + 5), _number(data, position + 3)
         # The scan that follows this segment is skipped by the search for the next marker.
-        place += _number(data, place)
+        position += _number(data, position)
     raise PixelError(
         f"{where}: the JPEG file is cut off, its end is missing ({len(data):,} bytes found)"
     )
 
 
 def _png_size(data: bytes, where: str) -> tuple[int, int]:
-    place = len(_PNG)
-    while place + 12 <= len(data):
-        kind, length = data[place + 4 : place + 8], int.from_bytes(data[place : place + 4], "big")
-        place += 12 + length
-        if kind == b"IEND" and place <= len(data):
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        position += 12 + length
+        if kind == b"IEND" and position <= len(data):
             return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     raise PixelError(
         f"{where}: the PNG file is cut off, its end is missing ({len(data):,} bytes found)"
     )
 
 
-def _number(data: bytes, place: int) -> int:
-    return int.from_bytes(data[place : place + 2], "big")
+def _number(data: bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + 2], "big")

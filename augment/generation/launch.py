@@ -25,13 +25,13 @@ from augment.generation.run_config import RunConfig
 from augment.generation.shard_actor import ShardActor
 from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job
-from manifests.runtime import cluster
 from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
 
 
-class Launcher(cluster.Submission):
+class Launcher(Submission):
     """Where the workers run."""
 
     launch: Literal["slurm", "ray"] | None = None
@@ -46,7 +46,7 @@ class LaunchSettings(Frozen):
 
     job: Annotated[GenerateSettings, arg(name="")] = GenerateSettings()
     launcher: OmitArgPrefixes[Launcher] = Launcher()
-    slurm: cluster.Slurm = cluster.Slurm()
+    slurm: Slurm = Slurm()
 
 
 def launch(settings: LaunchSettings, console: Console, weights: Weights | None = None) -> Exit:
@@ -88,7 +88,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
         *arguments_of(job.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
-    script = cluster.sbatch(command, job.num_workers, settings.slurm)
+    script = sbatch(command, job.num_workers, settings.slurm)
     if settings.launcher.print_script:
         console.show(script)
         return Exit.DONE
@@ -100,7 +100,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
         height, width = weights.image_size
         plan_of(job, (width, height))
     logs = Path(settings.slurm.logs)
-    return cluster.submit(script, logs, wait=settings.launcher.wait, console=console)
+    return submit(script, logs, wait=settings.launcher.wait, console=console)
 
 
 def _on_ray(
@@ -143,10 +143,10 @@ def _check_flags(settings: LaunchSettings) -> None:
     others = {
         "--print": (launcher.print_script, "slurm"),
         "--wait": (launcher.wait, "slurm"),
-        "--slurm": (slurm != cluster.Slurm(), "slurm"),
+        "--slurm": (slurm != Slurm(), "slurm"),
         "--ray-address": (launcher.ray_address is not None, "ray"),
     }
-    cluster.check_launch_flags(launcher.launch, others)
+    check_launch_flags(launcher.launch, others)
     if launcher.launch is not None and job.worker is not None:
         raise UserError(f"--worker: found '{job.worker}' and --launch, expected one of them")
     if launcher.launch != "slurm":

@@ -21,23 +21,23 @@ HELP: Final = {"-h", "--help"}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a subcommand lives and what it does."""
+    """The module, function and settings of a subcommand."""
 
     module: str
     """Imported only when the command runs, so that ``--help`` needs none of it."""
     function: str
     """Takes the settings and a ``Console``, returns an ``Exit``."""
     settings: str
-    """A settings class, or a function from the words of the command line to one."""
+    """A settings class, or a function from the arguments of the command line to one."""
     summary: str
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the command speaks."""
+    """What a command writes about its progress."""
 
     quiet: bool = False
-    """Say nothing but errors."""
+    """Write errors only."""
     log_format: LogFormat = "text"
     """json writes one object per line."""
 
@@ -52,19 +52,19 @@ class Program:
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Run the command line and leave the process with its exit code."""
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        exit_with(lambda: self.run(words))
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        exit_with(lambda: self.run(given))
 
-    def run(self, words: Sequence[str]) -> Exit:
+    def run(self, arguments: Sequence[str]) -> Exit:
         """Run one command line.
 
         Raises:
             UserError: If the subcommand is unknown or refuses its input.
         """
-        if not words or words[0] in HELP:
+        if not arguments or arguments[0] in HELP:
             sys.stdout.write(self.help())
-            return Exit.DONE if words else Exit.REFUSED
-        name, *rest = words
+            return Exit.DONE if arguments else Exit.REFUSED
+        name, *rest = arguments
         if name not in self.commands:
             raise UserError(f"found command '{name}', expected one of {', '.join(self.commands)}")
         command = self.commands[name]
@@ -72,9 +72,9 @@ class Program:
         settings = getattr(module, command.settings)
         if not inspect.isclass(settings):
             settings = settings(rest)
-        found, talk = parse(settings, f"{self.name} {name}", command.summary, rest)
-        console = Console(quiet=talk.quiet, log_format=talk.log_format)
-        return getattr(module, command.function)(found, console)
+        parsed, output = parse(settings, f"{self.name} {name}", command.summary, rest)
+        console = Console(quiet=output.quiet, log_format=output.log_format)
+        return getattr(module, command.function)(parsed, console)
 
     def help(self) -> str:
         """Return the table of subcommands."""
@@ -88,13 +88,13 @@ class Program:
 
 
 def parse(
-    settings: type, program: str, description: str, words: Sequence[str]
+    settings: type, program: str, description: str, arguments: Sequence[str]
 ) -> tuple[Any, OutputOptions]:
-    """Return a command's settings, and how it should speak.
+    """Return a command's settings and its output options.
 
     Raises:
-        UserError: If a flag is unknown or missing, or a value is none of its kind or breaks a
-            rule of the settings.
+        UserError: If a flag is unknown or missing, or a value has the wrong type or breaks a rule
+            of the settings.
     """
     import tyro
     from pydantic import ValidationError
@@ -106,33 +106,33 @@ def parse(
         "Invocation",
         [
             ("settings", Annotated[settings, tyro.conf.arg(name="")]),
-            ("talk", Annotated[OutputOptions, flat], OutputOptions()),
+            ("output", Annotated[OutputOptions, flat], OutputOptions()),
         ],
     )
-    # Help that was asked for is no refusal, and as wide as the terminal.
-    refused = nullcontext() if HELP & set(words) else one_sentence(program)
+    # Help is no error, and as wide as the terminal.
+    errors = nullcontext() if HELP & set(arguments) else one_sentence(program)
     try:
-        with refused:
-            found = tyro.cli(both, prog=program, description=description, args=list(words))
+        with errors:
+            parsed = tyro.cli(both, prog=program, description=description, args=list(arguments))
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
-    return found.settings, found.talk
+    return parsed.settings, parsed.output
 
 
 def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None) -> list[str]:
-    """Return the words that ``parse`` turns into these settings; defaults are left out.
+    """Return the arguments that ``parse`` turns into these settings; defaults are left out.
 
     For settings whose flags are named as their fields: scalars, tuples of them, and settings
     within settings.
 
     Args:
-        settings: What the words shall say.
-        prefix: What the flags start with.
-        defaults: What ``parse`` gives without any word, where that is not what the class says.
+        settings: The settings.
+        prefix: Start of every flag's name.
+        defaults: What ``parse`` returns without arguments, if not the defaults of the class.
     """
     from manifests.runtime.settings import Frozen
 
-    words: list[str] = []
+    arguments: list[str] = []
     for name, field in type(settings).model_fields.items():
         value, flag = getattr(settings, name), prefix + name.replace("_", "-")
         default = field.default if defaults is None else getattr(defaults, name)
@@ -140,12 +140,12 @@ def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = N
             continue
         if isinstance(value, Frozen):
             inner = default if isinstance(default, Frozen) else None
-            words += arguments_of(value, f"{flag}.", inner)
+            arguments += arguments_of(value, f"{flag}.", inner)
         elif isinstance(value, bool):
             *above, last = flag.split(".")
-            words.append("--" + ".".join([*above, last if value else f"no-{last}"]))
+            arguments.append("--" + ".".join([*above, last if value else f"no-{last}"]))
         elif isinstance(value, tuple):
-            words += [f"--{flag}", *map(str, cast("tuple[object, ...]", value))]
+            arguments += [f"--{flag}", *map(str, cast("tuple[object, ...]", value))]
         else:
-            words += [f"--{flag}", str(value)]
-    return words
+            arguments += [f"--{flag}", str(value)]
+    return arguments

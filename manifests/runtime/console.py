@@ -1,4 +1,4 @@
-"""What a command tells the person in front of it: errors, exit codes, progress."""
+"""What a command writes for its user: messages, errors with exit codes, progress."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Bar:
 
 
 class Console:
-    """The one place that writes: what is said to standard error, results to standard output."""
+    """All output of a command: messages to standard error, results to standard output."""
 
     def __init__(self, *, quiet: bool = False, log_format: LogFormat = "text") -> None:
         self._quiet = quiet
@@ -83,12 +83,12 @@ class Console:
 
     @property
     def shows_bars(self) -> bool:
-        """Whether a moving bar makes sense: a terminal, plain text, not quiet."""
+        """Whether to show a progress bar: on a terminal, as text, unless quiet."""
         return not self._quiet and self._log_format == "text" and sys.stderr.isatty()
 
     @property
     def flags(self) -> list[str]:
-        """Flags that make another process of ours speak like this one."""
+        """Flags that give another process of ours the same output options."""
         quiet = ["--quiet"] if self._quiet else []
         return quiet + (["--log-format", "json"] if self._log_format == "json" else [])
 

@@ -1,4 +1,8 @@
-"""What the parser of command lines draws as a box of several lines, as one sentence."""
+"""Errors of the command-line parser as one sentence, read from the box that it draws.
+
+tyro has no public interface to its errors: ``tyro._errors`` gives them as data, but is private and
+may change in any release.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ _RULE: Final = re.compile(r"[-\u2500]{2,}")
 _FRAME: Final = " \u2502\u256f"
 _FRAME_WIDTH: Final = 2
 _ITEM_INDENT: Final = 4
-"""What stands further out is the heading of a list, what stands further in explains an item."""
+"""A line with less indent is the heading of a list, one with more explains an item."""
 _OF_PYTHON: Final = re.compile(
     r"(invalid literal for int\(\) with base 10|could not convert string to float): "
 )
@@ -26,32 +30,32 @@ _OF_PYDANTIC: Final = re.compile(
     r"Error parsing (?:settings\.)?(\S+): \d+ validation errors? for \w+ (\S+) (.+?) "
     r"\[type=\w+, input_value=(.+?), input_type="
 )
-"""What settings within settings say of a value: of which, which key, what is expected and found."""
+"""An error of nested settings: their name, the key, what was expected and what was found."""
 
 
 @contextmanager
 def one_sentence(program: str) -> Generator[None]:
-    """Turn the parser's refusal of a command line into an error of one sentence.
+    """Turn the parser's error into one of a single sentence.
 
-    tyro raises no error of its own there: it draws a box on standard error and exits.
+    tyro raises none: it draws a box on standard error and exits.
 
     Raises:
         UserError: If the block exits with code 2.
     """
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stderr(said), _endless_lines():
+        with redirect_stderr(printed), _endless_lines():
             yield
     except SystemExit as exiting:
         if exiting.code != Exit.REFUSED:
             raise
         broken = _broken_rule(exiting)
-        raise UserError(broken or sentence(said.getvalue(), program)) from None
-    sys.stderr.write(said.getvalue())
+        raise UserError(broken or sentence(printed.getvalue(), program)) from None
+    sys.stderr.write(printed.getvalue())
 
 
 def _broken_rule(exiting: SystemExit) -> str | None:
-    """Return which rule of settings within settings a value breaks; the box does not say so."""
+    """Return the rule of nested settings that a value breaks, which the box leaves out."""
     from pydantic import ValidationError
 
     from manifests.runtime.settings import first_problem
@@ -59,18 +63,18 @@ def _broken_rule(exiting: SystemExit) -> str | None:
     error: BaseException | None = exiting
     within = ""
     while error is not None and not isinstance(error, ValidationError):
-        place = getattr(error, "arg", None)
-        within = place.removeprefix("settings").removeprefix(".") if isinstance(place, str) else ""
+        name = getattr(error, "arg", None)
+        within = name.removeprefix("settings").removeprefix(".") if isinstance(name, str) else ""
         error = error.__context__
     return None if error is None else first_problem(error, within)
 
 
 def sentence(box: str, program: str) -> str:
-    r"""Return what a box says: what was found and what was expected.
+    r"""Return the content of a box: what was found and what was expected.
 
     Args:
         box: A title, and sections between rules; with or without a frame.
-        program: The words before the flags.
+        program: The command, without its flags.
 
     >>> sentence(" Oh\n ----\n  Unrecognized options: --oot, x\n  ---\n  Perhaps you meant:\n"
     ...     "      --out PATH\n          Where.\n", "augment index")
@@ -97,7 +101,7 @@ def sentence(box: str, program: str) -> str:
             problems[-1] += f", expected {items[0]}"
         elif not kind.startswith("For full helptext"):
             problems.append(heading.replace(". Expected", ", expected").rstrip("."))
-    if not problems:  # a box of another form: all that it says
+    if not problems:  # a box of another form: all of its text
         return " ".join(_COLOURS.sub("", box).split())
     return "; ".join(problems) + (f", perhaps {' or '.join(nearest)}" if nearest else "")
 
@@ -130,7 +134,7 @@ def _heading_and_items(lines: list[str]) -> tuple[str, list[str]]:
 
 @contextmanager
 def _endless_lines() -> Generator[None]:
-    """Let the parser break no line: it cuts long paths in two."""
+    """Keep the parser from wrapping lines: it cuts long paths in two."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100000"
     try:

@@ -1,6 +1,7 @@
-"""Whose a folder is: ``run.json`` says what was config for, and nothing else may write there.
+"""The file ``run.json``: the configuration of the run that a folder belongs to.
 
-It is created whole and once; the same request goes on with the folder, another one is refused.
+It is created once, as a whole. A command with the same configuration continues in the folder, one
+with another is refused.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from manifests.runtime.storage import StoragePath
 
 RUN_RECORD: Final = "run.json"
 
+_OLD_ENTRY: Final = "asked"
+"""The entry of version 0.1 in the place of ``config``."""
+
 
 def write(
     folder: StoragePath, config: Mapping[str, Any], facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Make a folder the home of one run, or check that it is.
+    """Write the run record into a folder, or check that it is already there with the same config.
 
     Args:
         folder: Made if it is missing.
-        config: What decides the result: settings, and inputs by their digests.
-        facts: What else is worth keeping of the first start; never compared.
+        config: Everything that decides the result: settings, and digests of the inputs.
+        facts: Further entries, written at the first start and never compared.
 
     Raises:
-        UserError: If the folder belongs to another run (names what differs), holds a
-            ``run.json`` that is none, or cannot be written.
+        UserError: If the folder belongs to another run (names what differs), or its ``run.json``
+            cannot be read or written.
     """
     path = folder / RUN_RECORD
     text = json.dumps({"config": dict(config), **(facts or {})}, indent=1, sort_keys=True) + "\n"
@@ -39,11 +43,11 @@ def write(
 
 
 def is_home_of(folder: StoragePath, config: Mapping[str, Any], expected: str) -> bool:
-    """Return whether a folder is the home of this run already; if not, it is free for it.
+    """Return whether a folder belongs to this run already; if not, the run may start there.
 
     Raises:
-        UserError: If another run lives there, or the folder holds something else than hidden files;
-            names what was ``expected``.
+        UserError: If it belongs to another run, or holds other files than hidden ones; names what
+            was ``expected``.
     """
     path = folder / RUN_RECORD
     if path.is_file():
@@ -58,20 +62,25 @@ def is_home_of(folder: StoragePath, config: Mapping[str, Any], expected: str) ->
     return False
 
 
-def check_no_unexpected_files(folder: StoragePath, strangers: Iterable[str], expected: str) -> None:
-    """Check that a folder that nobody claimed holds nothing of these names.
+def check_no_unexpected_files(folder: StoragePath, names: Iterable[str], expected: str) -> None:
+    """Check that a folder without a run record has none of these files.
+
+    Args:
+        folder: May be missing.
+        names: Files that were found in it.
+        expected: For the error message.
 
     Raises:
-        UserError: If it does; names the first, and what was ``expected``.
+        UserError: If there are any; names the first, and what was ``expected``.
     """
-    found = sorted(strangers)
-    # Looked at last: another worker may have claimed the folder and begun to fill it meanwhile.
+    found = sorted(names)
+    # The record is checked last: another worker may have written it and begun to fill the folder.
     if found and not (folder / RUN_RECORD).is_file():
         raise UserError(f"{folder}: found '{found[0]}' and no {RUN_RECORD}; expected {expected}")
 
 
 def check_same_config(path: StoragePath, config: Mapping[str, Any]) -> None:
-    """Check that a ``run.json`` was written for the same request.
+    """Check that a ``run.json`` holds the same configuration.
 
     Raises:
         UserError: If not; names each entry that differs, with both values.
@@ -85,13 +94,13 @@ def check_same_config(path: StoragePath, config: Mapping[str, Any]) -> None:
 
 
 def read(path: StoragePath) -> dict[str, Any]:
-    """Return what a ``run.json`` holds.
+    """Return the entries of a ``run.json``.
 
     Raises:
-        UserError: If it is missing, damaged, or none of ours.
+        UserError: If it is missing, damaged, of an older version or not written by our commands.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        entries = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(
             f"{path.parent}: found no {RUN_RECORD}; expected the folder of a run"
@@ -100,20 +109,27 @@ def read(path: StoragePath) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+    if not isinstance(entries, dict) or not isinstance(entries.get("config"), dict):
+        if isinstance(entries, dict) and _OLD_ENTRY in entries:
+            raise UserError(
+                f"{path}: found a {RUN_RECORD} of an older version with entry '{_OLD_ENTRY}', "
+                "expected 'config'; finish the run with that version or choose another --out"
+            )
         raise UserError(f"{path}: found no entry 'config'; expected what our commands write")
-    return found
+    return entries
 
 
-def differences(found: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    stored: Mapping[str, Any], config: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
     """Return the entries that differ, each as ``name: X, now Y``.
 
     >>> differences({"steps": 10, "net": {"width": 8}}, {"steps": 20, "net": {"width": 8}})
     ['steps: 10, now 20']
     """
     result: list[str] = []
-    for name in sorted(set(found) | set(config)):
-        old, new = found.get(name), config.get(name)
+    for name in sorted(set(stored) | set(config)):
+        old, new = stored.get(name), config.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             result += differences(old, new, f"{prefix}{name}.")
         elif old != new:

@@ -51,12 +51,12 @@ class Frozen(BaseModel):
 
 
 def first_problem(error: ValidationError, within: str = "") -> str:
-    """Return the first problem of a validation as one sentence; ``within``: of these settings."""
+    """Return the first problem of a validation as one sentence; ``within`` names outer settings."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in (within, *problem["loc"]) if part != "") or "(whole)"
-    refusal = problem.get("ctx", {}).get("error")
-    if isinstance(refusal, UserError):
-        return str(refusal)
+    raised = problem.get("ctx", {}).get("error")
+    if isinstance(raised, UserError):
+        return str(raised)
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{key}'"
     return f"setting '{key}': {problem['msg']}, found {problem['input']!r}"

@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
-from manifests.runtime import cluster
 from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
 from reid.experiments.study import CellTraining, StudySettings, check_usable, study
 from reid.training.recipes import with_recipe
 
 
-class Launcher(cluster.Submission):
+class Launcher(Submission):
     """Where the workers run."""
 
     launch: Literal["slurm"] | None = None
@@ -30,7 +30,7 @@ class LaunchSettings(Frozen):
 
     study: Annotated[StudySettings, arg(name="")]
     launcher: OmitArgPrefixes[Launcher] = Launcher()
-    slurm: cluster.Slurm = cluster.Slurm()
+    slurm: Slurm = Slurm()
 
 
 def settings_for(words: Sequence[str]) -> type[LaunchSettings]:
@@ -60,9 +60,9 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
     others = {
         "--print": (launcher.print_script, "slurm"),
         "--wait": (launcher.wait, "slurm"),
-        "--slurm": (slurm != cluster.Slurm(), "slurm"),
+        "--slurm": (slurm != Slurm(), "slurm"),
     }
-    cluster.check_launch_flags(launcher.launch, others)
+    check_launch_flags(launcher.launch, others)
     if launcher.launch is None:
         return study(plan, console)
     if plan.worker is not None:
@@ -74,13 +74,13 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         *_words_of(plan.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
-    script = cluster.sbatch(command, plan.num_workers, slurm)
+    script = sbatch(command, plan.num_workers, slurm)
     if launcher.print_script:
         console.show(script)
         return Exit.DONE
     # A bad input shall show now and not after hours in the queue.
     check_usable(plan)
-    return cluster.submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
+    return submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
 
 
 def _words_of(plan: StudySettings) -> list[str]:

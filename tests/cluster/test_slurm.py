@@ -13,8 +13,8 @@ import reid.experiments.launch
 from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.status import look
-from manifests.runtime.cluster import Slurm, sbatch, submit
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.slurm import Slurm, sbatch, submit
 from reid.experiments.study import CellTraining, StudySettings
 from tests.helpers import trivial
 from tests.helpers.machine import ROOT, processes

@@ -14,9 +14,9 @@ from augment.generation.job import GenerateSettings, generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.ray_pool import connect
 from augment.generation.run_config import read_run_config
-from manifests.runtime.cluster import Slurm, submit
 from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.slurm import Slurm, submit
 from tests.helpers import trivial
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from manifests.runtime.cluster import Slurm
 from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.slurm import Slurm
 from reid.data.augmentation import Augmentation
 from reid.experiments.launch import Launcher, LaunchSettings, launch, settings_for
 from reid.experiments.study import CellScoring, CellTraining, StudySettings
