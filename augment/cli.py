@@ -20,7 +20,7 @@ PROGRAM: Final = Program(
         "index": Command(
             "manifests.datasets.index",
             "index",
-            "IndexSettings",
+            "settings_for",
             "list a folder of crops in a table",
         ),
         "detect": Command(

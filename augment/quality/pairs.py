@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
-from manifests.datasets.folder import read_csv
+from manifests.datasets.csv_table import read_csv
 from manifests.datasets.market1501 import read_keypoints
 from manifests.keypoints import has_torso
 from manifests.runtime.console import UserError

@@ -1,13 +1,17 @@
-"""The command ``augment index``: a folder of crops becomes an images table."""
+"""The command ``augment index``: the folder of a data set becomes an images table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from pydantic import create_model
+from tyro.conf import Positional, arg
 
 from manifests import io
-from manifests.datasets import folder, market1501
+from manifests.datasets.layouts import DEFAULT, LayoutOptions, layout, layouts
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -16,34 +20,59 @@ class IndexSettings(Frozen):
     """List images with their people, cameras, splits and keypoints."""
 
     root: Positional[Path]
-    """Folder in Market-1501 layout; with --table or --pattern any folder of crops."""
+    """Folder of the data set."""
     out: Path
     """Where the table goes (.parquet)."""
+    layout: str | None = None
+    """How the folder is read."""
     keypoints: tuple[Path, ...] = ()
-    """Keypoint files as published: name:keypoints_y:keypoints_x."""
+    """Keypoint files as published: name:keypoints_y:keypoints_x (market1501)."""
     table: Path | None = None
-    """CSV with columns path, person_id, camera_id, split; its paths start at ROOT."""
+    """CSV with columns path, person_id, camera_id, split; its paths start at ROOT (folder)."""
     pattern: str | None = None
-    """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split."""
+    """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split
+    (folder)."""
+
+    @property
+    def layout_name(self) -> str:
+        """The layout that is given, or that the flags imply."""
+        by_flags = self.table is not None or self.pattern is not None
+        return self.layout or ("folder" if by_flags else DEFAULT)
+
+
+def settings_for(arguments: Sequence[str]) -> type[IndexSettings]:
+    """Return the settings with every layout in the help of ``--layout``."""
+    del arguments
+    known = "; ".join(f"{name}: {found.summary}" for name, found in layouts().items())
+    text = f"{known}. Without it folder with --table or --pattern, else {DEFAULT}."
+    described = Annotated[str | None, arg(help=text, metavar="NAME")]
+    return create_model("IndexSettings", __base__=IndexSettings, layout=(described, None))
 
 
 def index(settings: IndexSettings, console: Console) -> Exit:
-    """Write the table and say what was found.
+    """Write the table and its counts.
 
     Raises:
-        UserError: If the folder, a file or a name is not as expected.
+        UserError: If there is no such layout, it does not take a flag, or the folder, a file or a
+            name is not as expected.
     """
-    if settings.table is not None and settings.pattern is not None:
-        raise UserError("found --table and --pattern, expected one of them")
-    if settings.keypoints and (settings.table is not None or settings.pattern is not None):
-        raise UserError("found --keypoints with --table or --pattern; they go with Market-1501")
-    if settings.table is not None:
-        images, report = folder.index_table(settings.root, settings.table)
-    elif settings.pattern is not None:
-        images, report = folder.index_pattern(settings.root, settings.pattern)
-    else:
-        images, report = market1501.index(settings.root, settings.keypoints)
+    name = settings.layout_name
+    reader = layout(name)
+    options = LayoutOptions(settings.keypoints, settings.table, settings.pattern)
+    _check_options(name, options)
+    images, report = reader.read(settings.root, options)
     io.write_images(images, settings.out)
     console.say(report.text())
     console.say(f"{settings.out}: {len(images):,} rows")
     return Exit.DONE
+
+
+def _check_options(name: str, options: LayoutOptions) -> None:
+    known = layouts()
+    for option in fields(options):
+        is_given = getattr(options, option.name) != option.default
+        if is_given and option.name not in known[name].options:
+            takers = [other for other, found in known.items() if option.name in found.options]
+            raise UserError(
+                f"--{option.name}: found the layout '{name}', expected {' or '.join(takers)}"
+            )

@@ -17,14 +17,15 @@ import numpy as np
 from jaxtyping import Float
 
 from manifests import rules
-from manifests.datasets.folder import (
+from manifests.datasets.crops import (
     Crop,
     Report,
     images_of,
     kind_of_skipped_file,
-    read_csv,
     require_folder,
 )
+from manifests.datasets.csv_table import read_csv
+from manifests.datasets.layouts import Layout
 from manifests.io import Images, sha256_file, write_bytes
 from manifests.keypoints import NUM_JOINTS, visible
 from manifests.runtime.console import UserError
@@ -88,6 +89,13 @@ def index(root: Path, keypoint_files: Sequence[Path] = ()) -> tuple[Images, Repo
         num_unknown_names=len(joints.keys() - {crop.image_id for crop in crops}),
     )
     return images, report
+
+
+LAYOUT: Final = Layout(
+    f"a folder with {', '.join(FOLDERS.values())}, named like 0002_c1s1_000451_03.jpg",
+    lambda root, options: index(root, options.keypoints),
+    options=("keypoints",),
+)
 
 
 def read_keypoints(path: Path) -> dict[str, Float[np.ndarray, "18 2"]]:

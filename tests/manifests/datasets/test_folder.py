@@ -9,7 +9,8 @@ import pytest
 
 from augment.cli import PROGRAM
 from manifests import pixels
-from manifests.datasets.folder import index_pattern, index_table, read_csv
+from manifests.datasets.csv_table import read_csv
+from manifests.datasets.folder import index_pattern, index_table
 from manifests.io import read_images
 from manifests.runtime.console import UserError
 

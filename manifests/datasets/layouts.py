@@ -1,0 +1,64 @@
+"""The layouts of data set folders; the file name is the registry.
+
+A file of this package with a ``LAYOUT`` is a layout, named after the file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from manifests import datasets
+from manifests.runtime.console import UserError
+
+if TYPE_CHECKING:
+    from manifests.datasets.crops import Report
+    from manifests.io import Images
+
+DEFAULT: Final = "market1501"
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutOptions:
+    """Flags of ``augment index`` that not every layout takes."""
+
+    keypoints: tuple[Path, ...] = ()
+    table: Path | None = None
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the folder of a data set is read."""
+
+    summary: str
+    """One line for the help."""
+    read: Callable[[Path, LayoutOptions], tuple[Images, Report]]
+    """From the folder to its images table; raises a ``UserError`` for what is wrong in there."""
+    options: tuple[str, ...] = ()
+    """The fields of ``LayoutOptions`` that it takes; others are refused."""
+
+
+def layouts() -> dict[str, Layout]:
+    """Return all layouts by name, sorted."""
+    modules = {
+        name: importlib.import_module(f"{datasets.__name__}.{name}")
+        for name in sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
+    }
+    return {name: module.LAYOUT for name, module in modules.items() if hasattr(module, "LAYOUT")}
+
+
+def layout(name: str) -> Layout:
+    """Return one layout.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    known = layouts()
+    if name not in known:
+        raise UserError(f"--layout: found '{name}', expected one of {', '.join(known)}")
+    return known[name]
