@@ -28,6 +28,7 @@ from augment.interface.condition import Condition
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.runtime.markdown import markdown_table
 
 BATCH_SIZES: Final = {"cpu": 16, "cuda": 256}
 
@@ -174,14 +175,15 @@ def main() -> None:
         for device in devices
         for head in ("img/s on", "time / its convolutions' on")
     ]
-    print("| system | parameters | GMAC per image | " + " | ".join(heads) + " |")
-    print("|---" * (3 + len(heads)) + "|")
+    rows: list[list[str]] = []
     for name in options.systems:
         network = build(name)
         parameters = sum(value.numel() for value in network.parameters())
-        cells = [f"{speed:.1f} | {ratio:.2f}" for speed, ratio in (at[name] for at in columns)]
+        speeds = [at[name] for at in columns]
+        cells = [cell for speed, ratio in speeds for cell in (f"{speed:.1f}", f"{ratio:.2f}")]
         gmac = multiply_adds(network) / 1e9
-        print(f"| `{name}` | {parameters:,} | {gmac:.1f} | " + " | ".join(cells) + " |")
+        rows.append([f"`{name}`", f"{parameters:,}", f"{gmac:.1f}", *cells])
+    print(markdown_table(["system", "parameters", "GMAC per image", *heads], rows))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.runtime.markdown import markdown_table
 from manifests.runtime.random_numbers import random_bits
 
 EQUAL_LOSSES = 1e-4
@@ -333,10 +334,12 @@ def main() -> None:
         f"{options.width}, batch {options.batch_size}, features {options.features}; losses of the "
         f"first {options.equal_steps} steps equal to {difference:.1e} of their size.\n"
     )
-    print("| way | steps/s | pairs/s |\n|---|---:|---:|")
-    for name, words in (("plain", "plain: float32"), ("ours", f"augment train: {precision}")):
-        print(f"| {words} | {rate[name]:.3f} | {options.batch_size * rate[name]:.1f} |")
-    print(f"| ratio | {rate['ours'] / rate['plain']:.2f} | |")
+    rows = [
+        [label, f"{rate[name]:.3f}", f"{options.batch_size * rate[name]:.1f}"]
+        for name, label in (("plain", "plain: float32"), ("ours", f"augment train: {precision}"))
+    ]
+    rows.append(["ratio", f"{rate['ours'] / rate['plain']:.2f}", ""])
+    print(markdown_table(["way", "steps/s", "pairs/s"], rows, "lrr"))
 
 
 if __name__ == "__main__":
