@@ -321,7 +321,10 @@ def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_it(tmp_path
     path.write_bytes(b"PAR1 is how a table begins")
     with pytest.raises(UserError) as refused:
         convert_weights("patn", system("patn").Config(), [path], tmp_path / "ours.safetensors")
-    assert str(refused.value) == f"{path}: found no torch file of tensors, expected the .pth"
+    assert str(refused.value) == (
+        f"--official: {path} cannot be read as weights (UnpicklingError), expected a state dict of "
+        "tensors (.pth or .safetensors)"
+    )
 
 
 def test_a_file_given_twice_is_refused(tmp_path) -> None:
