@@ -23,12 +23,12 @@ from augment.generation.plan import GenerationPlan
 from augment.generation.ray_pool import connect
 from augment.generation.run_config import RunConfig
 from augment.generation.shard_actor import ShardActor
-from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job
 from manifests.runtime import cluster
 from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from manifests.runtime.signals import Stopped, stopping
 
 
 class Launcher(cluster.Submission):

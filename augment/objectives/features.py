@@ -106,19 +106,20 @@ def _extractor(setting: FeatureNetwork, layers: tuple[str, ...]) -> nn.Module:
     """Return the frozen network up to the last layer asked for, from images to activations."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    network = _vgg19()[: 1 + max(ACTIVATIONS[layer] for layer in layers)]
-    weights = random_weights(len(network)) if setting == "vgg19-random" else _weights(setting)
+    num_layers = 1 + max(ACTIVATIONS[layer] for layer in layers)
+    network = _vgg19(num_layers)
+    weights = random_weights(num_layers) if setting == "vgg19-random" else _weights(setting)
     network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
     network.float().requires_grad_(False)
     return create_feature_extractor(network, {str(ACTIVATIONS[name]): name for name in layers})
 
 
-def _vgg19() -> nn.Sequential:
-    """Return the convolutional part of VGG19, without memory for its weights."""
+def _vgg19(num_layers: int | None = None) -> nn.Sequential:
+    """Return the first layers of VGG19's convolutional part, without memory for weights."""
     from torchvision.models import vgg19
 
     with torch.device("meta"):
-        return vgg19(weights=None, init_weights=False).features
+        return nn.Sequential(*list(vgg19(weights=None, init_weights=False).features)[:num_layers])
 
 
 def load_features(
@@ -139,7 +140,7 @@ def random_weights(num_layers: int | None = None) -> dict[str, Tensor]:
     """
     source = torch.Generator().manual_seed(_RANDOM_SEED)
     weights: dict[str, Tensor] = {}
-    for name, value in _vgg19()[:num_layers].state_dict().items():
+    for name, value in _vgg19(num_layers).state_dict().items():
         if value.ndim == 1:
             weights[name] = torch.zeros(value.shape)
         else:
