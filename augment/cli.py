@@ -27,7 +27,7 @@ PROGRAM: Final = Program(
             "augment.pose.detect", "detect", "DetectSettings", "add keypoints by a pose estimator"
         ),
         "train": Command(
-            "augment.training.run", "train", "settings_for", "train a pose-transfer network"
+            "augment.training.train", "train", "settings_for", "train a pose-transfer network"
         ),
         "convert": Command(
             "augment.checkpoints.convert", "convert", "settings_for", "read the authors' weights"

@@ -1,6 +1,8 @@
-"""A smaller train split: fewer images of the same people."""
+"""A smaller train split, fewer images of the same people; the digest that names a selection."""
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 
@@ -64,3 +66,12 @@ def _shares(sizes: dict[str, int], total: int, seed: int) -> dict[str, int]:
 
 def _random_key(seed: int, label: str) -> int:
     return int(random_bits(seed, f"subset\0{label}")[0])
+
+
+def sha256_of_images(images: Images) -> str:
+    """Return one digest of the images of a table, in order, of their files' own digests.
+
+    ``augment train`` writes that of the train images into its weights, and ``reid`` compares it.
+    """
+    digests = "\n".join(map(str, images.strings("sha256")))
+    return hashlib.sha256(digests.encode()).hexdigest()

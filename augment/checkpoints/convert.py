@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,10 +12,9 @@ from augment import generators
 from augment.checkpoints.store import Header, check_same_tensors, expected_tensors, save_weights
 from augment.interface.system import PoseTransfer
 from manifests import io
+from manifests.compute.external_weights import read_state_dict, without_prefix
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
-
-WRAPPERS = ("module.", "model.")
 
 TERMS: Mapping[str, str] = {
     "patn": "MIT",
@@ -55,27 +52,12 @@ def convert(settings: ConvertSettings, console: Console) -> Exit:
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """Return an authors' state dict without wrapper prefixes; nothing in the file is executed.
+    """Return an authors' state dict without prefixes; nothing in the file is executed.
 
     Raises:
         UserError: If the file is missing, no torch file, or holds anything but named tensors.
     """
-    if not path.is_file():
-        raise UserError(f"found no file {path}, expected the authors' .pth")
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        # torch's own text advises to run whatever code the file holds.
-        raise UserError(f"{path}: found no torch file of tensors, expected the .pth") from error
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(value, Tensor) for value in loaded.values()
-    ):
-        raise UserError(f"{path}: expected a state dict, names with tensors")
-    weights = cast("dict[str, Tensor]", dict(loaded))
-    for prefix in WRAPPERS:
-        if weights and all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    return without_prefix(read_state_dict(path, "--official"), "model.")
 
 
 def convert_weights(generator: str, config: Frozen, official: Sequence[Path], out: Path) -> int:
@@ -122,25 +104,25 @@ def _translated(network: PoseTransfer, official: Sequence[Path]) -> dict[str, Te
     for path in official:
         weights = read_official(path)
         try:
-            found = network.from_official(weights)
+            translated = network.from_official(weights)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        twice = sorted(found.keys() & tensors.keys())
+        twice = sorted(translated.keys() & tensors.keys())
         if twice:
             raise UserError(
                 f"{path}: found '{twice[0]}' and {len(twice) - 1} more tensors that a file named "
                 "before it holds too, expected one file of each network"
             )
-        tensors |= found
+        tensors |= translated
     return tensors
 
 
 def _check_generator_present(
     network: PoseTransfer, tensors: Mapping[str, Tensor], where: str
 ) -> None:
-    wanted = network.sampling_state()
-    if wanted.keys().isdisjoint(tensors):
+    expected = network.sampling_state()
+    if expected.keys().isdisjoint(tensors):
         raise UserError(
             f"{where}: found {len(tensors)} tensors ({', '.join(list(tensors)[:3])}), none of them "
-            f"of the generator, expected its {len(wanted)} too ({', '.join(list(wanted)[:3])})"
+            f"of the generator, expected its {len(expected)} too ({', '.join(list(expected)[:3])})"
         )

@@ -32,7 +32,6 @@ from augment.generation.run_config import (
     table_digest,
 )
 from augment.generation.sampler import Sampler, prepare_for_sampling, repays_compiling
-from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job, sample_cost, work
 from augment.interface.system import PoseTransfer
 from augment.pose.bank import pose_bank
@@ -42,6 +41,7 @@ from manifests.io import Images
 from manifests.runtime import cluster
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from manifests.runtime.signals import Stopped, stopping
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 
 Auto = Literal["auto"]

@@ -23,11 +23,11 @@ from augment.generation.plan import GenerationPlan
 from augment.generation.ray_pool import connect
 from augment.generation.run_config import RunConfig
 from augment.generation.shard_actor import ShardActor
-from augment.generation.signals import Stopped, stopping
 from augment.generation.worker import Job
 from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from manifests.runtime.signals import Stopped, stopping
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
 
 

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from augment.generation.signals import Stopped, noting
 from manifests.compute.external_weights import optional_module
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.signals import Stopped, stopping_when_checked
 
 EXTRA: Final = 'pip install "reid-augment[ray]"'
 IN_FLIGHT: Final = 2
@@ -100,7 +100,7 @@ class RayPool:
         """
         self._actors = [_ActorState(actor) for actor in self._start_actors(member, *arguments)]
         self._last_alive = time.monotonic()
-        with noting() as check:
+        with stopping_when_checked() as check:
             while self._run is None:
                 check()
                 self._step()
@@ -115,7 +115,7 @@ class RayPool:
             Stopped: After a signal, or if no actor is alive for a while.
         """
         self._waiting.extend(shards)
-        with noting() as check:
+        with stopping_when_checked() as check:
             while self._waiting or any(call.shard is not None for call in self._calls.values()):
                 check()
                 yield from self._step()

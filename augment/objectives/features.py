@@ -7,26 +7,23 @@ Architecture: Simonyan and Zisserman 2015, configuration E, no batch normalisati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Final, cast
+from typing import Final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from augment.objectives.exported_features import ExportedFeatures
+from manifests.compute.external_weights import download_weights, read_state_dict
 from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.console import UserError
 
 FeatureNetwork = str
 """Which network features come from: ``vgg19`` (ImageNet weights, downloaded once or found in the
-local torch hub folder), ``vgg19-random`` (the same layers with seeded random weights, a stand-in
-that runs anywhere), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), the path of a
+local torch hub folder), ``vgg19-random`` (the same layers with seeded random weights, which
+need no file), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), the path of a
 re-ID network written by ``reid export`` (``.pt2``), or ``none``."""
 
 BUILT_IN: Final = ("vgg19", "vgg19-random", "none")
@@ -37,27 +34,25 @@ FeatureMaps = Callable[
 ]
 """From RGB images in [-1, 1] to activations by layer name."""
 
-BLOCKS: Final = (2, 2, 4, 4, 4)
-"""Convolutions per block; a 2 x 2 max pooling lies between blocks."""
-
-WIDTHS: Final = (64, 128, 256, 512, 512)
+NUM_CONVOLUTIONS: Final = (2, 2, 4, 4, 4)
+"""By block; a 2 x 2 max pooling lies between blocks."""
 
 _RANDOM_SEED: Final = 19
 
 
-def _convolutions() -> dict[str, tuple[int, int, int]]:
-    """Return layer name -> (place in torchvision's ``features``, inputs, outputs), in order."""
-    layers: dict[str, tuple[int, int, int]] = {}
-    place, inputs = 0, 3
-    for block, (count, width) in enumerate(zip(BLOCKS, WIDTHS, strict=True), start=1):
+def _activations() -> dict[str, int]:
+    indices: dict[str, int] = {}
+    index = 1
+    for block, count in enumerate(NUM_CONVOLUTIONS, start=1):
         for convolution in range(1, count + 1):
-            layers[f"relu{block}_{convolution}"] = (place, inputs, width)
-            place, inputs = place + 2, width
-        place += 1
-    return layers
+            indices[f"relu{block}_{convolution}"] = index
+            index += 2
+        index += 1
+    return indices
 
 
-CONVOLUTIONS: Final = _convolutions()
+ACTIVATIONS: Final = _activations()
+"""Layer name -> its index in torchvision's ``features``, in order."""
 
 
 class Features:
@@ -79,16 +74,13 @@ class Features:
             imagenet_normalised: Whether images are first brought to ImageNet's statistics;
                 otherwise they enter in [-1, 1] as they are.
         """
-        unknown = [layer for layer in layers if layer not in CONVOLUTIONS]
+        unknown = [layer for layer in layers if layer not in ACTIVATIONS]
         if unknown or not layers:
-            raise ValueError(f"layers {layers}: expected names among {tuple(CONVOLUTIONS)}")
-        names = tuple(CONVOLUTIONS)
-        depth = 1 + max(names.index(layer) for layer in layers)
+            raise ValueError(f"layers {layers}: expected names among {tuple(ACTIVATIONS)}")
         self.setting = setting
         self.layers = layers
-        self._plan = {name: CONVOLUTIONS[name] for name in names[:depth]}
         self._imagenet_normalised = imagenet_normalised
-        self._by_device: dict[torch.device, dict[str, Tensor]] = {}
+        self._by_device: dict[torch.device, nn.Module] = {}
 
     def __call__(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -98,32 +90,36 @@ class Features:
         Raises:
             UserError: If the weights cannot be had, or a file does not hold VGG19's convolutions.
         """
-        weights = self._on(images.device)
-        x = (images + 1) / 2 if self._imagenet_normalised else images
-        if self._imagenet_normalised:
-            x = (x - weights["mean"]) / weights["std"]
-        found: dict[str, Tensor] = {}
-        for name, (place, _, _) in self._plan.items():
-            if name.endswith("_1") and place > 0:
-                x = F.max_pool2d(x, 2)
-            x = F.conv2d(x, weights[f"{place}.weight"], weights[f"{place}.bias"], padding=1)
-            x = torch.relu(x)
-            if name in self.layers:
-                found[name] = x
-        return found
-
-    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        device = images.device
         if device not in self._by_device:
-            weights = _weights(self.setting, len(self._plan))
-            self._by_device[device] = {
-                name: weights[name].detach().to(device, torch.float32)
-                for place, _, _ in self._plan.values()
-                for name in (f"{place}.weight", f"{place}.bias")
-            } | {
-                "mean": torch.tensor(IMAGENET_MEAN, device=device)[:, None, None],
-                "std": torch.tensor(IMAGENET_STD, device=device)[:, None, None],
-            }
-        return self._by_device[device]
+            self._by_device[device] = _extractor(self.setting, self.layers).to(device)
+        if self._imagenet_normalised:
+            mean, std = (
+                torch.tensor(values, device=device)[:, None, None]
+                for values in (IMAGENET_MEAN, IMAGENET_STD)
+            )
+            images = ((images + 1) / 2 - mean) / std
+        return self._by_device[device](images)
+
+
+def _extractor(setting: FeatureNetwork, layers: tuple[str, ...]) -> nn.Module:
+    """Return the frozen network up to the last layer asked for, from images to activations."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    num_layers = 1 + max(ACTIVATIONS[layer] for layer in layers)
+    network = _vgg19(num_layers)
+    weights = random_weights(num_layers) if setting == "vgg19-random" else _weights(setting)
+    network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
+    network.float().requires_grad_(False)
+    return create_feature_extractor(network, {str(ACTIVATIONS[name]): name for name in layers})
+
+
+def _vgg19(num_layers: int | None = None) -> nn.Sequential:
+    """Return the first layers of VGG19's convolutional part, without memory for weights."""
+    from torchvision.models import vgg19
+
+    with torch.device("meta"):
+        return nn.Sequential(*list(vgg19(weights=None, init_weights=False).features)[:num_layers])
 
 
 def load_features(
@@ -137,80 +133,46 @@ def load_features(
     return Features(setting, layers, imagenet_normalised=imagenet_normalised)
 
 
-def _weights(setting: FeatureNetwork, depth: int) -> dict[str, Tensor]:
-    if setting == "vgg19":
-        return _checked(_imagenet_weights(), setting)
-    if setting == "vgg19-random":
-        return random_weights(depth)
-    return _checked(_read(Path(setting)), setting)
-
-
-def random_weights(depth: int = len(CONVOLUTIONS)) -> dict[str, Tensor]:
+def random_weights(num_layers: int | None = None) -> dict[str, Tensor]:
     """Return seeded He-normal weights (He et al. 2015, equation 10) with biases 0.
 
-    The first convolutions are the same at every ``depth``.
+    Those of the first layers are the same for any ``num_layers``.
     """
     source = torch.Generator().manual_seed(_RANDOM_SEED)
     weights: dict[str, Tensor] = {}
-    for place, inputs, outputs in list(CONVOLUTIONS.values())[:depth]:
-        deviation = math.sqrt(2 / (9 * inputs))
-        weights[f"{place}.weight"] = deviation * torch.randn(
-            outputs, inputs, 3, 3, generator=source
-        )
-        weights[f"{place}.bias"] = torch.zeros(outputs)
+    for name, value in _vgg19(num_layers).state_dict().items():
+        if value.ndim == 1:
+            weights[name] = torch.zeros(value.shape)
+        else:
+            deviation = math.sqrt(2 / (9 * value.shape[1]))
+            weights[name] = deviation * torch.randn(value.shape, generator=source)
     return weights
 
 
-def _imagenet_weights() -> Mapping[str, Tensor]:
-    from torchvision.models import VGG19_Weights
-
-    fetch = cast("Callable[..., Mapping[str, Tensor]]", VGG19_Weights.IMAGENET1K_V1.get_state_dict)
-    try:
-        return fetch(progress=False, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
-        url = VGG19_Weights.IMAGENET1K_V1.url
-        raise UserError(
-            f"feature network 'vgg19': could not download {url} nor find it in "
-            f"{torch.hub.get_dir()}/checkpoints ({error}); expected a network connection, the file "
-            "there, or the setting 'vgg19-random', 'none' or a path"
-        ) from error
-
-
-def _read(path: Path) -> object:
+def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
+    """Return the convolutions' tensors of ImageNet or a file, of the right shapes."""
+    where = f"feature network '{setting}'"
+    path = _imagenet_file(where) if setting == "vgg19" else Path(setting)
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise UserError(
-            f"feature network '{path}': expected 'vgg19', 'vgg19-random', 'none' or the path of a "
-            ".pth, .safetensors or .pt2 file"
+            f"{where}: expected 'vgg19', 'vgg19-random', 'none' or the path of a .pth, "
+            ".safetensors or .pt2 file"
         )
-    if not path.is_file():
-        raise UserError(f"feature network: no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, "cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-        # torch's own text advises to run whatever code the file holds.
-        raise UserError(
-            f"feature network: {path} cannot be read ({type(error).__name__}), expected a state "
-            "dict of tensors"
-        ) from error
-
-
-def _checked(weights: object, where: str) -> dict[str, Tensor]:
-    """Return the convolutions' tensors without prefix, of the right shapes."""
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise UserError(f"feature network '{where}': expected a state dict of tensors")
-    bare = {
+    weights = {
         name.removeprefix("features."): value
-        for name, value in cast("dict[str, Tensor]", weights).items()
+        for name, value in read_state_dict(path, where).items()
     }
-    for place, inputs, outputs in CONVOLUTIONS.values():
-        expected = {f"{place}.weight": (outputs, inputs, 3, 3), f"{place}.bias": (outputs,)}
-        for name, shape in expected.items():
-            found = tuple(bare[name].shape) if name in bare else "no such tensor"
-            if found != shape:
-                raise UserError(
-                    f"feature network '{where}': features.{name}: expected shape {shape}, "
-                    f"found {found}"
-                )
-    return bare
+    for name, value in _vgg19().state_dict().items():
+        found = tuple(weights[name].shape) if name in weights else "no such tensor"
+        if found != tuple(value.shape):
+            raise UserError(
+                f"{where}: features.{name}: expected shape {tuple(value.shape)}, found {found}"
+            )
+    return weights
+
+
+def _imagenet_file(where: str) -> Path:
+    from torchvision.models import VGG19_Weights
+
+    instead = "put the file there, or set 'vgg19-random', 'none' or the path of one"
+    return download_weights(VGG19_Weights.IMAGENET1K_V1.url, where, instead)

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from manifests import keypoints, pixels
 from manifests.compute.devices import pick_device
-from manifests.compute.external_weights import optional_module, read_weights, weights_file
+from manifests.compute.external_weights import optional_module, read_state_dict, weights_file
 from manifests.io import Images, keypoint_column, read_images, sha256_file, write_images
 from manifests.keypoints import JOINT_NAMES, NUM_JOINTS, visible
 from manifests.runtime.console import Console, Exit, UserError
@@ -309,7 +309,7 @@ class KeypointRCNN:
         self._network: Any = detection.keypointrcnn_resnet50_fpn(
             weights=None, weights_backbone=None, min_size=RCNN_SIDE_PX, max_size=4 * RCNN_SIDE_PX
         )
-        state = read_weights(weights, "estimator-weights")
+        state = read_state_dict(weights, "--estimator-weights")
         try:
             self._network.load_state_dict(state)
         except RuntimeError as error:

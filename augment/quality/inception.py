@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from manifests.compute.external_weights import optional_module, read_weights, weights_file
+from manifests.compute.external_weights import optional_module, read_state_dict, weights_file
 
 NUM_SPLITS = 10
 
@@ -46,7 +46,7 @@ def load_inception(setting: str | None, device: torch.device | str) -> Inception
     module = optional_module("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity")
     path = weights_file("inception", module.URL_INCEPTION_V3, setting)
     # torch-fidelity would unpickle anything; a file that passes here holds tensors only.
-    read_weights(path, "inception")
+    read_state_dict(path, "--inception")
     network: Any = module.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     ).to(device)

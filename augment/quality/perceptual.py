@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manifests.compute.exported_networks import load_network
-from manifests.compute.external_weights import optional_module, read_weights, weights_file
+from manifests.compute.external_weights import optional_module, read_state_dict, weights_file
 from manifests.runtime.console import UserError
 
 ALEXNET_ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -56,7 +56,7 @@ def load_lpips(setting: str | None, device: torch.device | str) -> Distance:
         UserError: If ``lpips`` is not installed, or AlexNet's weights cannot be had.
     """
     package = optional_module("lpips", "lpips")
-    state = read_weights(weights_file("alexnet", ALEXNET_ADDRESS, setting), "alexnet")
+    state = read_state_dict(weights_file("alexnet", ALEXNET_ADDRESS, setting), "--alexnet")
     with warnings.catch_warnings():
         # The package passes torchvision an argument that torchvision has renamed.
         warnings.filterwarnings("ignore", module="torchvision")

@@ -5,6 +5,7 @@ A process that nobody started as one of several, ``SINGLE_PROCESS``, exchanges n
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -109,6 +110,9 @@ def init_distributed(
         group.barrier()
     finally:
         dist.destroy_process_group()
+        # DistributedDataParallel holds the group in a reference cycle; threads of the group that
+        # outlive it may abort the process as it leaves.
+        gc.collect()
 
 
 def rank_device(setting: str, environ: Mapping[str, str] | None = None) -> str:

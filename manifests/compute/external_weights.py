@@ -1,13 +1,15 @@
-"""Where measures get the networks of others: an optional package, a file, a download."""
+"""Networks of others: an optional package, a download, a file of weights."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import URLError
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from manifests.runtime.console import UserError
 
@@ -42,37 +44,92 @@ def weights_file(flag: str, address: str, setting: str | None) -> Path:
         if not Path(setting).is_file():
             raise UserError(f"--{flag}: found no file at {setting}")
         return Path(setting)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    cached = _cached(address)
     if cached.is_file():
         return cached
     if setting is None:
         raise UserError(
             f"found no {cached.name} on this machine; give --{flag} FILE or --{flag} {DOWNLOAD}"
         )
-    try:
-        torch.hub.load_state_dict_from_url(
-            address, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
-    except (URLError, TimeoutError, ConnectionError, RuntimeError) as error:
-        raise UserError(
-            f"--{flag} {DOWNLOAD}: {address} cannot be had ({error}); give a file instead"
-        ) from error
-    return cached
+    return download_weights(address, f"--{flag} {DOWNLOAD}", "give a file instead")
 
 
-def read_weights(path: Path, flag: str) -> dict[str, torch.Tensor]:
-    """Return the state dict of a file without running code from it.
+def download_weights(url: str, where: str, instead: str) -> Path:
+    """Return the local file of some published weights, from torch's cache or the network.
+
+    Args:
+        url: Where they are published; the name ends in the first digits of its SHA-256, which a
+            download is checked against.
+        where: The option that asks for them, for messages.
+        instead: What to do without a network, for messages.
 
     Raises:
-        UserError: If the file holds anything but tensors under names.
+        UserError: If the download fails.
     """
+    path = _cached(url)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first_digits = path.stem.rpartition("-")[2]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=first_digits, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{where}: {url} cannot be downloaded ({error}) and is not in {path.parent}; {instead}"
+        ) from error
+    return path
+
+
+def _cached(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a file of others, without running code from it.
+
+    Reads ``.safetensors`` and torch's files; a checkpoint gives what it holds as ``state_dict``,
+    and the prefix of DataParallel is taken off.
+
+    Args:
+        path: The file.
+        where: The option or setting that names it, for messages.
+
+    Raises:
+        UserError: If there is no such file, or it holds anything but tensors under names.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no file"
+        raise UserError(f"{where}: found {found} at {path}, expected a state dict of tensors")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # whatever a damaged or foreign file raises
         # torch's own text advises to run whatever code the file holds.
         raise UserError(
-            f"--{flag}: {path} is no file of weights ({type(error).__name__})"
+            f"{where}: {path} cannot be read as weights ({type(error).__name__}), expected a state "
+            "dict of tensors (.pth or .safetensors)"
         ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
     if not isinstance(state, dict):
-        raise UserError(f"--{flag}: {path} holds a {type(state).__name__}, expected a state dict")
-    return state
+        raise UserError(f"{where}: {path} holds a {type(state).__name__}, expected a state dict")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{where}: {path} holds a {type(value).__name__} as '{name}', expected a state "
+                "dict of tensors"
+            )
+    return without_prefix(state, "module.")
+
+
+def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return weights without a prefix that all their names have, or else as they are."""
+    if not all(name.startswith(prefix) for name in weights):
+        return weights
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def _unpickle(path: Path) -> Any:
+    # torchreid stores its rank-1 as a NumPy scalar.
+    scalar = importlib.import_module("numpy._core.multiarray").scalar
+    with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Float32DType]):
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,6 @@ trained on, near-duplicates.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from manifests.io import Images, sha256_file
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
-from manifests.subset import subset_train
+from manifests.subset import sha256_of_images, subset_train
 from manifests.synthetic import Synthetic
 
 MOST_BITS: Final = 4
@@ -193,7 +192,7 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
         return "unknown images (its weights do not say)"
     fraction, seed = facts.get("real_fraction", 1.0), facts.get("data_seed", 0)
     part = subset_train(images, fraction, seed).only("train")
-    if _digest(part) != facts["train_sha256"]:
+    if sha256_of_images(part) != facts["train_sha256"]:
         return f"{facts.get('train_images', '?')} images that are not this table's train rows"
     if fraction == 1:
         return f"all {len(part):,} train images of this table"
@@ -209,11 +208,6 @@ def _judge_data(synthetic: Synthetic) -> str | None:
     return f"{judge['num_real']:,} real images (fraction {judge['recipe']['real_fraction']})"
 
 
-def _digest(images: Images) -> str:
-    """Return the digest of training images that ``augment train`` writes into its weights."""
-    return hashlib.sha256("\n".join(map(str, images.strings("sha256"))).encode()).hexdigest()
-
-
 def _digests_of_test_rows(images: Images) -> dict[str, str]:
     """Return the digests of a generator that saw test images: a table may call them train."""
     splits = np.array(images.strings("split"))
@@ -225,7 +219,9 @@ def _digests_of_test_rows(images: Images) -> dict[str, str]:
         "the query and gallery images": splits != "train",
         "all images, also query and gallery,": np.ones(len(splits), bool),
     }
-    return {name: _digest(images.take(np.flatnonzero(rows))) for name, rows in tested.items()}
+    return {
+        name: sha256_of_images(images.take(np.flatnonzero(rows))) for name, rows in tested.items()
+    }
 
 
 def difference_hashes(

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
-from urllib.error import URLError
+from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor, nn
+from torch import nn
 
+from manifests.compute.external_weights import download_weights, read_state_dict
 from manifests.runtime.console import UserError
 from reid.models.network import BNNeck
-
-_UNREADABLE: Final = (
-    *(OSError, EOFError, LookupError, RuntimeError, ValueError),
-    *(pickle.UnpicklingError, SafetensorError),
-)
-"""What the readers raise of a file that holds something else."""
 
 
 def download_imagenet(model: str) -> Path:
@@ -38,15 +27,7 @@ def download_imagenet(model: str) -> Path:
             f"torchvision has no ImageNet weights of '{model}'; expected --weights FILE"
         )
     url: str = models.get_model_weights(model)["IMAGENET1K_V1"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beginning = path.stem.rpartition("-")[2]
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=beginning, progress=False)
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(f"{url} cannot be downloaded ({error}); give --weights FILE") from error
-    return path
+    return download_weights(url, "--weights torchvision", "give --weights FILE")
 
 
 def start_from(network: nn.Module, path: Path) -> list[str]:
@@ -58,7 +39,7 @@ def start_from(network: nn.Module, path: Path) -> list[str]:
     Raises:
         UserError: If the file cannot be read or fewer than half of the tensors fit.
     """
-    found = _read_weights(path)
+    found = read_state_dict(path, "--weights")
     own = network.state_dict()
     if isinstance(network, BNNeck) and not any(name.startswith("backbone.") for name in found):
         found = {f"backbone.{name}": tensor for name, tensor in found.items()}
@@ -74,23 +55,3 @@ def start_from(network: nn.Module, path: Path) -> list[str]:
         )
     network.load_state_dict(fitting, strict=False)
     return sorted(set(own) - set(fitting))
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load(path.read_bytes())
-        # torchreid stores its rank-1 as a NumPy scalar.
-        scalar = import_module("numpy._core.multiarray").scalar
-        with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Float32DType]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {error})"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {
-        str(name).removeprefix("module."): tensor
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor)
-    }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 from bisect import bisect_right
 from collections.abc import Callable
 from importlib import import_module
@@ -17,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
+from manifests.compute.training_state import read_training_state, write_training_state
 from manifests.io import write_bytes
 from manifests.runtime.console import UserError
 from reid.models.run_folder import STATE
@@ -158,18 +157,14 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the training state, whole or not at all."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "centres": None if self.centres is None else self.centres.detach(),
-                "done": self.done,
-                "best": self.best,
-            },
-            buffer,
-        )
-        write_bytes(buffer.getvalue(), folder / STATE)
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "centres": None if self.centres is None else self.centres.detach(),
+            "done": self.done,
+            "best": self.best,
+        }
+        write_training_state(state, folder / STATE)
 
     def restore(self, folder: Path) -> int:
         """Go back to the saved state, if there is one, and return how many steps are done.
@@ -180,13 +175,7 @@ class Trainer:
         path = folder / STATE
         if not path.exists():
             return self.done
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UserError(
-                f"{path}: cannot be read as the state of a training ({error}); without this file "
-                "the run begins again"
-            ) from error
+        state = read_training_state(path, self._device)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.centres is not None:

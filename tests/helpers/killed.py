@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from augment.generators.patn import Patn
-from augment.training.run import settings_for, train
+from augment.training.train import settings_for, train
 from manifests.runtime.console import Console
 from tests.helpers.training import TINY
 

@@ -15,7 +15,7 @@ from augment.checkpoints import store
 from augment.checkpoints.convert import convert_weights
 from augment.generators import system
 from augment.nets.official_names import without_tied_weights
-from augment.training.run import _start_from
+from augment.training.inputs import load_initial_weights
 from manifests.runtime.console import UserError
 
 HERE = Path(__file__).resolve().parents[2] / "golden"
@@ -249,7 +249,7 @@ def test_judges_are_kept_for_training_and_left_aside_by_sampling(name, tmp_path)
     sampling = store.load(path)
     assert [child for child, _ in sampling.named_children()] == list(sampling.sampling)
     trained = system(name)()
-    _start_from(trained, path)
+    load_initial_weights(trained, path)
     last = trained.get_submodule("discriminator.conv")
     assert torch.equal(last.parametrizations.weight.original, discriminator["conv.weight_orig"])
     assert torch.equal(last.parametrizations.weight[0]._u, discriminator["conv.weight_u"])
@@ -321,7 +321,10 @@ def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_it(tmp_path
     path.write_bytes(b"PAR1 is how a table begins")
     with pytest.raises(UserError) as refused:
         convert_weights("patn", system("patn").Config(), [path], tmp_path / "ours.safetensors")
-    assert str(refused.value) == f"{path}: found no torch file of tensors, expected the .pth"
+    assert str(refused.value) == (
+        f"--official: {path} cannot be read as weights (UnpicklingError), expected a state dict of "
+        "tensors (.pth or .safetensors)"
+    )
 
 
 def test_a_file_given_twice_is_refused(tmp_path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg19
 
-from augment.objectives.features import CONVOLUTIONS, Features, load_features, random_weights
+from augment.objectives.features import ACTIVATIONS, Features, load_features, random_weights
 from manifests.runtime.console import UserError
 
 FLOAT_NOISE = 1e-5
@@ -16,7 +16,7 @@ FLOAT_NOISE = 1e-5
 
 def test_every_layer_equals_torchvisions() -> None:
     weights = random_weights()
-    layers = tuple(CONVOLUTIONS)
+    layers = tuple(ACTIVATIONS)
     network = vgg19(weights=None).features
     network.load_state_dict(weights)
     images = torch.rand(1, 3, 64, 32) * 2 - 1
@@ -32,10 +32,10 @@ def test_every_layer_equals_torchvisions() -> None:
                 assert (found[name] - x).abs().max() < FLOAT_NOISE * x.abs().max()
 
 
-def test_the_published_layer_places_hold() -> None:
-    assert CONVOLUTIONS["relu1_2"][0] + 1 == 3
-    assert CONVOLUTIONS["relu3_1"][0] + 1 == 11
-    assert CONVOLUTIONS["relu5_4"][0] + 1 == 35
+def test_the_published_indices_of_layers_hold() -> None:
+    assert ACTIVATIONS["relu1_2"] == 3
+    assert ACTIVATIONS["relu3_1"] == 11
+    assert ACTIVATIONS["relu5_4"] == 35
 
 
 def test_imagenet_normalisation_maps_the_mean_colour_to_zero() -> None:

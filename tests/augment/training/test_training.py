@@ -20,7 +20,7 @@ from augment.interface.condition import Pair
 from augment.interface.schedule import LinearTail
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages, index_pairs
-from augment.training.run import settings_for, train
+from augment.training.train import settings_for, train
 from manifests import io
 from manifests.compute.training_log import TrainingLog
 from manifests.runtime.console import Console, Exit, UserError

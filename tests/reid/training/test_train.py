@@ -549,6 +549,9 @@ def test_files_that_hold_no_weights_are_refused(people, tmp_path, content):
     with pytest.raises(UserError, match=r"given\.pth cannot be read as weights"):
         start_from(build_model("osnet_x0_25", 6), path)
     torch.save([1, 2], path)
+    with pytest.raises(UserError, match=r"given\.pth holds a list, expected a state dict"):
+        start_from(build_model("osnet_x0_25", 6), path)
+    torch.save({"a": torch.zeros(2)}, path)
     with pytest.raises(UserError, match=r"0 of .* tensors fit the network"):
         start_from(build_model("osnet_x0_25", 6), path)
 
@@ -573,7 +576,7 @@ def test_a_damaged_state_is_told_with_its_file(people, tmp_path):
     (tmp_path / "last.safetensors").unlink()
     state = tmp_path / "last.pt"
     state.write_bytes(state.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"last\.pt: cannot be read as the state of a training"):
+    with pytest.raises(UserError, match=r"last\.pt: found no readable training state"):
         train(plan, QUIET)
 
 

@@ -1,0 +1,101 @@
+"""What a training starts from: images, a network, the files that its weights owe something to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from augment import generators
+from augment.checkpoints import store
+from augment.interface.system import PoseTransfer
+from augment.objectives.features import BUILT_IN
+from augment.pose.bank import joints_in
+from augment.training.pairs import TrainingImages
+from augment.training.settings import TrainSettings, config_of
+from manifests import io, keypoints, pixels, subset
+from manifests.compute.exported_networks import sha256_of_network
+from manifests.runtime.console import Console, UserError
+
+Facts = dict[str, str | int | float]
+"""What the header of the weights says of their training, beside the settings of the system."""
+
+
+def load_images(
+    settings: TrainSettings, image_size: tuple[int, int], device: torch.device, console: Console
+) -> tuple[TrainingImages, Facts]:
+    """Return the train images, stretched to (height, width), and what the weights owe to them."""
+    images = io.read_images(settings.images, settings.root)
+    images = subset.subset_train(images, settings.real_fraction, settings.data_seed).only("train")
+    height, width = image_size
+    joints = joints_in(images, (width, height))
+    decoded = pixels.read_all(images, (width, height))
+    people = images.strings("person_id")
+    training = TrainingImages(decoded, joints, people, device)
+    num_people = len(set(people))
+    console.say(
+        f"{len(images):,} train images of {num_people:,} people, "
+        f"{int(keypoints.has_torso(joints).sum()):,} with shoulders and hips, "
+        f"{training.index.num_pairs:,} pairs"
+    )
+    return training, {
+        "train_images": len(images),
+        "train_people": num_people,
+        "train_pairs": training.index.num_pairs,
+        "train_sha256": subset.sha256_of_images(images),
+        "train_split": "train",
+        "real_fraction": settings.real_fraction,
+        "data_seed": settings.data_seed,
+        "seed": settings.seed,
+    }
+
+
+def facts_of_files(settings: TrainSettings) -> Facts:
+    """Return which files the weights owe something to, by their digests.
+
+    Raises:
+        UserError: If one is missing, or ``--init`` names weights of another system.
+    """
+    facts: Facts = {}
+    for name in ("identity", "features"):
+        network: str | None = getattr(config_of(settings), name, None)
+        if network is not None and network not in BUILT_IN:
+            facts[f"{name}_sha256"] = sha256_of_network(network, f"--config.{name}")
+    if settings.init is not None:
+        path = store.find(settings.init)
+        header = store.read_header(path)
+        if header.generator != settings.generator:
+            raise UserError(
+                f"--init: {path} holds weights of {header.generator}, expected those of "
+                f"{settings.generator}"
+            )
+        before = header.facts.get("steps", "unknown")
+        facts |= {"init_sha256": io.sha256_file(path), "init_steps": before}
+        if "terms" in header.facts:
+            # What is trained on from weights under somebody's terms stays under them.
+            facts["terms"] = header.facts["terms"]
+    return facts
+
+
+def build_network(settings: TrainSettings, device: torch.device) -> PoseTransfer:
+    """Return the network with its first weights: random, or those of ``--init``."""
+    torch.manual_seed(settings.seed)
+    network = generators.system(settings.generator)(config_of(settings))
+    if settings.init is not None:
+        load_initial_weights(network, store.find(settings.init))
+    network.to(device)
+    if settings.compile:
+        for child in network.children():
+            child.compile()
+    return network
+
+
+def load_initial_weights(network: PoseTransfer, path: Path) -> None:
+    """Load the weights of a file, with the discriminators that it holds.
+
+    Raises:
+        UserError: If its tensors are not those of the system.
+    """
+    tensors = store.read_tensors(path)
+    store.check_same_tensors(tensors, store.expected_tensors(network, tensors), str(path))
+    network.load_state_dict(tensors, strict=False)

@@ -1,0 +1,71 @@
+"""A training run's folder: what was asked for, how far it came, what it made.
+
+``run.json`` is written once; ``state.pt`` holds all that the next step depends on;
+``weights.safetensors`` the EMA of the weights; ``log.jsonl`` and ``samples/`` are for people.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from augment.checkpoints import store
+from augment.training.inputs import Facts
+from augment.training.loop import Trainer
+from augment.training.settings import DECIDING_FACTS, NOT_PART_OF_THE_RUN, TrainSettings, config_of
+from manifests.compute.training_state import write_training_state
+from manifests.runtime import run_record
+from manifests.runtime.console import UserError
+
+STATE = "state.pt"
+WEIGHTS = "weights.safetensors"
+LOG = "log.jsonl"
+SAMPLES = "samples"
+SUCCESS = "_SUCCESS"
+
+OWN_FILES = (STATE, WEIGHTS, LOG, SAMPLES, SUCCESS)
+"""What a run writes beside ``run.json``; where that is missing, these are somebody else's."""
+
+
+def write_run_record(settings: TrainSettings, facts: Facts) -> None:
+    """Write ``run.json``, or check that the one there is of the same run.
+
+    Raises:
+        UserError: If it is that of another run, holds files that this one would overwrite, or
+            cannot be written.
+    """
+    out = settings.out
+    expected = "a new folder or a run of 'augment train'"
+    run_record.check_no_unexpected_files(
+        out, (name for name in OWN_FILES if (out / name).exists()), expected
+    )
+    if (out / run_record.RUN_RECORD).is_file() and "config" not in run_record.read(
+        out / run_record.RUN_RECORD
+    )["config"]:
+        raise UserError(f"{out}: found the run of another command, expected {expected}")
+    config = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
+        name: facts[name] for name in DECIDING_FACTS if name in facts
+    }
+    run_record.write(out, config, {"versions": run_record.versions("torch", "numpy")})
+
+
+def save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
+    """Write the EMA of the weights and the state; every process has to call it."""
+    state = trainer.state()
+    if not trainer.group.is_primary:
+        return
+    header = store.Header(
+        generator=settings.generator,
+        config=config_of(settings).model_dump(mode="json"),
+        facts={**facts, "steps": trainer.step, "images_seen": trainer.images_seen},
+    )
+    store.save_weights(trainer.ema.tensors, settings.out / WEIGHTS, header, fp16=settings.fp16)
+    # Last: what a killed run finds here, all other files already stand for.
+    write_training_state(state, settings.out / STATE)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove the temporary files of a process that was killed."""
+    for name in (STATE, WEIGHTS, LOG, f"{SAMPLES}/step-*.png", SUCCESS):
+        folder, _, last = name.rpartition("/")
+        for path in sorted((out / folder).glob(f".{last}.*.tmp")):
+            path.unlink()

@@ -1,0 +1,56 @@
+"""What a training needs to go on, as one file that only torch's own types are read from."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manifests.runtime.console import UserError
+from manifests.runtime.storage import replacing
+
+
+def write_training_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state, whole or not at all; equal states give equal bytes.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with replacing(path) as file:
+        torch.save(_with_shared_strings(state), file)
+
+
+def read_training_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return a state, its tensors on a device.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path}: found no readable training state, expected the file that this command "
+            "wrote; put it back, or remove it to begin at the first step"
+        ) from error
+
+
+def _with_shared_strings(value: Any) -> Any:
+    """Return an equal value in which equal strings are one object.
+
+    Pickle writes an object that it meets again as a reference, so two equal strings are one or two
+    objects by how a process came by them: a straight run and a resumed one would differ in bytes.
+    """
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, Mapping):
+        return {
+            _with_shared_strings(key): _with_shared_strings(entry) for key, entry in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)([_with_shared_strings(entry) for entry in value])
+    return value
