@@ -34,9 +34,10 @@ from reid.data.dataset import load_training_set, select
 from reid.data.labels import labels_of
 from reid.evaluation.ranking import distance_of, rank
 from reid.models import torchreid_adapter
+from reid.models.backbone import BackboneOptions
 from reid.models.features import embed
-from reid.models.network import build_network
-from reid.training.batches import Batches
+from reid.models.network import ReidNetwork, build_network
+from reid.training.batches import Batches, Destination
 from reid.training.loop import Trainer, learning_rate, make_optimizer
 from reid.training.recipes import TrainSettings
 
@@ -48,7 +49,7 @@ TRANSFORMS = ("random_flip", "random_crop", "random_erase")
 class Trained:
     """A network after the last step, and how long that took."""
 
-    network: nn.Module
+    network: ReidNetwork
     seconds: float
 
 
@@ -76,12 +77,17 @@ def settings_of(options: argparse.Namespace, images: Path, num_images: int) -> T
     )
 
 
-def drawn_network(settings: TrainSettings, num_people: int, seed: int) -> nn.Module:
+def drawn_network(settings: TrainSettings, num_people: int, seed: int) -> ReidNetwork:
     """Return the network with the weights of a seed, in training mode."""
     torch.manual_seed(seed)
-    return build_network(
-        settings.model, num_people, neck="none", last_stride=2, with_features=False
-    ).train()
+    network = build_network(
+        settings.model,
+        BackboneOptions(num_people, settings.height, settings.width),
+        neck="none",
+        with_features=False,
+    )
+    network.module.train()
+    return network
 
 
 def train_theirs(images: Images, settings: TrainSettings, workers: int, seed: int) -> Trained:
@@ -96,12 +102,12 @@ def train_theirs(images: Images, settings: TrainSettings, workers: int, seed: in
     ]
     device = pick_device(settings.device)
     network = drawn_network(settings, len(people), seed).to(device)
-    optimizer = make_optimizer(network, settings)
+    optimizer = make_optimizer(network.module, settings)
     loading = torchreid_adapter.Loading(
         settings.height, settings.width, settings.batch_size, workers, TRANSFORMS
     )
     engine = torchreid_adapter.image_engine(
-        network, optimizer, rows, loading, use_gpu=device.type == "cuda"
+        network.module, optimizer, rows, loading, use_gpu=device.type == "cuda"
     )
     per_epoch = len(rows) // settings.batch_size
 
@@ -110,7 +116,7 @@ def train_theirs(images: Images, settings: TrainSettings, workers: int, seed: in
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch * per_epoch + per_epoch // 2, settings)
 
-    warm_up(network, settings, device, torch.float32)
+    warm_up(network.module, settings, device, torch.float32)
     began = time.perf_counter()
     torchreid_adapter.train_epochs(engine, settings.steps // per_epoch, set_rate)
     synchronize(device)
@@ -125,11 +131,11 @@ def train_ours(images: Images, settings: TrainSettings, seed: int) -> Trained:
     device = pick_device(settings.device)
     trainer = Trainer(drawn_network(settings, num_people, seed), settings, device)
     kind = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    warm_up(trainer.network, settings, device, kind)
+    warm_up(trainer.network.module, settings, device, kind)
     began = time.perf_counter()
     data = load_training_set(selection, None, (settings.width, settings.height))
-    batches = Batches(data, settings, device, 0)
-    torchreid_adapter.train(trainer.network, batches, trainer.update)
+    batches = Batches(data, settings, Destination(device), 0)
+    torchreid_adapter.train(trainer.network.module, batches, trainer.update)
     synchronize(device)
     return Trained(trainer.network, time.perf_counter() - began)
 
@@ -154,7 +160,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def mean_average_precision(network: nn.Module, images: Images, settings: TrainSettings) -> float:
+def mean_average_precision(network: ReidNetwork, images: Images, settings: TrainSettings) -> float:
     """Return the score on the test people by our evaluator, the same for both."""
     query, gallery = images.only("query"), images.only("gallery")
     kept = [row for row, name in enumerate(gallery.strings("person_id")) if name != JUNK]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import torch
@@ -13,6 +14,17 @@ from torch.nn import functional as F
 
 from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.settings import Frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """What is taken off a colour channel in [0, 1], and what it is then divided by."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET: Final = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 
 
 class Augmentation(Frozen):
@@ -44,26 +56,27 @@ def augment(
     images: UInt8[Tensor, "batch height width 3"],
     settings: Augmentation,
     chance: Float[Tensor, "batch 8"],
+    normalisation: Normalisation = IMAGENET,
 ) -> Float[Tensor, "batch 3 height width"]:
     """Return normalised images, each with its own draw of flip, crop and erasing.
 
     The draws come from ``chances``; the result is channels-last in memory.
     """
     cropped = _crop_and_flip(images, settings, chance[:, :3].to(images.device))
-    normalised = normalise(cropped)
+    normalised = normalise(cropped, normalisation)
     hole = _holes(images.shape[1], images.shape[2], settings, chance[:, 3:]).to(images.device)
     # Zero is the mean colour after normalisation.
     return normalised.masked_fill_(hole[:, None], 0.0)
 
 
 def normalise(
-    images: UInt8[Tensor, "batch height width 3"],
+    images: UInt8[Tensor, "batch height width 3"], normalisation: Normalisation = IMAGENET
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Return uint8 RGB as floats with ImageNet's mean and deviation, channels-last in memory."""
+    """Return uint8 RGB as floats less the mean over the deviation, channels-last in memory."""
     count, height, width, _ = images.shape
     # Rows of width x 3 numbers keep the inner loop long.
-    scale = 1 / (255 * torch.tensor(IMAGENET_STD, device=images.device))
-    shift = -255 * torch.tensor(IMAGENET_MEAN, device=images.device) * scale
+    scale = 1 / (255 * torch.tensor(normalisation.std, device=images.device))
+    shift = -255 * torch.tensor(normalisation.mean, device=images.device) * scale
     rows = images.reshape(count, height, width * 3).float()
     rows = rows.mul_(scale.repeat(width)).add_(shift.repeat(width))
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch import nn
 from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
@@ -40,6 +39,7 @@ from reid.evaluation.ranking import (
 from reid.evaluation.report import protocol_block, scores, write_report
 from reid.evaluation.reranking import Reranking, reranked
 from reid.models.features import Device, Feature, RawFeatures, embed, load_network
+from reid.models.network import ReidNetwork
 from reid.models.run_folder import REPORT, TrainingRun, read_run
 
 TARGETS: Final = "targets"
@@ -92,7 +92,7 @@ class Scorer:
     """A trained network and how it is scored."""
 
     settings: ScoreSettings
-    network: nn.Module
+    network: ReidNetwork
     size: tuple[int, int]
     """(width, height) of the network's input."""
     console: Console
@@ -128,7 +128,7 @@ def score(settings: ScoreSettings, console: Console) -> Exit:
         check_people(tables[settings.run], run.people)
     network = load_network(run, which).to(device)
     if settings.feature == "raw":
-        network = RawFeatures(network)
+        network = replace(network, module=RawFeatures(network.module))
     size = (run.recipe["width"], run.recipe["height"])
     scorer = Scorer(settings, network, size, console)
     for folder, images in tables.items():

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
-from torch import nn
 from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
@@ -35,6 +34,7 @@ from reid.data.labels import labelled
 from reid.data.leakage import check_people, generator_facts
 from reid.evaluation.identity_similarity import Centroids, IdentitySimilarity, centroids_of
 from reid.models.features import Device, embed, load_network
+from reid.models.network import ReidNetwork
 from reid.models.run_folder import TrainingRun, read_run
 
 TABLE: Final = "screen.parquet"
@@ -94,7 +94,7 @@ class ScreenSettings(Frozen):
 class Judge:
     """A trained network that says whom images look like."""
 
-    network: nn.Module
+    network: ReidNetwork
     size: tuple[int, int]
     """(width, height) of the network's input."""
     console: Console

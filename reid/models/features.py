@@ -10,10 +10,9 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from manifests.runtime.console import Console, UserError
 from reid.data.augmentation import normalise
-from reid.models.network import network_of
+from reid.models.network import ReidNetwork, network_of
 from reid.models.run_folder import TrainingRun, Which
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,11 +30,11 @@ class Embedder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: ReidNetwork) -> None:
         super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        self.network = network.module
+        self.register_buffer("mean", torch.tensor(network.normalisation.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(network.normalisation.std).view(3, 1, 1))
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -82,7 +81,7 @@ class RawFeatures(nn.Module):
 
 @torch.inference_mode()
 def embed(
-    network: nn.Module,
+    network: ReidNetwork,
     images: UInt8[np.ndarray, "rows height width 3"],
     label: str,
     console: Console,
@@ -96,16 +95,16 @@ def embed(
     Raises:
         UserError: If a feature is not finite: the network has diverged.
     """
-    network.eval()
-    device = next(network.parameters()).device
+    module = network.module.eval()
+    device = next(module.parameters()).device
     parts: list[Tensor] = []
     with console.progress(label, len(images)) as bar:
         for start in range(0, len(images), _BATCH_SIZE):
             batch = torch.from_numpy(images[start : start + _BATCH_SIZE]).to(device)
-            inputs = normalise(batch)
-            features = network(inputs)
+            inputs = normalise(batch, network.normalisation)
+            features = module(inputs)
             if flip_test:
-                features = (features + network(inputs.flip(3))) / 2
+                features = (features + module(inputs.flip(3))) / 2
             parts.append(features.float().cpu())
             bar.advance(len(batch))
     features = torch.cat(parts).numpy()
@@ -118,7 +117,7 @@ def embed(
     return features
 
 
-def load_network(run: TrainingRun, which: Which) -> nn.Module:
+def load_network(run: TrainingRun, which: Which) -> ReidNetwork:
     """Return a run's network with its trained weights, in evaluation mode on the CPU.
 
     Raises:
@@ -130,7 +129,8 @@ def load_network(run: TrainingRun, which: Which) -> nn.Module:
             f"{path} does not exist; expected a finished run, so run its reid train again"
         )
     network = network_of(run.recipe, len(run.facts["people"]))
-    network.load_state_dict(load_file(path))
-    network.eval()
+    network.module.load_state_dict(load_file(path))
+    network.module.eval()
     # torch's own annotations leave this form of ``to`` out.
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network

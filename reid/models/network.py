@@ -1,73 +1,63 @@
-"""The network of a run: torchreid's, with the changes of the strong baseline where asked for."""
+"""The network of a run: a backbone by name, its head, and the normalisation of its images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from manifests.runtime.console import UserError
-from reid.models import torchreid_adapter
+from reid.data.augmentation import IMAGENET, Normalisation
+from reid.models.backbone import BackboneOptions, SourceWithHeads, source_of, split_name
+from reid.models.head import BackboneWithHead, Neck
 
-Neck = Literal["none", "bnneck"]
 
+@dataclass(frozen=True, slots=True)
+class ReidNetwork:
+    """A network, and how its images are normalised."""
 
-class BNNeck(nn.Module):
-    """A network whose features pass through batch normalisation before they are classified.
+    module: nn.Module
+    """Normalised images to features in evaluation mode; in training to logits, or (logits,
+    features)."""
+    normalisation: Normalisation = IMAGENET
 
-    Luo et al. 2019, "Bag of tricks", section 3.5: metric losses see the features before the
-    normalisation, classifier and retrieval those after it; its bias stays zero and the classifier
-    has none.
-    """
-
-    def __init__(self, backbone: nn.Module, num_people: int) -> None:
-        super().__init__()
-        classifier = getattr(backbone, "classifier", None)
-        if not isinstance(classifier, nn.Linear):
-            raise UserError(
-                "--neck bnneck needs a network with one feature and one classifier, as osnet and "
-                f"resnet; found {type(backbone).__name__}"
-            )
-        self.backbone = backbone
-        backbone.classifier = nn.Identity()
-        self.neck = nn.BatchNorm1d(classifier.in_features)
-        self.neck.bias.requires_grad = False
-        self.classifier = nn.Linear(classifier.in_features, num_people, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
-
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> (
-        Float[Tensor, "batch width"]
-        | tuple[Float[Tensor, "batch people"], Float[Tensor, "batch width"]]
-    ):
-        """Return the normalised features, in training logits and plain features."""
-        if not self.training:
-            return self.neck(self.backbone(images))
-        _, features = self.backbone(images)
-        return self.classifier(self.neck(features)), features
+    def to(self, device: torch.device) -> Self:
+        """Move the network to a device and return it."""
+        self.module.to(device)
+        return self
 
 
 def build_network(
-    model: str, num_people: int, *, neck: Neck, last_stride: int, with_features: bool
-) -> nn.Module:
+    model: str, options: BackboneOptions, *, neck: Neck, with_features: bool
+) -> ReidNetwork:
     """Return a network with fresh weights, drawn from torch's global generator.
 
-    In training it returns logits; ``with_features`` or with a neck, logits and features.
+    A network that brings its own classifier keeps it, unless a neck is put before one of ours.
+
+    Args:
+        model: Name of its backbone, as ``--model`` takes it.
+        options: What it is built for.
+        neck: What stands between features and classifier; with one, features come in any case.
+        with_features: In training give logits and features, not logits alone.
 
     Raises:
-        UserError: If torchreid has no such network, or it has no such neck or stride.
+        UserError: If there is no such network, or it has no such neck, stride or size.
     """
-    with_features = with_features or neck == "bnneck"
-    network = torchreid_adapter.build_model(
-        model, num_people, "triplet" if with_features else "softmax"
+    source, (_, name) = source_of(model), split_name(model)
+    if neck == "none" and isinstance(source, SourceWithHeads):
+        return ReidNetwork(source.build_with_head(name, options, with_features=with_features))
+    backbone = source.build(name, options)
+    module = BackboneWithHead(
+        backbone.module,
+        backbone.num_features,
+        options.num_people,
+        neck=neck,
+        with_features=with_features or neck == "bnneck",
     )
-    if last_stride == 1:
-        torchreid_adapter.keep_last_size(network)
-    return BNNeck(network, num_people) if neck == "bnneck" else network
+    return ReidNetwork(module, backbone.normalisation)
 
 
 def check_size(network: nn.Module, model: str, height: int, width: int) -> None:
@@ -90,15 +80,14 @@ def check_size(network: nn.Module, model: str, height: int, width: int) -> None:
         network.train(trains)
 
 
-def network_of(recipe: Mapping[str, Any], num_people: int) -> nn.Module:
+def network_of(recipe: Mapping[str, Any], num_people: int) -> ReidNetwork:
     """Return the network that a run's recipe describes, with fresh weights.
 
     Recipes written before there was a choice of neck and stride name neither.
     """
+    options = BackboneOptions(
+        num_people, recipe["height"], recipe["width"], recipe.get("last_stride", 2)
+    )
     return build_network(
-        recipe["model"],
-        num_people,
-        neck=recipe.get("neck", "none"),
-        last_stride=recipe.get("last_stride", 2),
-        with_features=False,
+        recipe["model"], options, neck=recipe.get("neck", "none"), with_features=False
     )

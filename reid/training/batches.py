@@ -14,7 +14,7 @@ from torch import Tensor
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.random_numbers import random_bits
-from reid.data.augmentation import augment, chances
+from reid.data.augmentation import IMAGENET, Normalisation, augment, chances
 from reid.data.batch_sampler import BatchComposition, Mixture
 from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
@@ -34,6 +34,15 @@ class Batch:
     weight: Float[Tensor, " batch"]
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where batches go: a device, the processes that share them, what the network takes."""
+
+    device: torch.device
+    group: ProcessGroup = SINGLE_PROCESS
+    normalisation: Normalisation = IMAGENET
+
+
 class Batches:
     """The batches of the steps that are left, each a function of (seed, step)."""
 
@@ -41,14 +50,15 @@ class Batches:
         self,
         data: TrainingSet,
         settings: TrainSettings,
-        device: torch.device,
+        destination: Destination,
         start: int,
-        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._settings = settings
         self._start = start
-        self._part = batch_part(settings.batch_size, group)
+        self._normalisation = destination.normalisation
+        self._part = batch_part(settings.batch_size, destination.group)
         self._mixture = mixture_of(data, settings)
+        device = destination.device
         self._pixels = torch.from_numpy(data.pixels).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
         synthetic = torch.from_numpy(data.synthetic)
@@ -93,7 +103,8 @@ class Batches:
         device = self._pixels.device
         index = torch.from_numpy(rows).to(device)
         chance = chances(len(rows), self._seed(step))[self._part]
-        images = augment(self._pixels[index[self._part]], self._settings.augmentation, chance)
+        pixels = self._pixels[index[self._part]]
+        images = augment(pixels, self._settings.augmentation, chance, self._normalisation)
         return Batch(step, images, self._labels[index], self._smoothing[index], self._weight[index])
 
 

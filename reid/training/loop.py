@@ -18,6 +18,7 @@ from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.compute.training_state import read_training_state, write_training_state
 from manifests.io import write_bytes
 from manifests.runtime.console import UserError
+from reid.models.network import ReidNetwork
 from reid.models.run_folder import STATE
 from reid.training.batches import Batch
 from reid.training.losses import batch_hard_triplet, centre_loss, smoothed_cross_entropy
@@ -72,14 +73,14 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ReidNetwork,
         settings: TrainSettings,
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         # torch's own annotations leave this form of ``to`` out.
-        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.network.to(device)
+        network.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network = network.to(device)
         self.group = group
         self.done = 0
         self.best = -math.inf
@@ -88,9 +89,9 @@ class Trainer:
         self._with_features = needs_features(settings)
         self.centres: Tensor | None = None
         if settings.centre_weight:
-            self.centres = _drawn_centres(self.network).to(device).requires_grad_()
-        wrapped = data_parallel(network, group, device)
-        self.optimizer = make_optimizer(network, settings)
+            self.centres = _drawn_centres(network.module).to(device).requires_grad_()
+        wrapped = data_parallel(network.module, group, device)
+        self.optimizer = make_optimizer(network.module, settings)
         self._forward: Callable[[Tensor], Any] = compiled(wrapped) if settings.compile else wrapped
 
     def update(self, batch: Batch) -> Float[Tensor, ""]:
@@ -110,7 +111,7 @@ class Trainer:
         # The wrapper takes the mean of the gradients over processes; ours are parts of a sum.
         (loss * self.group.size).backward()
         if base_is_fixed:
-            for name, weight in self.network.named_parameters():
+            for name, weight in self.network.module.named_parameters():
                 if not _is_new(name):
                     weight.grad = None
         self.optimizer.step()
@@ -152,13 +153,13 @@ class Trainer:
     def _set_modes(self, *, base_is_fixed: bool) -> None:
         """Keep the statistics of a fixed base fixed, as torchreid does."""
         if self._settings.fixbase:
-            for name, module in self.network.named_children():
+            for name, module in self.network.module.named_children():
                 module.train(not base_is_fixed or _is_new(name))
 
     def save(self, folder: Path) -> None:
         """Write the training state, whole or not at all."""
         state = {
-            "network": self.network.state_dict(),
+            "network": self.network.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "centres": None if self.centres is None else self.centres.detach(),
             "done": self.done,
@@ -176,7 +177,7 @@ class Trainer:
         if not path.exists():
             return self.done
         state = read_training_state(path, self._device)
-        self.network.load_state_dict(state["network"])
+        self.network.module.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.centres is not None:
             self.centres = state["centres"].requires_grad_()
@@ -185,9 +186,8 @@ class Trainer:
 
     def export(self, path: Path) -> None:
         """Write the weights alone."""
-        tensors = {
-            name: tensor.contiguous().cpu() for name, tensor in self.network.state_dict().items()
-        }
+        state = self.network.module.state_dict()
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
         write_bytes(save(tensors), path)
 
 

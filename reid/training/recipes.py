@@ -19,8 +19,9 @@ from reid.data.augmentation import Augmentation
 from reid.data.batch_sampler import Sampler
 from reid.data.controls import Control
 from reid.evaluation.ranking import Protocol
+from reid.models.backbone import DEFAULT_SOURCE
 from reid.models.features import Device
-from reid.models.network import Neck
+from reid.models.head import Neck
 
 AboveOne = Annotated[int, Field(gt=1)]
 
@@ -69,6 +70,11 @@ SamplerFlag = Annotated[
 """A sampler by our name or torchreid's; the value is ours."""
 
 
+def _without_default_source(value: object) -> object:
+    # One network has one name in a run's record.
+    return value.removeprefix(f"{DEFAULT_SOURCE}/") if isinstance(value, str) else value
+
+
 class TrainSettings(Frozen):
     """Train a re-ID network on real images, with or without synthetic ones, and score it."""
 
@@ -95,15 +101,16 @@ class TrainSettings(Frozen):
     root: Path | None = None
     """Where the images' relative paths start, if not where the table says."""
 
-    model: str = "osnet_x0_25"
-    """torchreid's name of the network, for example osnet_x1_0 or resnet50."""
+    model: Annotated[str, BeforeValidator(_without_default_source)] = "osnet_x0_25"
+    """The network: torchreid's name of one, for example osnet_x1_0 or resnet50, or SOURCE/NAME:
+    torchvision/mobilenet_v2, timm/efficientnet_lite0 (needs the extra [timm])."""
     weights: Literal["torchvision"] | Path | None = None
     """State file (.pth or .safetensors) to start from, instead of random weights. torchvision
     downloads its ImageNet weights of the same network."""
     neck: Neck = "none"
     """bnneck puts batch normalisation between features and classifier."""
     last_stride: Literal[1, 2] = 2
-    """Stride of the last stage of a ResNet."""
+    """Stride of the last stage; 1 for ResNets, MobileNetV2 and what timm builds so."""
     height: Positive = 128
     """Height of the network's input in pixels."""
     width: Positive = 64

@@ -29,11 +29,12 @@ from reid.data.labels import labels_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.score import ScoreSettings, check_rankable, score
 from reid.models import torchreid_adapter
+from reid.models.backbone import BackboneOptions, source_of
 from reid.models.features import embed
 from reid.models.network import build_network, check_size
 from reid.models.run_folder import REPORT, TrainingRun
 from reid.models.weights import download_imagenet, start_from
-from reid.training.batches import Batch, Batches, count_seen
+from reid.training.batches import Batch, Batches, Destination, count_seen
 from reid.training.log import log_step, open_log
 from reid.training.loop import Trainer, needs_features
 from reid.training.recipes import (
@@ -45,6 +46,8 @@ from reid.training.recipes import (
 )
 
 __all__ = ["TrainSettings", "settings_for", "train"]
+
+_PACKAGES: Final = ("torch", "torchreid", "numpy", "pyarrow")
 
 _INPUTS: Final = {
     "images": "the table that 'augment index' wrote (.parquet)",
@@ -105,21 +108,24 @@ def _train(
     torch.manual_seed(settings.seed)
     network = build_network(
         settings.model,
-        len(data.people),
+        BackboneOptions(len(data.people), settings.height, settings.width, settings.last_stride),
         neck=settings.neck,
-        last_stride=settings.last_stride,
         with_features=needs_features(settings),
     )
-    check_size(network, settings.model, settings.height, settings.width)
+    check_size(network.module, settings.model, settings.height, settings.width)
     weights = weights_of(settings)
     if weights is not None:
-        skipped = start_from(network, weights)
-        console.say(f"started from {weights}; left as drawn: {', '.join(skipped)}")
+        loaded = start_from(network.module, weights)
+        console.say(
+            f"started from {weights}, its tensors taken by {loaded.by}; left as drawn: "
+            f"{', '.join(loaded.skipped)}"
+        )
     trainer = Trainer(network, settings, device, group)
-    batches = Batches(data, settings, device, trainer.restore(settings.out), group)
+    destination = Destination(device, group, network.normalisation)
+    batches = Batches(data, settings, destination, trainer.restore(settings.out))
     if group.is_primary:
         facts = {
-            "versions": run_record.versions("torch", "torchreid", "numpy", "pyarrow"),
+            "versions": run_record.versions(*{*_PACKAGES, source_of(settings.model).PACKAGE}),
             "num_real": len(selection.train),
             "num_synthetic": data.num_synthetic,
             "num_validation": len(selection.validation),
@@ -197,7 +203,7 @@ def _loop(
 ) -> None:
     if not trainer.group.is_primary:
         if len(batches):
-            torchreid_adapter.train(trainer.network, batches, trainer.update)
+            torchreid_adapter.train(trainer.network.module, batches, trainer.update)
         return
     log = open_log(settings, trainer.done)
     validate = _validator(trainer, selection, settings, log, console)
@@ -214,7 +220,7 @@ def _loop(
 
         try:
             if len(batches):
-                torchreid_adapter.train(trainer.network, batches, step)
+                torchreid_adapter.train(trainer.network.module, batches, step)
         finally:
             log.close()
 
@@ -234,7 +240,7 @@ def _validator(
 
     def validate() -> None:
         features = embed(trainer.network, images, "validation", console)
-        trainer.network.train()
+        trainer.network.module.train()
         try:
             measure = distance_of(features, features, "cosine")
             value = rank(measure, labels, labels, settings.protocol).mean_average_precision

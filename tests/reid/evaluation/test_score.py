@@ -15,6 +15,7 @@ from reid.evaluation.score import ScoreSettings, score
 from reid.experiments.compare import read_arm
 from reid.models.export import TOLERANCE, Exported, ExportSettings, difference, export
 from reid.models.features import RawFeatures, embed, load_network
+from reid.models.network import ReidNetwork
 from reid.models.run_folder import read_run
 from reid.models.torchreid_adapter import build_model
 from reid.training.train import TrainSettings, train
@@ -127,8 +128,8 @@ def test_reranking_for_which_memory_is_short_is_refused_and_writes_nothing(
 def test_raw_features_are_what_the_last_normalisation_gets():
     network = build_model("osnet_x0_25", 3)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), np.uint8)
-    output = embed(network, pixels, "output", QUIET)
-    raw = embed(RawFeatures(network), pixels, "raw", QUIET)
+    output = embed(ReidNetwork(network), pixels, "output", QUIET)
+    raw = embed(ReidNetwork(RawFeatures(network)), pixels, "raw", QUIET)
     # OSNet's features go through a linear layer, the normalisation and a ReLU.
     with torch.inference_mode():
         finished = network.fc[1:](torch.from_numpy(raw)).numpy()

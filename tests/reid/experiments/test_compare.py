@@ -26,6 +26,7 @@ from reid.experiments.compare import (
 from reid.experiments.statistics import Difference
 from reid.models import torchreid_adapter
 from reid.models.features import Embedder, embed, load_network
+from reid.models.network import ReidNetwork
 from reid.models.run_folder import read_run, write_json
 from tests.helpers.reid_people import write_people
 
@@ -237,14 +238,14 @@ def test_features_that_are_not_finite_are_refused():
     torch.nn.init.constant_(network.fc[0].weight, float("nan"))
     pixels = np.zeros((4, 64, 32, 3), np.uint8)
     with pytest.raises(UserError, match="4 of 4 features are not finite"):
-        embed(network, pixels, "query", QUIET)
+        embed(ReidNetwork(network), pixels, "query", QUIET)
 
 
 def test_the_flip_test_makes_a_mirrored_image_equal():
     network = torchreid_adapter.build_model("osnet_x0_25", 3)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
     pixels[1] = pixels[0, :, ::-1]
-    one, other = embed(network, pixels, "query", QUIET, flip_test=True)
+    one, other = embed(ReidNetwork(network), pixels, "query", QUIET, flip_test=True)
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from manifests.runtime.console import UserError
-from reid.models.network import BNNeck, build_network, network_of
+from reid.models.backbone import BackboneOptions
+from reid.models.head import BackboneWithHead
+from reid.models.network import build_network, network_of
 from reid.models.torchreid_adapter import build_model
 from reid.models.weights import start_from
 
 IMAGES = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 
 
-def bnneck() -> BNNeck:
-    network = build_network("osnet_x0_25", 6, neck="bnneck", last_stride=2, with_features=True)
-    assert isinstance(network, BNNeck)
+SIX = BackboneOptions(num_people=6, height=64, width=32)
+
+
+def bnneck() -> BackboneWithHead:
+    network = build_network("osnet_x0_25", SIX, neck="bnneck", with_features=True).module
+    assert isinstance(network, BackboneWithHead)
     return network
 
 
@@ -42,8 +49,9 @@ def test_weights_of_a_plain_network_go_into_the_backbone_of_one_with_a_neck(tmp_
     given = build_model("osnet_x0_25", 20)
     save_file(given.state_dict(), tmp_path / "given.safetensors")
     network = bnneck()
-    skipped = start_from(network, tmp_path / "given.safetensors")
-    assert {name.partition(".")[0] for name in skipped} == {"classifier", "neck"}
+    loaded = start_from(network, tmp_path / "given.safetensors")
+    assert loaded.by == "name"
+    assert {name.partition(".")[0] for name in loaded.skipped} == {"classifier", "neck"}
     assert torch.equal(network.backbone.conv1.conv.weight, given.conv1.conv.weight)
 
 
@@ -51,19 +59,21 @@ def test_a_last_stride_of_one_doubles_the_last_map_of_a_resnet_and_changes_no_we
     maps = {}
     for stride in (1, 2):
         torch.manual_seed(0)
-        network = build_network("resnet18", 6, neck="none", last_stride=stride, with_features=False)
-        maps[stride] = network.eval().featuremaps(IMAGES)
+        options = replace(SIX, last_stride=stride)
+        network = build_network("resnet18", options, neck="none", with_features=False)
+        maps[stride] = network.module.eval().featuremaps(IMAGES)
     assert maps[2].shape[2:] == (2, 1)
     assert maps[1].shape[2:] == (4, 2)
 
 
 def test_a_neck_or_stride_that_a_network_cannot_have_is_refused():
+    options = replace(SIX, last_stride=1)
     with pytest.raises(UserError, match="ResNet family with a last stride of 2, found OSNet"):
-        build_network("osnet_x0_25", 6, neck="none", last_stride=1, with_features=False)
+        build_network("osnet_x0_25", options, neck="none", with_features=False)
     with pytest.raises(UserError, match=r"one feature and one classifier.*found PCB"):
-        build_network("pcb_p4", 6, neck="bnneck", last_stride=2, with_features=False)
+        build_network("pcb_p4", SIX, neck="bnneck", with_features=False)
 
 
 def test_a_recipe_from_before_the_choice_of_neck_and_stride_has_neither():
-    network = network_of({"model": "osnet_x0_25"}, 6)
+    network = network_of({"model": "osnet_x0_25", "height": 64, "width": 32}, 6).module
     assert network.state_dict().keys() == build_model("osnet_x0_25", 6).state_dict().keys()

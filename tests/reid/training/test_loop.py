@@ -13,8 +13,9 @@ from manifests.synthetic import read_synthetic
 from reid.data.controls import controlled
 from reid.data.dataset import TrainingSet, load_training_set, select
 from reid.data.labels import NO_IDENTITY
+from reid.models.backbone import BackboneOptions
 from reid.models.network import build_network
-from reid.training.batches import Batches
+from reid.training.batches import Batches, Destination
 from reid.training.loop import Trainer, learning_rate, needs_features
 from reid.training.recipes import TrainSettings
 from tests.helpers.reid_people import write_people, write_synthetic
@@ -45,14 +46,19 @@ def settings(**changes: object) -> TrainSettings:
 def trainer_of(plan: TrainSettings) -> Trainer:
     torch.manual_seed(plan.seed)
     network = build_network(
-        plan.model, 6, neck=plan.neck, last_stride=2, with_features=needs_features(plan)
+        plan.model,
+        BackboneOptions(6, plan.height, plan.width),
+        neck=plan.neck,
+        with_features=needs_features(plan),
     )
-    network.train()
+    network.module.train()
     return Trainer(network, plan, CPU)
 
 
 def run(trainer: Trainer, data: TrainingSet, plan: TrainSettings, until: int) -> None:
-    for batch in Batches(controlled(data, plan.control, plan.seed), plan, CPU, trainer.done):
+    for batch in Batches(
+        controlled(data, plan.control, plan.seed), plan, Destination(CPU), trainer.done
+    ):
         trainer.update(batch)
         if trainer.done == until:
             return
@@ -93,7 +99,7 @@ def test_every_mix_and_loss_continued_from_a_saved_state_equals_a_straight_run(
     assert continued.restore(tmp_path) == 3
     run(continued, data, ahead, 6)
     assert continued.done == straight.done == 6
-    left, right = straight.network.state_dict(), continued.network.state_dict()
+    left, right = straight.network.module.state_dict(), continued.network.module.state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
     if straight.centres is not None:
         assert torch.equal(straight.centres, continued.centres)
@@ -102,28 +108,28 @@ def test_every_mix_and_loss_continued_from_a_saved_state_equals_a_straight_run(
 def test_while_the_base_is_fixed_only_the_classifier_learns(data):
     plan = settings(fixbase=0.5, weight_decay=0.0)
     trainer = trainer_of(plan)
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.network.module.state_dict().items()}
     run(trainer, data, plan, 3)
     changed = {
         name
-        for name, value in trainer.network.state_dict().items()
+        for name, value in trainer.network.module.state_dict().items()
         if not torch.equal(value, before[name])
     }
     assert changed == {"classifier.weight", "classifier.bias"}
     run(trainer, data, plan, 4)
     assert not torch.equal(
-        trainer.network.state_dict()["conv1.conv.weight"], before["conv1.conv.weight"]
+        trainer.network.module.state_dict()["conv1.conv.weight"], before["conv1.conv.weight"]
     )
 
 
 def test_centres_move_towards_the_features_by_their_own_rate(data):
     plan = settings(centre_weight=0.01, centre_learning_rate=0.25, precision="float32")
     trainer = trainer_of(plan)
-    batch = Batches(data, plan, CPU, 0).batch(0)
+    batch = Batches(data, plan, Destination(CPU), 0).batch(0)
     before = trainer.centres.detach().clone()
     with torch.no_grad():
         # Batch statistics only: evaluation would use others.
-        _, features = trainer.network(batch.images)
+        _, features = trainer.network.module(batch.images)
     trainer.update(batch)
     known = batch.labels != NO_IDENTITY
     expected = before.clone()
@@ -142,7 +148,7 @@ def test_a_source_of_weight_zero_leaves_the_gradient_to_the_others(data):
         plan = settings(synthetic_share=0.5, synthetic_weight=0.0, model="squeezenet1_0")
         trainer = trainer_of(plan)
         run(trainer, replace(data, pixels=pixels), plan, 2)
-        outcomes.append(trainer.network.state_dict()["classifier.weight"])
+        outcomes.append(trainer.network.module.state_dict()["classifier.weight"])
     assert torch.equal(*outcomes)
 
 

@@ -27,16 +27,18 @@ from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
 from reid.data.dataset import load_training_set, select
 from reid.evaluation.score import ScoreSettings, score
+from reid.models.backbone import BackboneOptions
 from reid.models.network import build_network
 from reid.models.run_folder import read_run
 from reid.models.torchreid_adapter import build_model
 from reid.models.weights import download_imagenet, start_from
-from reid.training.batches import Batches, count_seen
+from reid.training.batches import Batches, Destination, count_seen
 from reid.training.loop import Trainer
 from reid.training.train import TrainSettings, train
 from tests.helpers.reid_people import write_people, write_synthetic
 
 QUIET = Console(quiet=True)
+CPU = Destination(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_a_batch_is_the_same_whichever_step_the_run_starts_from(people, syntheti
     chosen = select(images, made, real_fraction=1.0, num_validation_people=0, data_seed=0)
     data = load_training_set(chosen, made, (32, 64))
     plan = settings(people, tmp_path, synthetic_share=0.25)
-    early, late = (Batches(data, plan, torch.device("cpu"), start) for start in (0, 4))
+    early, late = (Batches(data, plan, CPU, start) for start in (0, 4))
     for one, other in zip(list(early)[4:], late, strict=True):
         assert one.step == other.step
         assert torch.equal(one.images, other.images)
@@ -308,7 +310,7 @@ def test_rows_of_nobody_are_no_class_and_every_source_has_its_smoothing_and_weig
     )
     data = load_training_set(chosen, read_synthetic(made), (32, 64))
     found = set()
-    for batch in Batches(data, plan, torch.device("cpu"), 0):
+    for batch in Batches(data, plan, CPU, 0):
         columns = (batch.labels, batch.smoothing, batch.weight)
         found |= set(zip(*(column.tolist() for column in columns), strict=True))
     tenth, three_tenths = (float(torch.tensor(value)) for value in (0.1, 0.3))
@@ -331,13 +333,16 @@ def weights_after(step: int, plan: TrainSettings) -> dict[str, torch.Tensor]:
     data = load_training_set(chosen, None, (plan.width, plan.height))
     torch.manual_seed(plan.seed)
     network = build_network(
-        plan.model, len(data.people), neck=plan.neck, last_stride=2, with_features=True
+        plan.model,
+        BackboneOptions(len(data.people), plan.height, plan.width),
+        neck=plan.neck,
+        with_features=True,
     )
     trainer = Trainer(network, plan, torch.device("cpu"))
-    network.train()
-    for batch in islice(Batches(data, plan, torch.device("cpu"), 0), step):
+    network.module.train()
+    for batch in islice(Batches(data, plan, CPU, 0), step):
         trainer.update(batch)
-    return network.state_dict()
+    return network.module.state_dict()
 
 
 def test_features_that_cannot_be_ranked_in_a_validation_end_in_a_sentence(people, tmp_path):
@@ -431,7 +436,8 @@ def test_a_save_that_fails_leaves_the_old_state(people, tmp_path, monkeypatch):
     plan = settings(people, tmp_path / "run", steps=2)
     train(plan, QUIET)
     before = (plan.out / "last.pt").read_bytes()
-    network = build_network("osnet_x0_25", 6, neck="none", last_stride=2, with_features=False)
+    options = BackboneOptions(6, plan.height, plan.width)
+    network = build_network("osnet_x0_25", options, neck="none", with_features=False)
 
     def full(descriptor: int) -> None:
         raise OSError("no space left on device")
@@ -453,7 +459,7 @@ def test_training_starts_from_weights_of_another_number_of_people(people, tmp_pa
     state = {f"module.{name}": tensor for name, tensor in given.state_dict().items()}
     torch.save({"state_dict": state, "rank1": np.float32(0.5), "epoch": 1}, path)
     network = build_model("osnet_x0_25", 6)
-    assert start_from(network, path) == ["classifier.bias", "classifier.weight"]
+    assert start_from(network, path).skipped == ["classifier.bias", "classifier.weight"]
     assert torch.equal(network.state_dict()["conv1.conv.weight"], given.conv1.conv.weight)
     with pytest.raises(UserError, match="tensors fit the network"):
         start_from(build_model("resnet50", 6), path)
@@ -480,7 +486,7 @@ def test_of_torchvisions_weights_a_resnet_leaves_only_its_classifier_as_drawn(
     torch.save(given, path)
     assert download_imagenet("resnet50") == path
     network = build_model("resnet50", 6)
-    assert start_from(network, path) == ["classifier.bias", "classifier.weight"]
+    assert start_from(network, path).skipped == ["classifier.bias", "classifier.weight"]
     own = network.state_dict()
     shared = own.keys() - {"classifier.bias", "classifier.weight"}
     assert shared == given.keys() - {"fc.bias", "fc.weight"}
