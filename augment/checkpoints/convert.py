@@ -37,9 +37,9 @@ class ConvertSettings(Frozen):
     """Where ours goes (.safetensors)."""
 
 
-def settings_for(words: Sequence[str]) -> type[ConvertSettings]:
-    """Return the settings of ``augment convert``, with those of the system that the words name."""
-    return generators.with_config(ConvertSettings, words)
+def settings_for(arguments: Sequence[str]) -> type[ConvertSettings]:
+    """Return the settings of ``augment convert``, with those of the system that is named."""
+    return generators.with_config(ConvertSettings, arguments)
 
 
 def convert(settings: ConvertSettings, console: Console) -> Exit:

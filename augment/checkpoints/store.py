@@ -68,7 +68,11 @@ def save_weights(
         fp16: Store weights of two and more dimensions in half precision.
     """
     stored = {
-        name: (value.half() if fp16 and value.is_floating_point() and value.ndim > 1 else value)
+        name: (
+            value.to(torch.float16)
+            if fp16 and value.is_floating_point() and value.ndim > 1
+            else value
+        )
         .detach()
         .cpu()
         .contiguous()
@@ -133,12 +137,12 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
     return network.to(device).eval()
 
 
-def expected_tensors(network: PoseTransfer, found: Iterable[str]) -> dict[str, Tensor]:
-    """Return the tensors that a file must hold if it holds those of the names ``found``.
+def expected_tensors(network: PoseTransfer, names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors that a file must hold if it holds those of some names.
 
     All that sampling needs, and all of every discriminator of which there is one.
     """
-    names = tuple(found)
+    names = tuple(names)
     begun = tuple(
         f"{discriminator}."
         for discriminator in network.discriminator_names
@@ -175,13 +179,13 @@ def check_same_tensors(
         if found[name].shape != expected[name].shape
     ]
     problems = [
-        f"{what} {len(words)}: {', '.join(words[:3])}{', ...' if len(words) > 3 else ''}"
-        for what, words in (
+        f"{what} {len(named)}: {', '.join(named[:3])}{', ...' if len(named) > 3 else ''}"
+        for what, named in (
             ("missing", [called(name) for name in missing]),
             ("unknown", [called(name) for name in extra]),
             ("of other shape", shapes),
         )
-        if words
+        if named
     ]
     if problems:
         raise UserError(f"{where}: tensors {'; '.join(problems)}")

@@ -37,7 +37,7 @@ class LocalAttention(nn.Module):
         after = self.size - 1 - before
         padded = F.pad(target, (before, after, before, after), mode="replicate")
         blocks = extract_blocks(source, flow, self.size)
-        likeness = F.conv2d(padded, at_target, self.compare.bias)
-        likeness = likeness + F.conv2d(blocks, at_source, stride=self.size)
-        weights = torch.softmax(self.weigh(likeness).float(), dim=1)
+        similarity = F.conv2d(padded, at_target, self.compare.bias)
+        similarity = similarity + F.conv2d(blocks, at_source, stride=self.size)
+        weights = torch.softmax(self.weigh(similarity).float(), dim=1)
         return F.avg_pool2d(unfold_weights(weights, self.size) * blocks, self.size)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Drop elements with a probability that is a multiple of 1/256, and scale up the others.
 
-    Eight masks come from one 64-bit draw: on a CPU, where ``nn.Dropout`` draws one number per
-    element, it took a fifth of PATN's training step.
+    Eight masks come from one 64-bit random number: ``nn.Dropout`` draws one number per element,
+    which on a CPU took a fifth of PATN's training step.
     """
 
     def __init__(self, probability: float) -> None:
@@ -24,10 +24,10 @@ class Dropout(nn.Module):
         """Return the features, in training with some of them zero."""
         if not self.training or self.dropped == 0:
             return features
-        words = torch.empty(-(-features.numel() // 8), dtype=torch.int64, device=features.device)
+        masks = torch.empty(-(-features.numel() // 8), dtype=torch.int64, device=features.device)
         # random_() alone leaves the sign bit out; the range has to be named.
-        words.random_(-(2**63), None)
-        octets = words.view(torch.uint8)[: features.numel()]
+        masks.random_(-(2**63), None)
+        octets = masks.view(torch.uint8)[: features.numel()]
         scale = 256 / (256 - self.dropped)
         mask = (octets >= self.dropped).to(features.dtype).mul_(scale)
         return features * mask.as_strided(features.size(), features.stride())

@@ -22,19 +22,19 @@ def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
         UserError: If a name matches no rule.
     """
     result: dict[str, Tensor] = {}
-    strangers: list[str] = []
+    unknown: list[str] = []
     for name, tensor in weights.items():
         for pattern, replacement in rules.items():
             if re.search(pattern, name):
                 result[re.sub(pattern, replacement, name)] = tensor
                 break
         else:
-            strangers.append(name)
-    if strangers:
+            unknown.append(name)
+    if unknown:
         known = [re.sub(r"[\\^]", "", rule.replace(r"(\d+)", "0")) for rule in list(rules)[:3]]
         raise UserError(
-            f"found {len(strangers)} tensors that this system does not have "
-            f"({', '.join(strangers[:3])}); expected names that begin with {', '.join(known)}"
+            f"found {len(unknown)} tensors that this system does not have "
+            f"({', '.join(unknown[:3])}); expected names that begin with {', '.join(known)}"
         )
     return result
 
@@ -55,14 +55,14 @@ def original(name: str, rules: Mapping[str, str]) -> str:
         ours = re.escape(replacement)
         for number, group in enumerate(groups, start=1):
             ours = ours.replace(rf"\\{number}", f"(?P<g{number}>{group})")
-        found = re.match(ours, name)
-        if found is None:
+        matched = re.match(ours, name)
+        if matched is None:
             continue
         theirs = re.sub(r"[\\^$]", "", re.sub(r"\(.*?\)", "()", pattern))
         for number, group in enumerate(groups, start=1):
-            kept = found.groupdict().get(f"g{number}", group.partition("|")[0])
+            kept = matched.groupdict().get(f"g{number}", group.partition("|")[0])
             theirs = theirs.replace("()", kept, 1)
-        return theirs + name[found.end() :]
+        return theirs + name[matched.end() :]
     return name
 
 
@@ -74,10 +74,10 @@ def without_tied_weights(
     Args:
         weights: The authors' tensors.
         tied_weights: Regular expression of a name -> the name under which the same tensor counts
-            (``re.sub``). A file without a twin passes.
+            (``re.sub``). A file that stores it once passes.
 
     Raises:
-        UserError: If tied_weights differ, which the authors' code cannot have written.
+        UserError: If tied weights differ, which the authors' code cannot have written.
     """
     kept: dict[str, Tensor] = {}
     for name, tensor in weights.items():

@@ -101,9 +101,9 @@ class ResidualBlock(nn.Module):
 
 
 class PairDiscriminator(nn.Sequential):
-    """Judges whether two stacked inputs belong together.
+    """Tells whether two stacked inputs belong together.
 
-    Three residual blocks behind the encoder; the whole feature map is the judgement, without a
+    Three residual blocks behind the encoder; the whole feature map is the output, without a
     one-channel head. Returns logits: the published network ends in a sigmoid, which our losses
     contain.
     """

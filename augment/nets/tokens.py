@@ -93,7 +93,7 @@ class TextureBlock(nn.Module):
         memory: Float[Tensor, "batch others channels"],
         textures: Float[Tensor, "batch others channels"],
     ) -> Float[Tensor, "batch tokens channels"]:
-        """Return the tokens with the ``textures`` found where ``memory`` resembles them."""
+        """Return the tokens with the ``textures`` of where ``memory`` resembles them."""
         tokens = self.norm1(tokens + self.self_attn.attend(tokens, tokens, tokens))
         tokens = self.norm2(tokens + self.multihead_attn.attend(tokens, memory, textures))
         return self.norm3(tokens + self.linear2(self.activation(self.linear1(tokens))))

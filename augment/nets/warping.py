@@ -38,7 +38,7 @@ def extract_blocks(
 ) -> Float[Tensor, "batch channels size_height size_width"]:
     """Return, for each pixel, the ``size`` x ``size`` samples around where its flow points.
 
-    Sampling is bilinear. The block of a pixel stands at that pixel's place of the ``size`` times
+    Sampling is bilinear. The block of a pixel stands at that pixel's index of the ``size`` times
     larger result. An even block reaches one pixel further up and left than down and right.
 
     Args:
@@ -74,7 +74,7 @@ def sample(
 def unfold_weights(
     weights: Float[Tensor, "batch square height width"], size: int
 ) -> Float[Tensor, "batch 1 size_height size_width"]:
-    """Return the ``size * size`` weights of each pixel at the places of its block.
+    """Return the ``size * size`` weights of each pixel at the pixels of its block.
 
     >>> unfold_weights(torch.arange(4.0).reshape(1, 4, 1, 1), 2)[0, 0].tolist()
     [[0.0, 1.0], [2.0, 3.0]]
@@ -102,7 +102,7 @@ def resample_gaussian(
     height, width = source.shape[-2:]
     with torch.autocast(source.device.type, enabled=False):
         points = positions(height, width, flow) + flow
-        places, weights = zip(
+        pixels, weights = zip(
             *(
                 _neighbours(points[:, axis], limit, size, sigma_px)
                 for axis, limit in enumerate((width, height))
@@ -113,9 +113,9 @@ def resample_gaussian(
         result = torch.zeros_like(flat)
         for row in range(size):
             for column in range(size):
-                place = (places[1][row] * width + places[0][column]).flatten(1)[:, None]
+                index = (pixels[1][row] * width + pixels[0][column]).flatten(1)[:, None]
                 weight = (weights[1][row] * weights[0][column]).flatten(1)[:, None]
-                result = result + weight * flat.gather(2, place.expand_as(flat))
+                result = result + weight * flat.gather(2, index.expand_as(flat))
         return result.unflatten(2, (height, width))
 
 
@@ -131,5 +131,5 @@ def _neighbours(
     steps = steps[:, None, None, None]
     distance = coordinate - corner - steps
     weights = torch.exp(-(distance**2) / (2 * sigma_px**2))
-    places = (corner.long() + steps).clamp(0, limit - 1)
-    return places, weights / weights.sum(dim=0)
+    pixels = (corner.long() + steps).clamp(0, limit - 1)
+    return pixels, weights / weights.sum(dim=0)

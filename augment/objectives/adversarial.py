@@ -13,7 +13,7 @@ from manifests.compute.devices import upload
 
 
 def cross_entropy(logits: Float[Tensor, "*shape"], *, real: bool) -> Float[Tensor, ""]:
-    """Return the mean binary cross entropy of discriminator_loss everything ``real`` or fake."""
+    """Return the mean binary cross entropy of logits to the label ``real`` or fake."""
     logits = logits.float()
     return F.softplus(-logits if real else logits).mean()
 
@@ -55,21 +55,21 @@ class ImagePool(nn.Module):
         if self.size == 0:
             return fakes
         exchange = (torch.rand(len(fakes)) > 0.5).tolist()
-        places = torch.randint(self.size, (len(fakes),)).tolist()
+        slots = torch.randint(self.size, (len(fakes),)).tolist()
         if self._known_stored == _UNKNOWN:
             self._known_stored = int(self.num_stored)
         num_stored = self._known_stored
-        # Where each place's image and each returned image come from: numbers from 0 are places
+        # Where each slot's image and each returned image come from: numbers from 0 are slots
         # of the pool as it was, ~row is a row of the new fakes.
         stored: dict[int, int] = {}
         returned = list(range(-1, -len(fakes) - 1, -1))
-        for row, (wants_exchange, place) in enumerate(zip(exchange, places, strict=True)):
+        for row, (is_exchanged, slot) in enumerate(zip(exchange, slots, strict=True)):
             if num_stored < self.size:
                 stored[num_stored] = row
                 num_stored += 1
-            elif wants_exchange:
-                returned[row] = ~stored[place] if place in stored else place
-                stored[place] = row
+            elif is_exchanged:
+                returned[row] = ~stored[slot] if slot in stored else slot
+                stored[slot] = row
         result = fakes.clone()
         older = [row for row, origin in enumerate(returned) if origin >= 0]
         _copy_rows(result, older, self.images, [returned[row] for row in older])
@@ -87,7 +87,7 @@ def _forget_count(pool: nn.Module, keys: object) -> None:
     pool.__dict__["_known_stored"] = _UNKNOWN
 
 
-def _copy_rows(to: Tensor, places: list[int], source: Tensor, rows: list[int]) -> None:
+def _copy_rows(to: Tensor, to_rows: list[int], source: Tensor, rows: list[int]) -> None:
     if rows:
-        there, here = upload(torch.tensor([places, rows]), to.device)
+        there, here = upload(torch.tensor([to_rows, rows]), to.device)
         to.index_copy_(0, there, source.index_select(0, here).to(to.dtype))

@@ -50,8 +50,8 @@ class ExportedFeatures:
         """
         # Not every operation of an exported network follows autocast.
         with torch.autocast(images.device.type, enabled=False):
-            found = self._on(images)(images.float())
-        return dict(zip(self._layers, found, strict=True))
+            activations = self._on(images)(images.float())
+        return dict(zip(self._layers, activations, strict=True))
 
     def _on(self, images: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
         device = images.device
@@ -73,9 +73,9 @@ def _cut(
         )
     outputs: list[fx.Node] = []
     for layer in layers:
-        wanted = height / 2 ** (int(layer.removeprefix("relu").partition("_")[0]) - 1)
-        nearest = min(heights.values(), key=lambda found: abs(found - wanted))
-        outputs.append(max(node for node, found in heights.items() if found == nearest))
+        expected = height / 2 ** (int(layer.removeprefix("relu").partition("_")[0]) - 1)
+        nearest = min(heights.values(), key=lambda rows: abs(rows - expected))
+        outputs.append(max(node for node, rows in heights.items() if rows == nearest))
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in network.graph.nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)

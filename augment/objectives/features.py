@@ -119,7 +119,8 @@ def _vgg19(num_layers: int | None = None) -> nn.Sequential:
     from torchvision.models import vgg19
 
     with torch.device("meta"):
-        return nn.Sequential(*list(vgg19(weights=None, init_weights=False).features)[:num_layers])
+        layers = list(vgg19(weights=None, init_weights=False).features.children())
+    return nn.Sequential(*layers[:num_layers])
 
 
 def load_features(

@@ -37,10 +37,10 @@ def correctness(
         if flow.shape[2:] != source.shape[2:]:
             flow = F.interpolate(flow, source.shape[2:])
         fetched = resample_gaussian(source, flow.float())
-        found = F.cosine_similarity(fetched, target, dim=1).flatten(1)
+        similarity = F.cosine_similarity(fetched, target, dim=1).flatten(1)
         directions = [F.normalize(features.flatten(2), dim=1) for features in (source, target)]
         best = (directions[0].transpose(1, 2) @ directions[1]).amax(dim=1)
-        return torch.exp(-found / (best + EPSILON)).mean() - math.exp(-1)
+        return torch.exp(-similarity / (best + EPSILON)).mean() - math.exp(-1)
 
 
 def bending(flow: Float[Tensor, "batch 2 height width"], size: int) -> Float[Tensor, ""]:

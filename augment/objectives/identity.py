@@ -1,4 +1,4 @@
-"""Does a generated image still show the same person, in the eyes of a re-identification network?
+"""Whether a generated image still shows the same person, by a re-identification network.
 
 Beyond the published trainings: Zheng et al. ("Joint discriminative and generative learning for
 person re-identification", CVPR 2019, equation 3) keep identities with a classifier; here a frozen
@@ -49,8 +49,8 @@ class IdentityLoss:
         with torch.autocast(fake.device.type, enabled=False):
             network = self._on(fake)
             with torch.no_grad():
-                wanted = network(real.float())
-            return 1.0 - F.cosine_similarity(network(fake.float()), wanted, dim=1).mean()
+                target = network(real.float())
+            return 1.0 - F.cosine_similarity(network(fake.float()), target, dim=1).mean()
 
     def _on(self, images: Tensor) -> Network:
         device = images.device

@@ -105,17 +105,17 @@ def generator_loss(
 def reconstruction_losses(
     config: SingleDiscriminatorConfig,
     features: FeatureMaps | None,
-    found: Float[Tensor, "batch 3 height width"],
-    wanted: Float[Tensor, "batch 3 height width"],
+    prediction: Float[Tensor, "batch 3 height width"],
+    target: Float[Tensor, "batch 3 height width"],
 ) -> dict[str, Tensor]:
-    """Return how far an image is from the wanted one, weighted: L1 and, by features, two more."""
-    terms = {"l1": config.weight_l1 * F.l1_loss(found, wanted)}
+    """Return how far an image is from its target, weighted: L1 and, by features, two more."""
+    terms = {"l1": config.weight_l1 * F.l1_loss(prediction, target)}
     if features is not None:
         with torch.no_grad():
-            wanted_features = features(wanted)
-        found_features = features(found)
-        terms["style"] = config.weight_style * style(found_features, wanted_features)
-        terms["content"] = config.weight_content * content(found_features, wanted_features)
+            target_features = features(target)
+        prediction_features = features(prediction)
+        terms["style"] = config.weight_style * style(prediction_features, target_features)
+        terms["content"] = config.weight_content * content(prediction_features, target_features)
     return terms
 
 
@@ -132,7 +132,7 @@ def from_official(
         names: Our names of a generator's tensors, as for ``renamed``.
 
     Raises:
-        UserError: If a name is unknown, or tied_weights differ.
+        UserError: If a name is unknown, or tied weights differ.
     """
     if is_discriminator(weights):
         return {f"discriminator.{name}": v for name, v in modern_names(weights).items()}

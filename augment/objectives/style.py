@@ -32,15 +32,15 @@ def gram(
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
-def content(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+def content(prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Return the sum over ``CONTENT_LAYERS`` of the mean absolute difference."""
     return torch.stack(
-        [F.l1_loss(found[layer].float(), wanted[layer].float()) for layer in CONTENT_LAYERS]
+        [F.l1_loss(prediction[layer].float(), target[layer].float()) for layer in CONTENT_LAYERS]
     ).sum()
 
 
-def style(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+def style(prediction: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Return the sum over ``STYLE_LAYERS`` of the mean absolute difference of Gram matrices."""
     return torch.stack(
-        [F.l1_loss(gram(found[layer]), gram(wanted[layer])) for layer in STYLE_LAYERS]
+        [F.l1_loss(gram(prediction[layer]), gram(target[layer])) for layer in STYLE_LAYERS]
     ).sum()

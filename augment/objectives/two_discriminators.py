@@ -56,12 +56,12 @@ class TwoDiscriminatorsConfig(Frozen):
     """Feature network of the perceptual loss: vgg19, vgg19-random, a file of VGG19's weights or of
     reid export, or none."""
     identity: str | None = None
-    """Re-identification network, a file of 'reid export', that has to see the same person."""
+    """Re-identification network, a file of 'reid export', whose features the fake has to keep."""
     weight_identity: NotNegative | None = None
-    """Weight of what that network sees; 1 where it is given. Not part of the published loss."""
+    """Weight of that loss; 1 where the network is given. Not part of the published loss."""
     batch_size: Positive = 32
     warmup_steps: Count = 0
-    """Steps of reconstruction alone before the discriminators join; none as published."""
+    """Steps of reconstruction alone before the discriminators take part; none as published."""
     steps: Positive = 87_500
     constant_part: Share = 5 / 7
     """Part of the steps before the learning rate falls linearly to zero."""
@@ -94,7 +94,7 @@ class TwoDiscriminators(nn.Module):
         a step with discriminators teaches at first.
 
         Raises:
-            UserError: If identity has a weight but no network sees it.
+            UserError: If identity has a weight but no network.
         """
         c = self.config
         if c.identity is None and c.weight_identity is not None:
@@ -139,7 +139,7 @@ class TwoDiscriminators(nn.Module):
         """Return the published terms of one phase, weighted."""
         fake, target_maps = outputs["fake"], outputs["target_maps"]
         source = pair.condition.image
-        half_gan = 0.5 * self.config.weight_adversarial
+        weight = 0.5 * self.config.weight_adversarial
         if phase == "reconstruction":
             return self._reconstruction(fake, pair.target)
         if phase == "generator":
@@ -147,8 +147,8 @@ class TwoDiscriminators(nn.Module):
             appearance = self.appearance(torch.cat([fake, source], dim=1))
             return {
                 **self._reconstruction(fake, pair.target),
-                "fool_shape": half_gan * cross_entropy(shape, real=True),
-                "fool_appearance": half_gan * cross_entropy(appearance, real=True),
+                "fool_shape": weight * cross_entropy(shape, real=True),
+                "fool_appearance": weight * cross_entropy(appearance, real=True),
             }
         if phase == "shape":
             discriminator, pool, beside = self.shape, self.shape_pool, target_maps
@@ -156,14 +156,14 @@ class TwoDiscriminators(nn.Module):
             discriminator, pool, beside = self.appearance, self.appearance_pool, source
         old = pool(torch.cat([fake.detach(), beside], dim=1))
         real = cross_entropy(discriminator(torch.cat([pair.target, beside], dim=1)), real=True)
-        return {phase: half_gan * (real + cross_entropy(discriminator(old), real=False))}
+        return {phase: weight * (real + cross_entropy(discriminator(old), real=False))}
 
     def _reconstruction(self, fake: Tensor, target: Tensor) -> dict[str, Tensor]:
         terms = {"l1": self.config.weight_l1 * F.l1_loss(fake, target)}
         if self.features is not None:
             with torch.no_grad():
-                wanted = self.features(target)[FEATURE_LAYER]
-            distance = F.l1_loss(self.features(fake)[FEATURE_LAYER], wanted)
+                target_features = self.features(target)[FEATURE_LAYER]
+            distance = F.l1_loss(self.features(fake)[FEATURE_LAYER], target_features)
             terms["perceptual"] = self.config.weight_perceptual * distance
         if self.identity is not None:
             # The real image in the target pose, not the source: both show the same person, but

@@ -1,4 +1,4 @@
-"""The running average of the weights that samples are made with."""
+"""The exponential moving average (EMA) of the weights that samples are made with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from augment.interface.system import PoseTransfer
 class EMA:
     """Exponential moving average of the tensors that sampling needs.
 
-    Early in training the average forgets faster, so that it does not hang on to the random start:
-    its half-life is at most a twentieth of the images seen so far (Karras et al. 2022, EDM).
+    Early in training the half-life is shorter, so that the random start is soon forgotten:
+    it is at most a twentieth of the images seen so far (Karras et al. 2022, EDM).
     """
 
     def __init__(self, network: PoseTransfer, half_life_images: float) -> None:
@@ -41,7 +41,7 @@ class EMA:
 
     @contextmanager
     def in_place_of(self, network: PoseTransfer) -> Generator[None]:
-        """Let the network compute with the averaged weights while the block runs."""
+        """Let the network compute with the EMA of its weights while the block runs."""
         current = {name: value.clone() for name, value in network.sampling_state().items()}
         network.load_state_dict(self.tensors, strict=False)
         try:

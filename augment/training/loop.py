@@ -38,7 +38,7 @@ class LoopSettings(Frozen):
     """What the loop adds to a system's own recipe."""
 
     seed: int = 0
-    """Draws the first weights, the pairs and all else that is random."""
+    """Of the first weights, the pairs and all else that is random."""
     precision: Precision = "bfloat16"
     """Arithmetic of the networks; losses, weights and optimisers stay float32."""
     channels_last: bool = True
@@ -102,8 +102,8 @@ class Trainer:
 
     def _make_step(self, stage_step: int) -> dict[str, Tensor]:
         seed = self.settings.seed
-        drawn = random_bits(seed, "step", counter=self.step, stream=self.group.rank)
-        torch.manual_seed(int(drawn[0] >> 1))
+        bits = random_bits(seed, "step", counter=self.step, stream=self.group.rank)
+        torch.manual_seed(int(bits[0] >> 1))
         self.network.train()
         pair, shared = self._fresh(0)
         terms: dict[str, Tensor] = {}
@@ -113,8 +113,8 @@ class Trainer:
                     (pair, shared) if phase.batch == "shared" else self._fresh(1 + repetition)
                 )
                 last_use = phase is self.stage.phases[-1] and repetition == phase.repeat - 1
-                found = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)
-                terms |= {f"{phase.name}/{name}": value for name, value in found.items()}
+                losses = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)
+                terms |= {f"{phase.name}/{name}": value for name, value in losses.items()}
         self.step += 1
         self.images_seen += self.stage.batch_size
         self.ema.update(self.network, self.images_seen, self.stage.batch_size)

@@ -1,4 +1,4 @@
-"""A training run's folder: what was asked for, how far it came, what it made.
+"""A training run's folder: its settings, its state, what it made.
 
 ``run.json`` is written once; ``state.pt`` holds all that the next step depends on;
 ``weights.safetensors`` the EMA of the weights; ``log.jsonl`` and ``samples/`` are for people.

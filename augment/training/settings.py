@@ -28,11 +28,11 @@ class TrainSettings(LoopSettings):
     """Weights to start from: a shipped name or a file of the same system and settings.
     Discriminators that the file holds start from it too."""
     first_step: int | None = None
-    """Step of the plan at which to begin with --init: where those weights stand in it."""
+    """Step of the plan at which to begin with --init: the steps that those weights have had."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on this part of the train rows, spread over all people."""
     data_seed: int = 0
-    """Draws that part; 'augment generate' and 'reid train' draw the same for the same seed."""
+    """Chooses that part; 'augment generate' and 'reid train' choose the same by the same seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     save_every: Positive = 250
@@ -69,13 +69,13 @@ DECIDING_FACTS = (
 """Facts that a resumed run must share, where they apply."""
 
 
-def settings_for(words: Sequence[str]) -> type[TrainSettings]:
-    """Return the settings of ``augment train``, with those of the system that the words name.
+def settings_for(arguments: Sequence[str]) -> type[TrainSettings]:
+    """Return the settings of ``augment train``, with those of the system that is named.
 
     Raises:
         UserError: If there is no such system.
     """
-    return generators.with_config(TrainSettings, words)
+    return generators.with_config(TrainSettings, arguments)
 
 
 def config_of(settings: TrainSettings) -> Frozen:

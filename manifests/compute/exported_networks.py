@@ -57,7 +57,7 @@ def load_network(path: Path, device: torch.device | str, flag: str) -> GraphModu
 def _without_log() -> Generator[None]:
     """Keep what torch logs of a foreign file, a whole traceback, from the user."""
     before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    logging.disable()
     try:
         yield
     finally:
@@ -84,11 +84,11 @@ def try_network(network: Network, images: Tensor, flag: str, path: Path) -> None
     shape = tuple(images.shape[1:])
     try:
         with torch.no_grad():
-            found = network(images.detach().float())
+            features = network(images.detach().float())
     except (RuntimeError, AssertionError, TypeError) as error:
         raise UserError(
             f"{flag}: {path} does not take images of 3 x height x width {shape}; expected a "
             f"network of 'reid export' for that size ({str(error).splitlines()[0]})"
         ) from error
-    if found.ndim != 2 or len(found) != len(images):
+    if features.ndim != 2 or len(features) != len(images):
         raise UserError(f"{flag}: {path} does not give one row of features for each image")

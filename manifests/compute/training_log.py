@@ -1,4 +1,4 @@
-"""The log of a training: lines of JSON, and the same numbers for TensorBoard if that is wanted.
+"""The log of a training: lines of JSON, and the same numbers optionally for TensorBoard.
 
 A run that is resumed drops what a killed one wrote after the step that it starts from.
 """
@@ -22,7 +22,7 @@ from manifests.runtime.console import UserError
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The training since the last time that it was asked for."""
+    """What the steps since the last ``TrainingLog.progress`` came to."""
 
     losses: dict[str, float]
     """Means over its steps, by name, sorted."""
@@ -55,7 +55,7 @@ class TrainingLog:
             step: Steps that are done.
             num_steps: Steps of the whole training.
             group: The processes whose losses are averaged.
-            tensorboard: Where TensorBoard's files go, if they are wanted.
+            tensorboard: Where TensorBoard's files go, if it gets any.
         """
         self._path = path
         self._num_steps = num_steps
@@ -92,14 +92,14 @@ class TrainingLog:
         now = time.monotonic()
         seconds = max(now - self._interval_began, 1e-9)
         count = max(step - self._step, 1)
-        found = Progress(
+        progress = Progress(
             losses={name: float(value) / count for name, value in sorted(sums.items())},
             images_per_second=self._num_images / seconds,
             seconds=now - self._began,
             seconds_left=(self._num_steps - step) * seconds / count,
         )
         self._begin_interval(step)
-        return found
+        return progress
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write one line.

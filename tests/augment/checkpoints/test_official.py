@@ -123,10 +123,10 @@ def test_every_published_name_is_found_again_from_ours(name) -> None:
 def test_weights_of_another_system_are_refused_with_names_of_both(name, owner, tmp_path) -> None:
     message = _refused(name, _official(owner), tmp_path)
     assert any(key.removeprefix("model.") in message for key in _official(owner))
-    wanted = r"expected names that begin with (\S+), |missing \d+: \S+ \(theirs: (\S+)\)"
-    (words,) = re.findall(wanted, message)
+    expected = r"expected names that begin with (\S+), |missing \d+: \S+ \(theirs: (\S+)\)"
+    (names,) = re.findall(expected, message)
     bare = [key.removeprefix("model.") for key in _official(name)]
-    assert any(key.startswith("".join(words)) for key in bare)
+    assert any(key.startswith("".join(names)) for key in bare)
 
 
 BOTH_NAMES = {
@@ -212,7 +212,7 @@ def test_xinggans_published_names_are_read_whole(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("name", "first"), [("gfla", (1, 3)), ("dptn", (0, 2))])
-def test_a_discriminator_saved_by_the_old_spectral_norm_judges_the_same(name, first) -> None:
+def test_a_discriminator_saved_by_the_old_spectral_norm_gives_the_same_scores(name, first) -> None:
     weights = _spectral(first)
     with torch.device("meta"):
         network = system(name)()
@@ -230,7 +230,7 @@ def test_a_discriminator_saved_by_the_old_spectral_norm_judges_the_same(name, fi
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
-def test_published_judges_fit_strictly_into_ours(name) -> None:
+def test_published_discriminators_fit_strictly_into_ours(name) -> None:
     with torch.device("meta"):
         network = system(name)()
     for place, weights in DISCRIMINATORS[name].items():
@@ -242,7 +242,7 @@ def test_published_judges_fit_strictly_into_ours(name) -> None:
 
 
 @pytest.mark.parametrize("name", ["gfla", "dptn"])
-def test_judges_are_kept_for_training_and_left_aside_by_sampling(name, tmp_path) -> None:
+def test_discriminators_are_kept_for_training_and_left_aside_by_sampling(name, tmp_path) -> None:
     (discriminator,) = DISCRIMINATORS[name].values()
     wrapped = {f"module.{key}": value for key, value in discriminator.items()}
     path = _convert(name, _official(name), tmp_path, wrapped)
@@ -273,7 +273,7 @@ def test_newer_names_of_spectral_norms_mean_the_same(name) -> None:
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
-def test_judges_without_their_generator_are_refused(name, tmp_path) -> None:
+def test_discriminators_without_their_generator_are_refused(name, tmp_path) -> None:
     place, discriminator = next(iter(DISCRIMINATORS[name].items()))
     message = _refused(name, discriminator, tmp_path)
     assert place in message
@@ -303,14 +303,16 @@ def test_judges_without_their_generator_are_refused(name, tmp_path) -> None:
         ("xinggan", {"model.1.weight": None}, r"None channels.* 21 .* 6 "),
     ],
 )
-def test_a_judges_tensor_too_many_or_too_few_is_named(name, change, named, tmp_path) -> None:
+def test_a_tensor_too_many_or_too_few_in_a_discriminator_is_named(
+    name, change, named, tmp_path
+) -> None:
     discriminator = {**next(iter(DISCRIMINATORS[name].values())), **change}
     discriminator = {key: value for key, value in discriminator.items() if value is not None}
     assert re.search(named, _refused(name, _official(name), tmp_path, discriminator))
 
 
 @pytest.mark.parametrize(("name", "owner"), [("gfla", "dptn"), ("dptn", "gfla"), ("gfla", "patn")])
-def test_another_systems_judge_is_refused(name, owner, tmp_path) -> None:
+def test_another_systems_discriminator_is_refused(name, owner, tmp_path) -> None:
     discriminator = next(iter(DISCRIMINATORS[owner].values()))
     message = _refused(name, _official(name), tmp_path, discriminator)
     assert re.search(r"missing .* unknown|does not have", message)

@@ -54,7 +54,7 @@ def test_half_precision_keeps_statistics_whole(network, tmp_path):
     store.save_weights(network.sampling_state(), tmp_path / "h.safetensors", header(), fp16=True)
     loaded = augment.load(tmp_path / "h.safetensors").state_dict()
     for name, value in network.sampling_state().items():
-        kept = value.half().float() if value.ndim > 1 else value
+        kept = value.to(torch.float16).float() if value.ndim > 1 else value
         assert torch.equal(loaded[name], kept), name
 
 
@@ -116,7 +116,7 @@ def test_the_authors_weights_become_ours(network, tmp_path, prefix):
             assert torch.equal(loaded[name], value), name
 
 
-def test_both_of_the_authors_judges_become_ours(network, tmp_path):
+def test_both_of_the_authors_discriminators_become_ours(network, tmp_path):
     torch.save(official_names(network), tmp_path / "netG.pth")
     for name, discriminator in (
         ("netD_PB", network.discriminators.shape),
@@ -136,7 +136,7 @@ def test_both_of_the_authors_judges_become_ours(network, tmp_path):
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_half_a_judge_in_our_file_is_refused(network, tmp_path):
+def test_a_part_of_a_discriminator_in_our_file_is_refused(network, tmp_path):
     tensors = network.sampling_state()
     tensors["discriminators.shape.1.weight"] = network.state_dict()["discriminators.shape.1.weight"]
     store.save_weights(tensors, tmp_path / "w.safetensors", header())
@@ -156,7 +156,7 @@ def test_running_statistics_of_an_instance_normalised_file_are_left_out(tmp_path
     )
 
 
-def test_a_stranger_among_the_authors_tensors_leaves_nothing_behind(network, tmp_path):
+def test_an_unknown_name_among_the_authors_tensors_leaves_nothing_behind(network, tmp_path):
     theirs = official_names(network) | {"model.extra.weight": torch.zeros(1)}
     torch.save(theirs, tmp_path / "theirs.pth")
     with pytest.raises(UserError, match=r"extra\.weight"):

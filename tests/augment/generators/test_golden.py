@@ -1,4 +1,4 @@
-"""Are we the authors' networks? Their outputs stand in ``tests/golden`` and ``$AUGMENT_GOLDEN``."""
+"""Are we the authors' networks? Their outputs lie in ``tests/golden`` and ``$AUGMENT_GOLDEN``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _published(golden: str) -> dict[str, torch.Tensor]:
     return {
         name: reference_tensor(name, tuple(shape), card["seed"])
         for name, shape in shapes.items()
-        if not any(twin in name for twin in TIED_WEIGHTS)
+        if not any(tied in name for tied in TIED_WEIGHTS)
     }
 
 

@@ -31,8 +31,8 @@ class Tower(nn.Module):
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         full = torch.relu(self.first(images))
-        half = torch.relu_(self.norm(self.second(full)))
-        again = torch.relu(self.third(half))
+        second = torch.relu_(self.norm(self.second(full)))
+        again = torch.relu(self.third(second))
         return {"full": full, "half": again, "quarter": torch.relu(self.fourth(again))}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -101,10 +101,11 @@ def test_what_cannot_give_activations_is_refused(tmp_path):
 def test_a_training_names_the_network_by_its_digest(tiny_images, tiny_root, tmp_path):
     path = tmp_path / "net.pt2"
     write(path, size=(128, 64))
-    words = [*TRAIN, "--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
-    words = ["1" if word == "12" else str(path) if word == "none" else word for word in words]
-    subprocess.run(words, check=True, capture_output=True)
+    images, out = str(tiny_root / "images.parquet"), str(tmp_path / "run")
+    command = [*TRAIN, "--images", images, "--out", out]
+    command = ["1" if part == "12" else str(path) if part == "none" else part for part in command]
+    subprocess.run(command, check=True, capture_output=True)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert "generator/perceptual" in log[0]
-    asked = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
-    assert asked["features_sha256"] == io.sha256_file(path)
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert config["features_sha256"] == io.sha256_file(path)

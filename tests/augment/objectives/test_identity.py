@@ -21,8 +21,9 @@ class Colours(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, images: Tensor) -> Tensor:
-        half = images.shape[2] // 2
-        upper, lower = images[:, :, :half].mean(dim=(2, 3)), images[:, :, half:].mean(dim=(2, 3))
+        middle = images.shape[2] // 2
+        upper, lower = images.split((middle, images.shape[2] - middle), dim=2)
+        upper, lower = upper.mean(dim=(2, 3)), lower.mean(dim=(2, 3))
         return self.scale * torch.cat((upper, lower), dim=1)
 
 

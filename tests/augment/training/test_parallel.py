@@ -204,8 +204,8 @@ def test_two_ranks_killed_and_stopped_end_in_the_bytes_of_a_straight_run(
         assert (tmp_path / "killed" / name).read_bytes() == (
             tmp_path / "straight" / name
         ).read_bytes(), name
-    asked = json.loads((tmp_path / "killed" / "run.json").read_text())["config"]
-    assert asked["processes"] == 2
+    config = json.loads((tmp_path / "killed" / "run.json").read_text())["config"]
+    assert config["processes"] == 2
     alone = subprocess.run(command("killed"), check=False, capture_output=True)
     assert alone.returncode == 2
     assert b"processes: 2, now None" in alone.stderr

@@ -159,8 +159,8 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tiny_images, tiny
 def test_a_run_killed_at_any_file_it_publishes_ends_in_the_same_bytes(
     tiny_images, tiny_root, tmp_path
 ):
-    words = [str(tiny_root / "images.parquet"), str(tmp_path)]
-    command = [sys.executable, "-m", "tests.helpers.killed", *words]
+    paths = [str(tiny_root / "images.parquet"), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.killed", *paths]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # Three steps, saved each; a sheet of samples at the second and the last.
@@ -188,10 +188,10 @@ def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finis
 ):
     images = tiny_root / "images.parquet"
 
-    def once(out, **settings):
+    def once(out, **changes):
         config = TINY.model_copy(update={"warmup_steps": 0, "steps": 2})
-        asked = settings_for([])(images=images, out=tmp_path / out, config=config, **settings)
-        return train(asked, Console(quiet=True))
+        settings = settings_for([])(images=images, out=tmp_path / out, config=config, **changes)
+        return train(settings, Console(quiet=True))
 
     assert once("straight") == Exit.DONE
     codes = [once("pieces", stop_after_minutes=0) for _ in range(2)]
@@ -204,12 +204,12 @@ def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finis
 
 def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_root, tmp_path):
     config = TINY.model_copy(update={"warmup_steps": 0, "steps": 10_001})
-    asked = settings_for([])(
+    settings = settings_for([])(
         images=tiny_root / "images.parquet", out=tmp_path, config=config, log_every=1,
         stop_after_minutes=0,
     )  # fmt: skip
 
-    assert train(asked, Console(quiet=True)) == Exit.STOPPED_EARLY
+    assert train(settings, Console(quiet=True)) == Exit.STOPPED_EARLY
 
     (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert line["step"] == 1
@@ -231,9 +231,9 @@ def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, t
     images = tiny_root / "images.parquet"
     config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
 
-    def run(out, **settings):
-        asked = settings_for([])(images=images, out=tmp_path / out, config=config, **settings)
-        train(asked, Console(quiet=True))
+    def run(out, **changes):
+        settings = settings_for([])(images=images, out=tmp_path / out, config=config, **changes)
+        train(settings, Console(quiet=True))
         return tmp_path / out / "weights.safetensors"
 
     first = run("first", stop_after_minutes=0)
@@ -253,17 +253,17 @@ def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, t
         run("fourth", init=str(first), first_step=3)
 
 
-def test_weights_of_another_system_are_refused_before_the_folder_is_claimed(
+def test_weights_of_another_system_are_refused_before_the_folder_is_made(
     tiny_images, tiny_root, tmp_path
 ):
     weights = tmp_path / "gfla.safetensors"
     header = store.Header(generator="gfla", config={}, facts={})
     store.save_weights({"flow_net.weight": torch.zeros(2, 2)}, weights, header)
-    asked = settings_for([])(
+    settings = settings_for([])(
         images=tiny_root / "images.parquet", out=tmp_path / "run", config=TINY, init=str(weights)
     )
     with pytest.raises(UserError, match="holds weights of gfla, expected those of patn"):
-        train(asked, Console(quiet=True))
+        train(settings, Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -271,11 +271,11 @@ def test_a_network_of_another_size_is_trained_on_images_of_its_size(
     tiny_images, tiny_root, tmp_path
 ):
     size = {"image_height": 64, "image_width": 32, "warmup_steps": 0, "steps": 1}
-    asked = settings_for([])(
+    settings = settings_for([])(
         images=tiny_root / "images.parquet", out=tmp_path / "run",
         config=TINY.model_copy(update=size),
     )  # fmt: skip
-    assert train(asked, Console(quiet=True)) == Exit.DONE
+    assert train(settings, Console(quiet=True)) == Exit.DONE
     network = store.load(tmp_path / "run" / "weights.safetensors")
     assert network.image_size == (64, 32)
     with Image.open(tmp_path / "run" / "samples" / "step-000001.png") as drawn:
@@ -286,13 +286,13 @@ def test_a_network_of_another_size_is_trained_on_images_of_its_size(
 def test_a_resumed_run_goes_on_from_the_weights_that_it_began_with(
     tiny_images, tiny_root, tmp_path
 ):
-    def run(out, **settings):
+    def run(out, **changes):
         config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
-        asked = settings_for([])(
+        settings = settings_for([])(
             images=tiny_root / "images.parquet", out=tmp_path / out, config=config,
-            stop_after_minutes=0, **settings,
+            stop_after_minutes=0, **changes,
         )  # fmt: skip
-        return train(asked, Console(quiet=True))
+        return train(settings, Console(quiet=True))
 
     run("first")
     weights = tmp_path / "first" / "weights.safetensors"
