@@ -33,7 +33,7 @@ PROGRAM: Final = Program(
             "augment.checkpoints.convert", "convert", "settings_for", "read the authors' weights"
         ),
         "generate": Command(
-            "augment.generation.launch", "launch", "LaunchSettings", "make images of every person"
+            "augment.generation.launch", "launch", "settings_for", "make images of every person"
         ),
         "status": Command(
             "augment.generation.status", "status", "StatusSettings", "tell how far a run has come"

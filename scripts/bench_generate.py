@@ -27,7 +27,8 @@ from augment.checkpoints import store
 from augment.generation.job import GenerateSettings, generate
 from augment.generation.run_config import Precision
 from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
-from augment.interface.condition import Condition, as_floats
+from augment.interface.condition import Condition, condition_of
+from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
@@ -75,12 +76,10 @@ def plain(network: PoseTransfer, rows: Images, out: Path, device: torch.device) 
                 pixels = np.asarray(file.convert("RGB"))
             for pose in (joints[row], joints[row - 1]):
                 heatmaps(pose)
-            condition = Condition(
-                as_floats(torch.from_numpy(pixels.copy())[None].to(device)),
-                Pose(torch.from_numpy(joints[row][None]).to(device)),
-                Pose(torch.from_numpy(joints[row - 1][None]).to(device)),
-            )
-            made = network.generate(condition)[0].float().cpu().numpy()
+            poses = joints[row][None], joints[row - 1][None]
+            condition = condition_of(pixels.copy()[None], *poses, device=device)
+            random = RowRandom.numbered(1, device)
+            made = network.generate(condition, random, network.Options())[0].float().cpu().numpy()
             made = ((made.transpose(1, 2, 0) + 1) / 2 * 255).astype(np.uint8)
             Image.fromarray(made).save(out / f"{row}.png")
     return (time.perf_counter() - began) / len(rows) - drawn_again
@@ -91,11 +90,11 @@ def precision_of(device: torch.device) -> Precision:
     return "bf16" if has_bf16(device) else "float32"
 
 
-def condition_of(rows: Images, batch_size: int, device: torch.device) -> Condition:
+def batch_of(rows: Images, batch_size: int, device: torch.device) -> Condition:
     """Return a batch that lies on the device."""
     joints = torch.from_numpy(rows.keypoints()[:batch_size]).to(device)
     pixels = torch.randint(0, 256, (batch_size, 128, 64, 3), dtype=torch.uint8, device=device)
-    return Condition(as_floats(pixels), Pose(joints), Pose(joints.flip(0)))
+    return condition_of(pixels, joints, joints.flip(0), device=device)
 
 
 def seconds_of(task: Callable[[], object], times: int, device: torch.device) -> float:
@@ -117,11 +116,12 @@ def seconds_of(task: Callable[[], object], times: int, device: torch.device) -> 
 
 def bare(sampler: Sampler, rows: Images, batch_size: int) -> float:
     """Return seconds per image of the tuned network alone, on inputs that lie on the device."""
-    condition, device = condition_of(rows, batch_size, sampler.device), sampler.device
+    condition, device = batch_of(rows, batch_size, sampler.device), sampler.device
     generate_batch = sampler.generator()
     batches = max(1, len(rows) // batch_size)
+    random = RowRandom.numbered(batch_size, device)
     with sampling_mode(device, precision_of(device)):
-        seconds = seconds_of(lambda: generate_batch(condition, None), batches, device)
+        seconds = seconds_of(lambda: generate_batch(condition, random), batches, device)
     return seconds / batch_size
 
 
@@ -130,7 +130,8 @@ def flops_per_image(network: PoseTransfer, rows: Images, device: torch.device) -
     counter = FlopCounterMode(display=False)
     # The counter does not know the fused attention of CPUs; plain products it does.
     with counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
-        network.generate(condition_of(rows, 1, device))
+        random = RowRandom.numbered(1, device)
+        network.generate(batch_of(rows, 1, device), random, network.Options())
     return counter.get_total_flops()
 
 
@@ -205,7 +206,7 @@ def show(options: argparse.Namespace, folder: Path) -> None:
     slow = store.load(options.weights, device).eval()
     flops = flops_per_image(slow, rows, device)
     fast = prepare_for_sampling(store.load(options.weights, device), precision_of(device))
-    sampler = Sampler(fast, device, options.compile == "yes")
+    sampler = Sampler(fast, device, fast.Options(), options.compile == "yes")
     settings = GenerateSettings(
         images=options.images,
         weights=options.weights,

@@ -26,16 +26,18 @@ import torch
 from torch import Tensor
 
 from augment.generation import shards
+from augment.generation.encoding import EncodedBatch, shard_table
 from augment.generation.job import GenerateSettings, Weights, describe, plan_of
 from augment.generation.plan import GenerationPlan
 from augment.generation.run_config import RunConfig, begin, require_run_config
 from augment.generation.sampler import Sampler, prepare_for_sampling
 from augment.generation.status import look
 from augment.generation.verify import problems
-from augment.generation.worker import Job, Made, shard_table, work
+from augment.generation.worker import Job, work
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
-from augment.interface.system import PoseTransfer
+from augment.interface.system import NoOptions, PoseTransfer
 from manifests import io, pixels
 from manifests.compute.devices import cpu_threads
 from manifests.io import Images, keypoint_column
@@ -74,9 +76,9 @@ class Trivial(PoseTransfer):
         """Refuse weights: it has none."""
         raise NotImplementedError
 
-    def generate(self, condition: Condition, noise: Tensor | None = None) -> Tensor:
+    def generate(self, condition: Condition, random: RowRandom, options: Frozen) -> Tensor:
         """Return the source in other colours."""
-        del noise
+        del random, options
         shift = torch.nan_to_num(condition.target_pose.joints).mean(dim=(1, 2)) / 64 - 0.5
         return 0.6 * condition.image + 0.4 * shift[:, None, None, None].clamp(-1, 1)
 
@@ -151,7 +153,7 @@ def publish_all(folder: Path, options: argparse.Namespace) -> None:
     for shard in range(run.num_shards):
         if shards.shard_state(folder / "out", run, shard) != "complete":
             rows = plan.rows(*run.shard_rows(shard))
-            made = Made([image] * len(rows), [None] * len(rows))
+            made = EncodedBatch([image] * len(rows), [None] * len(rows))
             shards.publish(folder / "out", run, shard, shard_table(run, plan, rows, [made]), "cpu")
 
 
@@ -202,7 +204,7 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
         return measured(tasks[name], nullcontext())
     plan_, run = planned(folder, options)
     own = np.linspace(0, run.num_shards - 1, options.shards).astype(int).tolist()
-    sampler = Sampler(prepare_for_sampling(Trivial(), "float32"), torch.device("cpu"))
+    sampler = Sampler(prepare_for_sampling(Trivial(), "float32"), torch.device("cpu"), NoOptions())
     num_rows = sum(run.num_rows(shard) for shard in own)
 
     def arithmetic() -> int:

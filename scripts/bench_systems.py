@@ -25,6 +25,7 @@ from augment import generators
 from augment.generation.run_config import Precision
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
 from augment.interface.condition import Condition
+from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from manifests.compute.devices import device_class, has_bf16, pick_device
@@ -52,7 +53,14 @@ def condition_of(count: int, network: PoseTransfer, device: torch.device) -> Con
     image = 2 * torch.rand(count, 3, height, width, generator=numbers) - 1
     scale = torch.tensor([width - 1, height - 1])
     poses = [Pose((torch.rand(count, 18, 2, generator=numbers) * scale).to(device)) for _ in "st"]
-    return Condition(image.to(device, memory_format=torch.channels_last), *poses)
+    source, target = poses
+    return Condition(image.to(device, memory_format=torch.channels_last), source, target)
+
+
+def generate(network: PoseTransfer, condition: Condition) -> torch.Tensor:
+    """Return the images of a batch."""
+    random = RowRandom.numbered(len(condition.image), condition.image.device)
+    return network.generate(condition, random, network.Options())
 
 
 def multiply_adds(network: PoseTransfer) -> int:
@@ -60,7 +68,7 @@ def multiply_adds(network: PoseTransfer) -> int:
     # The counter does not know the fused attention of CPUs; plain products it does.
     plain = sdpa_kernel(SDPBackend.MATH)
     with torch.inference_mode(), plain, FlopCounterMode(display=False) as counter:
-        network.eval().generate(condition_of(1, network, torch.device("cpu")))
+        generate(network.eval(), condition_of(1, network, torch.device("cpu")))
     return counter.get_total_flops() // 2
 
 
@@ -98,13 +106,13 @@ def runs_of(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     # In inference mode the recorder would see each kind of convolution under a name of its own.
     with torch.no_grad(), autocast, recorder:
-        network.generate(condition)
+        generate(network, condition)
 
     def replay() -> None:
         for arguments in recorder.convolutions:
             torch.ops.aten.convolution.default(*arguments)
 
-    return Runs(lambda: network.generate(condition), replay)
+    return Runs(lambda: generate(network, condition), replay)
 
 
 def seconds(call: Call, count: int, device: torch.device, precision: Precision) -> float:

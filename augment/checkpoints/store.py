@@ -137,6 +137,18 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
     return network.to(device).eval()
 
 
+def system_of(weights: str | Path) -> type[PoseTransfer]:
+    """Return the class of the system that weights belong to.
+
+    Args:
+        weights: A shipped name or a file.
+
+    Raises:
+        UserError: If there is no such file, or it is none of ours.
+    """
+    return generators.system(read_header(find(weights)).generator)
+
+
 def expected_tensors(network: PoseTransfer, names: Iterable[str]) -> dict[str, Tensor]:
     """Return the tensors that a file must hold if it holds those of some names.
 

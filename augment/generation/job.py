@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ class Weights:
     load: Callable[[torch.device], PoseTransfer]
     facts: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
     """What the weights say of their training."""
+    system: type[PoseTransfer] = PoseTransfer
+    """Its ``needs`` and ``Options``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ def open_weights(name: str) -> Weights:
         image_size=network.image_size,
         load=network.to,
         facts=header.facts,
+        system=type(network),
     )
 
 
@@ -200,6 +204,18 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> GenerationPlan
     # The poses' own images are never opened, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
     return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
+
+
+def options_of(settings: GenerateSettings, weights: Weights) -> Frozen:
+    """Return what was chosen for the sampling, by default the system's defaults.
+
+    Raises:
+        UserError: If it was chosen for another system.
+    """
+    options: Frozen | None = getattr(settings, "options", None)
+    if options is None:
+        return weights.system.Options()
+    return weights.system.Options.from_json(options.to_json(), where="--options")
 
 
 def describe(
@@ -222,6 +238,7 @@ def describe(
         rows=len(plan),
         per_id=settings.per_id,
         seed=settings.seed,
+        options=options_of(settings, weights).model_dump(mode="json"),
         width=width,
         height=height,
         encoding=Encoding(
@@ -254,9 +271,9 @@ def _generate(
     if settings.dry_run:
         run = describe(settings, plan, weights, read_run_config(settings.out))
         is_begun(settings.out, run)  # what the real run would refuse is refused now
-        return _dry_run(job_of(settings, run, plan), weights, console)
+        return _dry_run(job_of(settings, run, plan, weights), weights, console)
     run = executor.begin(settings, plan, weights)
-    job = job_of(settings, run, plan)
+    job = job_of(settings, run, plan, weights)
     if settings.retry_failed:
         if worker.count > 1:
             raise UserError(f"--retry-failed: found {worker}, expected a single worker")
@@ -299,10 +316,18 @@ def begin_or_join(settings: GenerateSettings, plan: GenerationPlan, weights: Wei
     return run
 
 
-def job_of(settings: GenerateSettings, run: RunConfig, plan: GenerationPlan) -> Job:
+def job_of(
+    settings: GenerateSettings, run: RunConfig, plan: GenerationPlan, weights: Weights
+) -> Job:
     """Return what a worker with these settings needs to know."""
-    fail = settings.on_error == "fail"
-    return Job(settings.out, run, plan, fail=fail, device=settings.device)
+    return Job(
+        settings.out,
+        run,
+        plan,
+        needs=weights.system.needs,
+        fail=settings.on_error == "fail",
+        device=settings.device,
+    )
 
 
 def open_sampler(job: Job, weights: Weights) -> Sampler:
@@ -310,7 +335,8 @@ def open_sampler(job: Job, weights: Weights) -> Sampler:
     sampling = job.run.content.sampling
     device = _own_device(sampling.device if job.device == "auto" else job.device)
     network = prepare_for_sampling(weights.load(device), sampling.precision)
-    return Sampler(network, device, sampling.compiled)
+    options = weights.system.Options.from_json(json.dumps(job.run.content.options))
+    return Sampler(network, device, options, sampling.compiled)
 
 
 def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Console) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
+from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
+from augment.checkpoints import store
 from augment.generation.demo_people import made_up_people
 from augment.generation.job import (
     DEFAULT_WEIGHTS,
@@ -24,7 +26,7 @@ from augment.generation.ray_pool import connect
 from augment.generation.run_config import RunConfig
 from augment.generation.shard_actor import ShardActor
 from augment.generation.worker import Job
-from manifests.runtime.command_line import arguments_of
+from manifests.runtime.command_line import arguments_of, value_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.signals import Stopped, stopping
@@ -47,6 +49,25 @@ class LaunchSettings(Frozen):
     job: Annotated[GenerateSettings, arg(name="")] = GenerateSettings()
     launcher: OmitArgPrefixes[Launcher] = Launcher()
     slurm: Slurm = Slurm()
+
+
+def settings_for(arguments: Sequence[str]) -> type[LaunchSettings]:
+    """Return the settings of ``augment generate``, with the options of the system that is named.
+
+    Raises:
+        UserError: If there are no such weights.
+    """
+    name = value_of("--weights", arguments, default=DEFAULT_WEIGHTS)
+    options = store.system_of(name).Options
+    if not options.model_fields:
+        return LaunchSettings
+    job = create_model("GenerateSettings", __base__=GenerateSettings, options=(options, options()))
+    return create_model(
+        "LaunchSettings",
+        __base__=LaunchSettings,
+        __doc__=LaunchSettings.__doc__,
+        job=cast("Any", (Annotated[job, arg(name="")], job())),
+    )
 
 
 def launch(settings: LaunchSettings, console: Console, weights: Weights | None = None) -> Exit:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow.compute
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
@@ -87,10 +87,18 @@ class Content(Frozen):
     rows: int
     per_id: int
     seed: int
+    options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Of the system's class ``Options``."""
     width: int
     height: int
     encoding: Encoding
     sampling: Sampling
+
+    @model_serializer(mode="wrap")
+    def _without_no_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``options`` out where a system has none: its runs keep their keys."""
+        fields: dict[str, Any] = handler(self)
+        return {k: value for k, value in fields.items() if k != "options" or value}
 
 
 class RunConfig(Frozen):

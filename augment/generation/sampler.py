@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt64
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from augment.generation.run_config import Precision
 from augment.interface.condition import Condition
+from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from manifests.compute.devices import device_class
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import random_bits
+from manifests.runtime.settings import Frozen
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
-Generate = Callable[[Condition, Tensor | None], Tensor]
+Generate = Callable[[Condition, RowRandom], Tensor]
 
 COMPILE_MIN_ROWS: Final = 5_000_000
 """From how many images of a worker on compiling is taken to repay itself on a GPU.
@@ -39,6 +38,8 @@ class Sampler:
 
     network: PoseTransfer
     device: torch.device
+    options: Frozen
+    """Of the network's class ``Options``."""
     compiled: bool = False
 
     def generator(self) -> Generate:
@@ -47,7 +48,9 @@ class Sampler:
         A compiled one takes its time at the first batch. On a GPU its output is overwritten by the
         next batch: what reads it must be queued on the device before that.
         """
-        return _compiled(self.network, self.device) if self.compiled else self.network.generate
+        if self.compiled:
+            return _compiled(self.network, self.device, self.options)
+        return lambda condition, random: self.network.generate(condition, random, self.options)
 
     @property
     def kind(self) -> str:
@@ -102,7 +105,7 @@ def repays_compiling(device: torch.device, num_rows: int) -> bool:
     return device.type == "cuda" and has_triton and num_rows >= COMPILE_MIN_ROWS
 
 
-def _compiled(network: PoseTransfer, device: torch.device) -> Generate:
+def _compiled(network: PoseTransfer, device: torch.device, options: Frozen) -> Generate:
     """Return ``network.generate`` as fused kernels; on a GPU a batch is one replayed CUDA graph."""
     # Importing it takes a second, which only those who compile shall pay.
     from torch._dynamo.exc import TorchDynamoException
@@ -111,12 +114,12 @@ def _compiled(network: PoseTransfer, device: torch.device) -> Generate:
     mode = "reduce-overhead" if on_gpu else "default"
     compiled = torch.compile(network.generate, dynamic=False, mode=mode)
 
-    def generate(condition: Condition, noise: Tensor | None) -> Tensor:
+    def generate(condition: Condition, random: RowRandom) -> Tensor:
         if on_gpu:
             # The output of the batch before may be overwritten from here on.
             torch.compiler.cudagraph_mark_step_begin()
         try:
-            return compiled(condition, noise)
+            return compiled(condition, random, options)
         except TorchDynamoException as error:
             why = str(error).strip().splitlines()[0]
             raise UserError(
@@ -139,18 +142,3 @@ def sampling_mode(device: torch.device, precision: Precision) -> Generator[None]
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
         yield
-
-
-def noise_of(seeds: UInt64[np.ndarray, " rows"], width: int) -> Float[Tensor, "rows width"] | None:
-    """Return standard normal numbers that follow from each row's seed alone; none for width 0.
-
-    The polar form of Box and Muller (1958) on raw 64-bit draws.
-    """
-    if width == 0:
-        return None
-    uniforms = np.stack([random_bits(int(seed), "noise", 2 * width) for seed in seeds])
-    # 53 bits, away from 0 where the logarithm ends.
-    halves = ((uniforms >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-    radius = np.sqrt(-2.0 * np.log(halves[:, :width]))
-    normal = radius * np.cos(2.0 * np.pi * halves[:, width:])
-    return torch.from_numpy(normal.astype(np.float32))

@@ -15,7 +15,8 @@ from augment.generation.job import (
     open_weights,
     plan_of,
 )
-from augment.generation.worker import Job, Read, Started, Worker, finish, read
+from augment.generation.reading import PlannedBatch, ShardInProgress
+from augment.generation.worker import Job, ShardPipeline, finish
 from manifests.compute.devices import cpu_threads
 
 
@@ -31,7 +32,7 @@ class ShardActor:
         self._weights = weights
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._job: Job | None = None
-        self._worker: tuple[Worker, str] | None = None
+        self._pipeline: tuple[ShardPipeline, str] | None = None
 
     def begin(self) -> str:
         """Begin the run or join it; return it as JSON.
@@ -42,7 +43,7 @@ class ShardActor:
         height, width = self._network().image_size
         plan = plan_of(self._settings, (width, height))
         run = begin_or_join(self._settings, plan, self._network())
-        self._job = job_of(self._settings, run, plan)
+        self._job = job_of(self._settings, run, plan, self._network())
         return run.to_json()
 
     def make(self, shard: int) -> int:
@@ -51,27 +52,27 @@ class ShardActor:
         Raises:
             UserError: If it cannot be written, or a row fails and that shall be the end.
         """
-        assert self._job is not None, "a member begins before it makes"
+        assert self._job is not None, "an actor begins before it makes"
         # Planned and read while the shard before computes.
-        batches = read(self._job, [shard])
-        started, kind = self._compute.submit(self._start, self._job, batches).result()
-        finish(self._job, started, kind)
-        return len(started.rows)
+        batches = self._job.read([shard])
+        made, kind = self._compute.submit(self._start, self._job, batches).result()
+        finish(self._job, made, kind)
+        return len(made.rows)
 
     def _network(self) -> Weights:
         if self._weights is None:
             self._weights = open_weights(self._settings.weights or DEFAULT_WEIGHTS)
         return self._weights
 
-    def _start(self, job: Job, batches: Generator[Read]) -> tuple[Started, str]:
+    def _start(self, job: Job, batches: Generator[PlannedBatch]) -> tuple[ShardInProgress, str]:
         sampling = job.run.content.sampling
-        if self._worker is None:
+        if self._pipeline is None:
             sampler = open_sampler(job, self._network())
-            self._worker = Worker(job, sampler), sampler.kind
-        worker, kind = self._worker
+            self._pipeline = ShardPipeline(job, sampler), sampler.kind
+        pipeline, kind = self._pipeline
         with cpu_threads(sampling.threads):
-            (started,) = worker.start(batches, _Nothing())
-        return started, kind
+            (shard,) = pipeline.start(batches, _Nothing())
+        return shard, kind
 
 
 class _Nothing:

@@ -6,12 +6,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import TypeVar
 
 from pydantic import create_model
 
 from augment.interface.system import PoseTransfer
+from manifests.runtime.command_line import value_of
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 
@@ -42,22 +42,16 @@ def system(name: str) -> type[PoseTransfer]:
     return found
 
 
-def with_config(settings: type[Settings], words: Sequence[str]) -> type[Settings]:
+def with_config(settings: type[Settings], arguments: Sequence[str]) -> type[Settings]:
     """Return settings that have, as ``config``, those of the system that a command line names.
 
     Args:
         settings: A class with a field ``generator``.
-        words: The command line; ``--generator NAME`` or ``--generator=NAME`` stands in it, or the
-            field's default holds.
+        arguments: The command line; without ``--generator NAME`` the field's default holds.
 
     Raises:
         UserError: If there is no such system.
     """
-    name = str(settings.model_fields["generator"].default)
-    for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word == "--generator":
-            name = following
-        elif word.startswith("--generator="):
-            name = word.partition("=")[2]
+    name = value_of("--generator", arguments, str(settings.model_fields["generator"].default))
     config = system(name).Config
     return create_model(settings.__name__, __base__=settings, config=(config, config()))

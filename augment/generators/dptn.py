@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import LinearTail, Stage
 from augment.interface.system import PoseTransfer
 from augment.nets.preactivation import Residual, ToImage, Up, encoder, initialise
@@ -28,7 +29,7 @@ from augment.objectives.single_discriminator import SingleDiscriminatorConfig
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Count, NotNegative, Positive, Share
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Share
 
 NUM_PAIRS: Final = 263_632
 """Training pairs of the published Market-1501 list; one pass over them is an epoch."""
@@ -112,10 +113,10 @@ class Dptn(PoseTransfer):
         )
 
     def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+        self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
-        del noise
+        del random, options
         _, transfer = self._encode(condition)
         return self.decoder(transfer)
 

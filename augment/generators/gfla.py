@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Adam, Constant, Phase, Stage
 from augment.interface.system import PoseTransfer
 from augment.nets.attention import LocalAttention
@@ -35,7 +36,7 @@ from augment.pose.jitter import Jitter
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Count, NotNegative, Positive
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive
 
 ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
@@ -196,10 +197,10 @@ class Gfla(PoseTransfer):
         )
 
     def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+        self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
-        del noise
+        del random, options
         target_maps = whole_pixel_gaussians(condition.target_pose, *condition.image.shape[-2:])
         flow, mask = self._flow(condition, target_maps)
         return self._transfer(condition.image, target_maps, flow, mask)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.nets import resnet
@@ -27,7 +28,7 @@ from augment.objectives.two_discriminators import (
 )
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Positive
+from manifests.runtime.settings import Frozen, Positive
 
 
 class AttentionBlock(nn.Module):
@@ -86,10 +87,10 @@ class Patn(PoseTransfer):
         return self.discriminators.stages(self.sampling)
 
     def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+        self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
-        del noise
+        del random, options
         height, width = condition.image.shape[-2:]
         return self._transfer(
             condition.image,

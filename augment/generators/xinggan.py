@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.nets import resnet
@@ -32,7 +33,7 @@ from augment.objectives.two_discriminators import (
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import NotNegative, Positive
+from manifests.runtime.settings import Frozen, NotNegative, Positive
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -159,10 +160,10 @@ class Xinggan(PoseTransfer):
         return self.discriminators.stages(self.sampling)
 
     def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+        self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
-        del noise
+        del random, options
         return self._transfer(condition, _maps(condition.target_pose, condition.image))
 
     def _transfer(self, condition: Condition, target_maps: Tensor) -> Tensor:

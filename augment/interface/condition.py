@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from augment.pose.pose import Pose
+from manifests.compute.devices import upload
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """This person, in that pose.
 
-    ``image`` is RGB in [-1, 1]. Convention: poses are (x, y) pixels of ``image``.
+    Images are RGB in [-1, 1]. Convention: poses are (x, y) pixels of ``image``.
     """
 
     image: Float[Tensor, "batch 3 height width"]
     pose: Pose
     target_pose: Pose
+    target_image: Float[Tensor, "batch 3 height width"] | None = None
+    """The image that the target pose was seen in, of whomever; for systems that need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,42 @@ class Pair:
 
     condition: Condition
     target: Float[Tensor, "batch 3 height width"]
+
+
+def condition_of(
+    image: UInt8[np.ndarray, "batch height width 3"] | UInt8[Tensor, "batch height width 3"],
+    joints: Float32[np.ndarray, "batch 18 2"] | Float32[Tensor, "batch 18 2"],
+    target_joints: Float32[np.ndarray, "batch 18 2"] | Float32[Tensor, "batch 18 2"],
+    *,
+    device: torch.device | str,
+    target_image: UInt8[np.ndarray, "batch height width 3"]
+    | UInt8[Tensor, "batch height width 3"]
+    | None = None,
+) -> Condition:
+    """Return the condition of a batch, on a device; the one place where one is built.
+
+    Convention: joints are (x, y) pixels of the images, pixel centres at integers, a missing joint
+    is NaN.
+
+    Args:
+        image: Sources, RGB, 0 to 255, of the network's size.
+        joints: Where their joints are.
+        target_joints: Where the joints shall be.
+        device: Where the network runs.
+        target_image: What the target poses were seen in, if the system needs it.
+    """
+    device = torch.device(device)
+
+    def on_device(values: np.ndarray | Tensor) -> Tensor:
+        tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        return upload(tensor, device)
+
+    return Condition(
+        as_floats(on_device(image)),
+        Pose(on_device(joints)),
+        Pose(on_device(target_joints)),
+        None if target_image is None else as_floats(on_device(target_image)),
+    )
 
 
 def as_floats(

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from itertools import chain
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
-from augment.interface.condition import Condition, Pair, as_floats, as_pixels
+from augment.interface.condition import Condition, Pair, as_pixels, condition_of
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
-from augment.pose.pose import Pose
 from manifests import keypoints, pixels
 from manifests.runtime.settings import Frozen
+
+Need = Literal["target_image"]
+"""What a system may ask for beside source image and poses; the readers bring it."""
+
+
+class NoOptions(Frozen):
+    """Nothing can be chosen at run time."""
 
 
 class PoseTransfer(nn.Module, ABC):
@@ -28,6 +36,13 @@ class PoseTransfer(nn.Module, ABC):
 
     Config: ClassVar[type[Frozen]]
     """The system's settings; their JSON stands in the checkpoint's header."""
+
+    Options: ClassVar[type[Frozen]] = NoOptions
+    """What can be chosen when images are generated, such as a number of steps or a guidance scale;
+    every option has a default."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What of the ``Condition`` the system wants filled in beyond source image and poses."""
 
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
@@ -42,13 +57,14 @@ class PoseTransfer(nn.Module, ABC):
 
     @abstractmethod
     def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
+        self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return RGB images in [-1, 1]; inference and nothing else.
 
         Args:
             condition: Who, and in which pose.
-            noise: Standard normal, ``noise_width()`` wide; ignored where that is 0.
+            random: All randomness of the images; a deterministic system draws none.
+            options: Of the class ``Options``.
         """
 
     @abstractmethod
@@ -88,9 +104,11 @@ class PoseTransfer(nn.Module, ABC):
             if name.split(".", 1)[0] in self.sampling
         }
 
-    def noise_width(self) -> int:
-        """Return how many random numbers one image takes; 0 for deterministic systems."""
-        return 0
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies; the CPU for a system without tensors."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -102,6 +120,9 @@ class PoseTransfer(nn.Module, ABC):
         image: UInt8[np.ndarray, "height width 3"],
         pose: Float[np.ndarray, "18 2"],
         target_pose: Float[np.ndarray, "18 2"],
+        *,
+        seed: int = 0,
+        options: Frozen | None = None,
     ) -> UInt8[np.ndarray, "network_height network_width 3"]:
         """Return one person in another pose.
 
@@ -112,20 +133,24 @@ class PoseTransfer(nn.Module, ABC):
             image: RGB, 0 to 255.
             pose: Where the joints are in ``image``.
             target_pose: Where they shall be.
+            seed: Another one draws another image, if the system draws any; 0 to 2**64 - 1.
+            options: Of the class ``Options``; by default the defaults.
         """
         height, width = self.image_size
         old, new = (image.shape[1], image.shape[0]), (width, height)
-        device = next(self.parameters()).device
+        device = self.device
 
-        def poses(joints: Float[np.ndarray, "18 2"]) -> Pose:
-            resized = keypoints.resize(np.asarray(joints, np.float32), old, new)
-            return Pose(torch.from_numpy(resized)[None].to(device))
+        def resized(joints: Float[np.ndarray, "18 2"]) -> Float32[np.ndarray, "1 18 2"]:
+            return keypoints.resize(np.asarray(joints, np.float32), old, new)[None]
 
         stretched = image if old == new else pixels.resize(image, new)
-        source = as_floats(torch.from_numpy(np.ascontiguousarray(stretched))[None].to(device))
+        condition = condition_of(
+            np.ascontiguousarray(stretched)[None],
+            resized(pose),
+            resized(target_pose),
+            device=device,
+        )
+        random = RowRandom(np.array([seed], np.uint64), device)
         with torch.inference_mode():
-            result = self.generate(
-                Condition(source, poses(pose), poses(target_pose)),
-                torch.zeros(1, self.noise_width(), device=device) if self.noise_width() else None,
-            )
+            result = self.generate(condition, random, options or self.Options())
         return as_pixels(result)[0].cpu().numpy()

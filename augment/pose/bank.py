@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,9 @@ from manifests.runtime.console import UserError
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
 
+IMAGE_COLUMNS: Final = ["image_id", "path", "sha256", "person_id", "camera_id"]
+"""What a bank keeps of the images that its poses were seen in."""
+
 _BLOCK_ROWS: Final = 65_536
 """Rows worked on at once, so that what is in between does not grow with the table."""
 
@@ -30,13 +33,19 @@ class PoseBank:
     missing joint NaN.
     """
 
-    pose_ids: pa.ChunkedArray
+    images: Images
+    """Where each pose was seen: path, digest, person and camera of its image."""
     joints: Float32[np.ndarray, "poses 18 2"]
     digest: str
-    """SHA-256 of the two above and of the people who were seen."""
+    """SHA-256 of the images' names, the joints and the people who were seen."""
 
     def __len__(self) -> int:
         return len(self.joints)
+
+    @property
+    def pose_ids(self) -> pa.ChunkedArray:
+        """The ``image_id`` of every pose."""
+        return self.images.table["image_id"]
 
 
 def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
@@ -58,9 +67,9 @@ def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
             f"found no pose with both shoulders and both hips in {len(train):,} train rows; "
             "expected keypoints (see 'augment index --keypoints')"
         )
-    names = train.table.select(["image_id", "person_id"]).take(pa.array(usable))
+    seen = replace(train, table=train.table.select(IMAGE_COLUMNS)).take(usable)
     joints = joints[usable]
-    return PoseBank(names["image_id"], joints, _digest(names, joints))
+    return PoseBank(seen, joints, _digest(seen.table, joints))
 
 
 def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "rows 18 2"]:

@@ -14,12 +14,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8, UInt64
 from torch import Tensor
 from tyro.conf import arg
 
 from augment.checkpoints import store
-from augment.interface.condition import Condition, as_floats, as_pixels
+from augment.interface.condition import as_pixels, condition_of
+from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.bank import joints_in
 from augment.pose.detect import load_estimator
@@ -197,12 +198,12 @@ def measure(
             measures = [factory() for factory in factories]
             with console.progress(f"evaluate {subject}", len(pairs), "pair") as bar:
                 for start in range(0, len(pairs), protocol.batch_size):
-                    rows = pairs[start : start + protocol.batch_size]
-                    batch = _read(chosen, rows, joints, size)
+                    part = slice(start, start + protocol.batch_size)
+                    batch = _read(chosen, pairs, part, joints, size)
                     views = _views(_generated(generator, batch, device), batch, device, pool)
                     for one in measures:
                         one.update(views)
-                    bar.advance(len(rows))
+                    bar.advance(len(batch.source))
             scores += [Score(subject, row) for one in measures for row in one.rows()]
     return Result(tuple(scores), tuple(not_measured), len(pairs), origin)
 
@@ -279,13 +280,21 @@ class _Batch:
     target: ByteImages
     poses: tuple[Joints, Joints]
     """Of source and target."""
+    seeds: UInt64[np.ndarray, " batch"]
+    """Of the pairs' random numbers: their positions in the list of pairs."""
 
 
 def _read(
-    images: Images, rows: Int64[np.ndarray, "batch 2"], joints: Joints, size: tuple[int, int]
+    images: Images,
+    pairs: Int64[np.ndarray, "pairs 2"],
+    part: slice,
+    joints: Joints,
+    size: tuple[int, int],
 ) -> _Batch:
+    rows = pairs[part]
     source, target = (pixels.read_all(images.take(side), size) for side in rows.T)
-    return _Batch(source, target, (joints[rows[:, 0]], joints[rows[:, 1]]))
+    seeds = np.arange(part.start, part.start + len(rows), dtype=np.uint64)
+    return _Batch(source, target, (joints[rows[:, 0]], joints[rows[:, 1]]), seeds)
 
 
 def _generated(
@@ -294,10 +303,11 @@ def _generated(
     """Return the images to be scored: a network's, or those of a baseline."""
     if isinstance(generator, str):
         return batch.source if generator == "copy" else batch.target
-    image = as_floats(torch.from_numpy(batch.source).to(device))
-    condition = Condition(image, *(_pose(joints, device) for joints in batch.poses))
+    condition = condition_of(batch.source, *batch.poses, device=device, target_image=batch.target)
+    random = RowRandom(batch.seeds, device)
     with torch.inference_mode():
-        return np.ascontiguousarray(as_pixels(generator.generate(condition)).cpu().numpy())
+        made = generator.generate(condition, random, generator.Options())
+        return np.ascontiguousarray(as_pixels(made).cpu().numpy())
 
 
 def _views(

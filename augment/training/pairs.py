@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from augment.interface.condition import Condition, Pair, as_floats
-from augment.pose.pose import Pose
+from augment.interface.condition import Pair, as_floats, condition_of
 from manifests import keypoints
 from manifests.compute.devices import upload
 from manifests.runtime.console import UserError
@@ -97,10 +96,11 @@ class TrainingImages:
         """Return the pairs of (source row, target row)."""
         source, target = upload(torch.from_numpy(rows.T.copy()), self._device)
         return Pair(
-            Condition(
-                as_floats(self._pixels[source]),
-                Pose(self._joints[source]),
-                Pose(self._joints[target]),
+            condition_of(
+                self._pixels[source],
+                self._joints[source],
+                self._joints[target],
+                device=self._device,
             ),
             as_floats(self._pixels[target]),
         )

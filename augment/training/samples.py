@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from augment.interface.condition import as_pixels
+from augment.interface.randomness import RowRandom
 from augment.quality import contact_sheets
 from augment.training.loop import Trainer
 
@@ -20,10 +21,10 @@ def contact_sheet(trainer: Trainer) -> bytes:
     pair = trainer.images.pair(rows)
     condition = pair.condition
     network = trainer.network
-    noise = torch.zeros(NUM_SAMPLES, network.noise_width(), device=trainer.device)
+    random = RowRandom.numbered(NUM_SAMPLES, trainer.device)
     with trainer.ema.in_place_of(network), torch.inference_mode():
         network.eval()
-        made = network.generate(condition, noise if network.noise_width() else None)
+        made = network.generate(condition, random, network.Options())
     columns = [
         ("source", as_pixels(condition.image)),
         ("target pose", None),

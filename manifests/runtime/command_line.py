@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, cast
 
 from manifests.runtime.console import Console, Exit, LogFormat, UserError, exit_with
@@ -149,3 +150,18 @@ def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = N
         else:
             arguments += [f"--{flag}", str(value)]
     return arguments
+
+
+def value_of(flag: str, arguments: Sequence[str], default: str) -> str:
+    """Return the value of a flag before the settings that it decides on are known.
+
+    >>> value_of("--recipe", ["--out", "run", "--recipe=bot"], "short")
+    'bot'
+    """
+    value = default
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=default):
+        if argument == flag:
+            value = following
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+    return value

@@ -23,12 +23,12 @@ NUM_WORKERS = 0
 class Slow(trivial.Trivial):
     """Takes 0.2 s per batch."""
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         (IDS / str(os.getpid())).touch()
         while len(list(IDS.iterdir())) < NUM_WORKERS:
             time.sleep(0.05)
         time.sleep(0.2)
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from tests.helpers import trivial
 class Slow(trivial.Trivial):
     """Takes some time per batch."""
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         time.sleep(float(sys.argv[3]))
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 if __name__ == "__main__":

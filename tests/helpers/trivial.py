@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import create_model
 
 from augment.generation.job import GenerateSettings, Weights
 from augment.interface.system import PoseTransfer
@@ -36,19 +37,18 @@ class Trivial(PoseTransfer):
     def from_official(cls, weights):
         raise NotImplementedError
 
-    def noise_width(self):
-        return self.width
-
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         joints = torch.nan_to_num(condition.target_pose.joints)
         shift = joints.mean(dim=(1, 2)) / 64 - 0.5
-        if noise is not None:
-            shift = shift + 0.1 * noise.mean(dim=1)
+        if self.width:
+            shift = shift + 0.1 * random.normal(self.width).mean(dim=1)
         return 0.6 * condition.image + 0.4 * shift[:, None, None, None].clamp(-1, 1)
 
 
 def trivial_weights(sha256="0" * 64, network=Trivial):
-    return Weights("trivial", sha256, (128, 64), lambda device: network().to(device))
+    return Weights(
+        "trivial", sha256, (128, 64), lambda device: network().to(device), system=network
+    )
 
 
 def table_of(rows, joints, root):
@@ -107,7 +107,13 @@ def job_settings(images, out, **changes):
         "threads": 1,
         **changes,
     }
-    return GenerateSettings(images=images, out=out, device="cpu", **chosen)
+    settings = GenerateSettings
+    if "options" in chosen:
+        options = chosen["options"]
+        settings = create_model(
+            "GenerateSettings", __base__=GenerateSettings, options=(type(options), options)
+        )
+    return settings(images=images, out=out, device="cpu", **chosen)
 
 
 def files_of(out):

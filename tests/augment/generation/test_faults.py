@@ -37,17 +37,17 @@ NOBODY = 65534
 class Slow(trivial.Trivial):
     """Takes 20 ms per batch."""
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         time.sleep(0.02)
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 class Hurried(trivial.Trivial):
     """Takes 3 ms per batch."""
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         time.sleep(0.003)
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 @pytest.fixture(scope="module")

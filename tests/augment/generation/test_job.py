@@ -677,7 +677,7 @@ def test_planning_is_imported_without_torch():
 def planned(settings):
     """Return the job of these settings, not begun yet."""
     plan = plan_of(settings, (64, 128))
-    return job_of(settings, describe(settings, plan, UNLOADED, None), plan)
+    return job_of(settings, describe(settings, plan, UNLOADED, None), plan, UNLOADED)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu:0"])

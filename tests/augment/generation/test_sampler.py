@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +12,6 @@ from augment.generation.sampler import (
     Convolution,
     Sampler,
     fold_batch_norms,
-    noise_of,
     prepare_for_sampling,
     repays_compiling,
     sampling_mode,
@@ -21,8 +19,10 @@ from augment.generation.sampler import (
 from augment.generators.patn import Patn
 from augment.generators.xinggan import XingBlock, Xinggan
 from augment.interface.condition import Condition
+from augment.interface.randomness import RowRandom
+from augment.interface.system import NoOptions
 from augment.pose.pose import Pose
-from manifests.runtime.random_numbers import random_bits
+from tests.helpers.sampling import generated
 
 FOLDING_TOLERANCE = 1e-6
 """Folding only reorders a multiplication: 1e-5 for images in [-1, 1]; these span a tenth."""
@@ -54,6 +54,10 @@ def small(system):
     return trained(system(config)).eval()
 
 
+def random_of(batch):
+    return RowRandom.numbered(len(batch.image), batch.image.device)
+
+
 @pytest.fixture
 def patn():
     return small(Patn)
@@ -75,8 +79,8 @@ def condition():
 
 def test_a_prepared_network_makes_the_same_images(normed, condition):
     with torch.inference_mode():
-        before = normed.generate(condition)
-        after = prepare_for_sampling(normed, "float32").generate(condition)
+        before = generated(normed, condition)
+        after = generated(prepare_for_sampling(normed, "float32"), condition)
 
     assert before.std() > 0.01
     assert (after - before).abs().max() <= FOLDING_TOLERANCE
@@ -133,36 +137,6 @@ def test_bf16_rounds_convolutions_and_leaves_the_rest(patn):
     assert set(kinds) >= {"Conv2d", "ConvTranspose2d"}
 
 
-def test_noise_follows_from_the_seed_of_the_row_alone():
-    seeds = random_bits(0, "rows", 6)
-
-    together = noise_of(seeds, 5)
-
-    assert together.shape == (6, 5)
-    assert torch.equal(noise_of(seeds[3:4], 5), together[3:4])
-
-
-def test_golden_noise():
-    np.testing.assert_allclose(
-        noise_of(np.array([0, 2**64 - 1], np.uint64), 2).numpy(),
-        [[1.5195527, 0.55061656], [-1.7481266, -0.6791829]],
-        rtol=1e-6,  # the last bit of the logarithm and cosine is the C library's
-    )
-
-
-def test_noise_is_standard_normal():
-    noise = noise_of(random_bits(0, "rows", 2_000), 10)
-
-    # Five standard errors of 20,000 numbers.
-    assert abs(noise.mean()) < 5 / 20_000**0.5
-    assert abs(noise.std() - 1) < 5 / (2 * 20_000) ** 0.5
-    assert abs((noise.abs() < 1).float().mean() - 0.6827) < 0.017
-
-
-def test_systems_without_noise_get_none():
-    assert noise_of(random_bits(0, "rows", 3), 0) is None
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -171,13 +145,15 @@ def test_a_compiled_network_makes_the_same_images(patn, condition):
     cpu = torch.device("cpu")
     other = Condition(-condition.image, condition.target_pose, condition.pose)
 
-    compiled = Sampler(network, cpu, compiled=True).generator()
+    compiled = Sampler(network, cpu, NoOptions(), compiled=True).generator()
 
     with sampling_mode(cpu, "float32"):
         for batch in (condition, other):
-            plain = network.generate(batch)
+            plain = generated(network, batch)
             assert plain.std() > 0.01
-            assert (compiled(batch, None) - plain).abs().max() <= COMPILED_TOLERANCE
+            assert (
+                compiled(batch, RowRandom.numbered(len(batch.image), batch.image.device)) - plain
+            ).abs().max() <= COMPILED_TOLERANCE
 
 
 def test_compiling_is_never_chosen_on_a_cpu():
@@ -211,12 +187,12 @@ def test_a_compiled_network_makes_the_same_images_on_a_gpu(patn, condition):
         for image in (condition.image, -condition.image, condition.image)
     ]
 
-    compiled = Sampler(network, cuda, compiled=True).generator()
+    compiled = Sampler(network, cuda, NoOptions(), compiled=True).generator()
 
     with sampling_mode(cuda, "float32"):
         # Each is read before the next: a replayed graph writes to the same memory.
-        made = [compiled(batch, None).clone() for batch in batches]
-        plain = [network.generate(batch) for batch in batches]
+        made = [compiled(batch, random_of(batch)).clone() for batch in batches]
+        plain = [generated(network, batch) for batch in batches]
     # Convolutions may take TF32 or other algorithms: ten bits of 1.
     assert max((a - b).abs().max() for a, b in zip(made, plain, strict=True)) <= 1e-3
     assert torch.equal(made[0], made[2])

@@ -81,7 +81,9 @@ def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():
 def test_every_field_of_the_contents_changes_both_keys(field):
     value = getattr(RUN.content, field)
 
-    other = changed(**{field: value + 1 if isinstance(value, int) else "x"})
+    other = changed(
+        **{field: value + 1 if isinstance(value, int) else {"steps": 4} if value == {} else "x"}
+    )
 
     assert other.content_key != RUN.content_key
     assert other.layout_key != RUN.layout_key

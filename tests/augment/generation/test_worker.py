@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from augment.generation import worker as workers
+from augment.generation import reading
+from augment.generation.encoding import encode
 from augment.generation.job import generate
 from augment.generation.plan import GenerationPlan
 from augment.generation.prefetch import prefetch
@@ -136,8 +137,8 @@ class Broken(trivial.Trivial):
 
     calls = 0
 
-    def generate(self, condition, noise=None):
-        made = super().generate(condition, noise)
+    def generate(self, condition, random, options):
+        made = super().generate(condition, random, options)
         first = 2 * Broken.calls
         Broken.calls += 1
         for place, row in enumerate(range(first, first + 2)):
@@ -242,9 +243,9 @@ def test_a_source_is_decoded_once_for_all_poses_of_its_person(people, tmp_path, 
 class Counting(trivial.Trivial):
     sizes: ClassVar[list[int]] = []
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         Counting.sizes.append(len(condition.image))
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 def test_batches_never_cross_shards_and_the_last_one_is_padded(people, tmp_path):
@@ -271,33 +272,33 @@ class Ahead(trivial.Trivial):
     computed = 0
     progress = threading.Condition()
 
-    def generate(self, condition, noise=None):
+    def generate(self, condition, random, options):
         with Ahead.progress:
             Ahead.computed += 1
             wanted = min(Ahead.computed + Ahead.wanted, 10)
             assert Ahead.progress.wait_for(lambda: len(Ahead.reads) >= wanted, timeout=5)
-        return super().generate(condition, noise)
+        return super().generate(condition, random, options)
 
 
 @pytest.fixture
 def recorded(monkeypatch):
     """Let ``Ahead`` know of every batch that is read."""
     Ahead.reads, Ahead.computed = [], 0
-    read = workers.SourceReader.read
+    read = reading.BatchReader.read
 
     def record(*arguments):
-        sources = read(*arguments)
+        images = read(*arguments)
         with Ahead.progress:
             Ahead.reads.append(Ahead.computed)
             Ahead.progress.notify()
-        return sources
+        return images
 
-    monkeypatch.setattr(workers.SourceReader, "read", record)
+    monkeypatch.setattr(reading.BatchReader, "read", record)
 
 
 def test_the_next_shards_are_read_while_one_computes_and_only_so_many(people, tmp_path, recorded):
-    # Some in the queue, one in the hand of the reader.
-    Ahead.wanted = workers.BATCHES_READ_AHEAD + 1
+    # Some in the queue, one with the reader.
+    Ahead.wanted = reading.BATCHES_READ_AHEAD + 1
 
     # Five shards of two batches.
     run(people, tmp_path / "out", trivial.trivial_weights(network=Ahead))
@@ -315,11 +316,11 @@ def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
     # The other batch of the shard at hand, or else the first one of the next.
     Ahead.wanted = 1
     settings = trivial.job_settings(people, tmp_path / "out")
-    member = ShardActor(settings, trivial.trivial_weights(network=Ahead))
-    member.begin()
+    actor = ShardActor(settings, trivial.trivial_weights(network=Ahead))
+    actor.begin()
 
     with ThreadPoolExecutor(2) as calls:
-        made = list(calls.map(member.make, range(5)))
+        made = list(calls.map(actor.make, range(5)))
 
     assert made == [4] * 5
     assert shard_rows(tmp_path / "out") == shard_rows(tmp_path / "straight")
@@ -348,14 +349,14 @@ def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, mo
 def test_images_are_stored_in_the_asked_format(encoding, start):
     image = np.zeros((8, 8, 3), np.uint8)
 
-    assert workers.encode(image, encoding).startswith(start)
+    assert encode(image, encoding).startswith(start)
 
 
 def test_quality_and_subsampling_reach_the_encoder():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
 
     sizes = [
-        len(workers.encode(image, Encoding(quality=quality, subsampling=subsampling)))
+        len(encode(image, Encoding(quality=quality, subsampling=subsampling)))
         for quality, subsampling in ((75, "4:2:0"), (95, "4:2:0"), (95, "4:4:4"))
     ]
 

@@ -29,6 +29,7 @@ from manifests.io import Images, read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
+from tests.helpers.sampling import generated
 
 HEIGHT, WIDTH = 64, 32
 
@@ -192,7 +193,7 @@ def test_weights_saved_and_loaded_make_the_same_image(name, tmp_path) -> None:
     network = _narrow(name).eval()
     loaded = store.load(_saved(network, name, tmp_path / "w.safetensors"))
     with torch.no_grad():
-        assert torch.equal(loaded.generate(_condition(1)), network.generate(_condition(1)))
+        assert torch.equal(generated(loaded, _condition(1)), generated(network, _condition(1)))
 
 
 @pytest.mark.parametrize("name", names())
@@ -200,11 +201,11 @@ def test_an_image_does_not_depend_on_its_batch(name) -> None:
     network = _narrow(name).eval()
     many = _condition(3)
     with torch.no_grad():
-        together = network.generate(many)
+        together = generated(network, many)
         for row in range(3):
             one = slice(row, row + 1)
             poses = Pose(many.pose.joints[one]), Pose(many.target_pose.joints[one])
-            alone = network.generate(Condition(many.image[one], *poses))
+            alone = generated(network, Condition(many.image[one], *poses))
             assert (alone - together[one]).abs().max() < BATCH_NOISE
 
 
@@ -214,10 +215,10 @@ def test_the_tuned_network_makes_the_same_image(name, precision) -> None:
     network = _narrow(name).eval()
     condition = _condition(2)
     with torch.no_grad():
-        expected = network.generate(condition)
+        expected = generated(network, condition)
     tuned = prepare_for_sampling(network, precision)
     with sampling_mode(torch.device("cpu"), precision):
-        image = tuned.generate(condition)
+        image = generated(tuned, condition)
     noise = BATCH_NOISE if precision == "float32" else BF16_NOISE
     assert (image.float() - expected).abs().max() < noise * expected.abs().max()
 
@@ -226,7 +227,7 @@ def test_the_tuned_network_makes_the_same_image(name, precision) -> None:
 def test_images_have_the_sources_size_and_lie_in_minus_one_to_one(name) -> None:
     network = _narrow(name).eval()
     with torch.no_grad():
-        image = network.generate(_condition(2))
+        image = generated(network, _condition(2))
     assert image.shape == (2, 3, HEIGHT, WIDTH)
     assert image.dtype == torch.float32
     assert image.abs().max() <= 1 + 1e-6
@@ -237,8 +238,8 @@ def test_the_target_pose_changes_the_image(name) -> None:
     network = _narrow(name).eval()
     condition = _condition(1)
     with torch.no_grad():
-        there = network.generate(condition)
-        here = network.generate(Condition(condition.image, condition.pose, condition.pose))
+        there = generated(network, condition)
+        here = generated(network, Condition(condition.image, condition.pose, condition.pose))
     assert not torch.equal(there, here)
 
 

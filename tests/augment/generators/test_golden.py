@@ -16,6 +16,7 @@ from augment.interface.condition import Condition
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from tests.golden.fill import reference_inputs, reference_tensor
+from tests.helpers.sampling import generated
 
 HERE = Path(__file__).resolve().parents[2] / "golden"
 SHARED = Path(__file__).resolve().parents[4] / "shared"
@@ -71,7 +72,7 @@ def _filled(golden: str) -> PoseTransfer:
 
 def _parity(golden: str, condition: Condition, folder: Path, file: str) -> None:
     with torch.no_grad():
-        image = _filled(golden).generate(condition)
+        image = generated(_filled(golden), condition)
     expected = np.load(folder / file)["output"]
     assert image.shape == expected.shape
     assert np.abs(image.numpy() - expected).max() < PARITY

@@ -13,13 +13,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float
 from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from augment.cli import PROGRAM
 from augment.interface.condition import Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.quality.evaluate import EvaluationProtocol, measure
@@ -79,12 +79,10 @@ class Brightener(PoseTransfer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Condition] = []
+        self.conditions: list[Condition] = []
 
-    def generate(
-        self, condition: Condition, noise: Float[Tensor, "batch width"] | None = None
-    ) -> Tensor:
-        self.asked.append(condition)
+    def generate(self, condition: Condition, random: RowRandom, options: Frozen) -> Tensor:
+        self.conditions.append(condition)
         return condition.image * 0.5 + 0.5
 
     def stages(self) -> tuple[Stage, ...]:
@@ -179,7 +177,7 @@ def test_a_network_gets_the_source_and_both_poses_and_its_image_is_truncated(ima
     row = {name: row for row, name in enumerate(images.strings("image_id"))}
     source = [pixels.read(images.file(row[name])) for name, _ in names]
     target = [pixels.read(images.file(row[name])) for _, name in names]
-    (asked,) = toy.asked
+    (asked,) = toy.conditions
     expected = torch.from_numpy(np.stack(source)).permute(0, 3, 1, 2).float() / 127.5 - 1
     torch.testing.assert_close(asked.image, expected)
     joints = torch.from_numpy(images.keypoints())
@@ -454,7 +452,7 @@ class Half(Brightener):
 def test_a_network_of_another_size_gets_images_and_poses_of_its_size(images, three_pairs):
     toy = Half()
     measure(images, {"toy": toy}, EvaluationProtocol(pairs=three_pairs[0]))
-    (asked,) = toy.asked
+    (asked,) = toy.conditions
     assert asked.image.shape == (3, 3, 64, 32)
     row = images.strings("image_id").index(three_pairs[1][0][0])
     expected = (images.keypoints()[row] + 0.5) / 2 - 0.5

@@ -1,0 +1,99 @@
+"""Encoding: images of the network to files, files and plan to the rows of a shard."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, UInt8
+
+from augment.generation.plan import GenerationPlan, PlannedRows, synthetic_id
+from augment.generation.run_config import Encoding, RunConfig
+from manifests import pixels
+from manifests.io import keypoint_column
+from manifests.schema import IMAGE_STRUCT, SHARD
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """Encoded images of one batch, without the padding."""
+
+    images: list[bytes | None]
+    errors: list[str | None]
+
+
+def encode_batch(
+    images: UInt8[np.ndarray, "batch height width 3"],
+    finite: Bool[np.ndarray, " batch"],
+    errors: list[str | None],
+    encoding: Encoding,
+) -> EncodedBatch:
+    """Return the encoded images of the rows before the padding; failed rows have none."""
+    encoded: list[bytes | None] = []
+    errors = list(errors)
+    for row, error in enumerate(errors):
+        if error is None and not finite[row]:
+            errors[row] = "the network's output is not finite"
+        encoded.append(None if errors[row] else encode(images[row], encoding))
+    return EncodedBatch(encoded, errors)
+
+
+def encode(image: UInt8[np.ndarray, "height width 3"], encoding: Encoding) -> bytes:
+    """Return the file of one image."""
+    if encoding.image_format == "png":
+        return pixels.encode_png(image)
+    assert encoding.quality is not None
+    assert encoding.subsampling is not None
+    return pixels.encode_jpeg(image, encoding.quality, encoding.subsampling)
+
+
+def shard_table(
+    run: RunConfig, plan: GenerationPlan, rows: PlannedRows, batches: list[EncodedBatch]
+) -> pa.Table:
+    """Return the rows of a shard with their images, as ``schema.SHARD`` says."""
+    content = run.content
+    images = [image for batch in batches for image in batch.images]
+    errors = [error for batch in batches for error in batch.errors]
+    source = plan.sources.take(rows.source).table
+    source_ids = source["image_id"].to_pylist()
+    names = [
+        synthetic_id(name, k, content.encoding.ending)
+        for name, k in zip(source_ids, rows.k.tolist(), strict=True)
+    ]
+    digests = [None if image is None else hashlib.sha256(image).hexdigest() for image in images]
+    count = len(rows)
+    columns = {
+        "image_id": pa.array(names),
+        "path": pa.nulls(count, pa.string()),
+        "split": pa.repeat(pa.scalar("train"), count),
+        "person_id": pa.array(rows.people, pa.string()),
+        "camera_id": source["camera_id"],
+        "sequence": source["sequence"],
+        "frame": source["frame"],
+        "width": pa.repeat(pa.scalar(content.width, pa.int32()), count),
+        "height": pa.repeat(pa.scalar(content.height, pa.int32()), count),
+        "keypoints": keypoint_column(plan.bank.joints[rows.pose]),
+        "sha256": pa.array(digests, pa.string()),
+        "k": pa.array(rows.k.astype(np.int32)),
+        "source_id": pa.array(source_ids),
+        "pose_id": plan.bank.pose_ids.take(pa.array(rows.pose)),
+        "seed": pa.array(rows.seed),
+        "generator": pa.repeat(pa.scalar(content.generator), count),
+        "weights_sha256": pa.repeat(pa.scalar(content.weights_sha256), count),
+        "weight": pa.repeat(pa.scalar(1.0, pa.float32()), count),
+        "error": pa.array(errors, pa.string()),
+        "image": _image_column(images, names),
+    }
+    return pa.Table.from_arrays([_one_chunk(columns[name]) for name in SHARD.names], schema=SHARD)
+
+
+def _image_column(images: list[bytes | None], names: list[str]) -> pa.Array:
+    parts = [pa.array(images, pa.binary()), pa.array(names, pa.string())]
+    missing = pa.array([image is None for image in images])
+    return pa.StructArray.from_arrays(parts, fields=list(IMAGE_STRUCT), mask=missing)
+
+
+def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

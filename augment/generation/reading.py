@@ -1,0 +1,165 @@
+"""Planning and reading ahead: the batches of a worker's shards, with their images decoded.
+
+Threads plan the next shard and read the images of the next batches while the device computes,
+across the borders of shards too. Every queue is bounded. Batches never cross shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Generator, Iterable
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from augment.generation.encoding import EncodedBatch
+from augment.generation.plan import GenerationPlan, PlannedRows
+from augment.generation.prefetch import prefetch
+from augment.generation.run_config import RunConfig
+from augment.interface.system import Need
+from manifests import pixels
+from manifests.io import Images
+
+SHARDS_PLANNED_AHEAD = 1
+BATCHES_READ_AHEAD = 2
+
+ByteImage = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchImages:
+    """Decoded images of one batch, padded; a row that failed is black."""
+
+    source: UInt8[np.ndarray, "batch height width 3"]
+    target: UInt8[np.ndarray, "batch height width 3"] | None
+    """What the target poses were seen in, if the system needs it."""
+    errors: list[str | None]
+    """Of the rows before the padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInProgress:
+    """A shard on its way through the network; its images are encoded batch by batch."""
+
+    shard: int
+    rows: PlannedRows
+    encoded: list[Future[EncodedBatch]] = field(default_factory=list[Future[EncodedBatch]])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """One batch of a shard, planned and read."""
+
+    shard: ShardInProgress
+    rows: PlannedRows
+    images: BatchImages
+    is_last: bool
+    """Of its shard."""
+
+
+class ImageReader:
+    """Reads the images of a table; those read for one person are kept until the next."""
+
+    def __init__(self, images: Images, size: tuple[int, int]) -> None:
+        """Take the table and the (width, height) that images are stretched to."""
+        self._images = images
+        self._size = size
+        self._person: str | None = None
+        self._cache: dict[int, ByteImage | str] = {}
+
+    def read(self, row: int, person: str) -> ByteImage | str:
+        """Return the image of a row, or what is wrong with it.
+
+        Args:
+            row: Of the table.
+            person: For whom it is read: rows of one person come one after the other, and often need
+                the same images.
+        """
+        if person != self._person:
+            self._person, self._cache = person, {}
+        if row not in self._cache:
+            self._cache[row] = self._decode(row)
+        return self._cache[row]
+
+    def _decode(self, row: int) -> ByteImage | str:
+        # One by one: a list of the whole column would be as long as the table of all workers.
+        name = str(self._images.table["image_id"][row].as_py())
+        try:
+            data = self._images.file(row).read_bytes()
+            expected = self._images.table["sha256"][row].as_py()
+            if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+                return f"{name}: the file has changed since the images table was made"
+            return pixels.resize(pixels.decode(data, name), self._size)
+        except OSError as error:
+            # The path would put this machine's folders into the shard.
+            return f"{name}: cannot be read ({error.strerror})"
+        except pixels.PixelError as error:
+            return str(error)
+
+
+class BatchReader:
+    """Reads all images that the rows of a batch need."""
+
+    def __init__(self, plan: GenerationPlan, run: RunConfig, needs: Collection[Need]) -> None:
+        size = (run.content.width, run.content.height)
+        self._shape = (run.content.sampling.batch_size, size[1], size[0], 3)
+        self._sources = ImageReader(plan.sources, size)
+        self._targets = ImageReader(plan.bank.images, size) if "target_image" in needs else None
+
+    def read(self, rows: PlannedRows) -> BatchImages:
+        """Return the images of these rows; what is wrong with one of a row's is its error."""
+        errors: list[str | None] = [None] * len(rows)
+        source = self._batch(self._sources, rows.source, rows.people, errors)
+        target = None
+        if self._targets is not None:
+            target = self._batch(self._targets, rows.pose, rows.people, errors)
+        return BatchImages(source, target, errors)
+
+    def _batch(
+        self,
+        reader: ImageReader,
+        numbers: Int64[np.ndarray, " rows"],
+        people: tuple[str, ...],
+        errors: list[str | None],
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        batch = np.zeros(self._shape, np.uint8)
+        for position, (row, person) in enumerate(zip(numbers.tolist(), people, strict=True)):
+            image = reader.read(row, person)
+            if isinstance(image, str):
+                errors[position] = errors[position] or image
+            else:
+                batch[position] = image
+        return batch
+
+
+def read_batches(
+    plan: GenerationPlan, run: RunConfig, needs: Collection[Need], shards: Iterable[int]
+) -> Generator[PlannedBatch]:
+    """Give the batches of these shards, planned and read on a thread of its own.
+
+    A few batches are ready before they are asked for, also where one shard ends and the next
+    begins.
+    """
+    return prefetch(_batches(plan, run, needs, shards), BATCHES_READ_AHEAD)
+
+
+def _batches(
+    plan: GenerationPlan, run: RunConfig, needs: Collection[Need], shards: Iterable[int]
+) -> Generator[PlannedBatch]:
+    size = run.content.sampling.batch_size
+    reader = BatchReader(plan, run, needs)
+    # A shard takes longer to plan than a GPU takes for the batches that are read ahead.
+    planned = prefetch(
+        (ShardInProgress(shard, plan.rows(*run.shard_rows(shard))) for shard in shards),
+        SHARDS_PLANNED_AHEAD,
+    )
+    with closing(planned):
+        for shard in planned:
+            for start in range(0, len(shard.rows), size):
+                rows = shard.rows[start : start + size]
+                yield PlannedBatch(
+                    shard, rows, reader.read(rows), is_last=start + size >= len(shard.rows)
+                )
