@@ -122,7 +122,7 @@ def read_images(path: Path, root: Path | None = None) -> Images:
     table = _sorted(table)
     ids = table["image_id"]
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
-        raise UserError(f"{path}: image_id '{_first_twice(ids)}' stands in more than one row")
+        raise UserError(f"{path}: image_id '{_first_twice(ids)}' is in more than one row")
     provenance = _footer(table)
     if root is None:
         if ROOT_KEY not in provenance:
@@ -232,7 +232,7 @@ def _difference(found: pa.Schema, expected: pa.Schema) -> str:
     for field in expected:
         if not found.field(field.name).equals(field):
             return f"column '{field.name}' is {found.field(field.name).type}, not {field.type}"
-    return "" if found.names == expected.names else "the columns stand in another order"
+    return "" if found.names == expected.names else "the columns are in another order"
 
 
 def _footer(table: pa.Table) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Rules that no single row can break: unique keys, and synthetic images only of train people."""
+"""Rules over whole tables: unique keys, and synthetic images of train people only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What an images table holds."""
+    """Counts of an images table."""
 
     rows: Mapping[str, int]
     """Images per split."""
@@ -36,7 +36,7 @@ class Counts:
 
 
 def count(images: Images) -> Counts:
-    """Return what the table holds."""
+    """Return the counts of a table."""
     people = np.asarray(images.strings("person_id"), dtype=object)
     splits = np.asarray(images.strings("split"), dtype=object)
     nobody = np.isin(people, [JUNK, DISTRACTOR])
@@ -56,21 +56,21 @@ def count(images: Images) -> Counts:
 
 
 def check_images(images: Images, where: str) -> Counts:
-    """Return what the table holds, once it keeps the rules.
+    """Check the rules of an images table and return its counts.
 
     Raises:
-        UserError: If an image stands in two rows, a split is unknown, or a junk or distractor row
-            stands outside the gallery; names ``where`` and the first offenders.
+        UserError: If an image is in two rows, a split is unknown, or a junk or distractor row is
+            outside the gallery; names ``where`` and the first rows that break the rule.
     """
     ids, splits = images.strings("image_id"), images.strings("split")
     people = images.strings("person_id")
-    _refuse(where, "image_id in more than one row", _repeated(ids))
-    _refuse(
+    _check_none(where, "image_id in more than one row", _repeated(ids))
+    _check_none(
         where,
         f"split not one of {', '.join(SPLITS)}",
         (f"{i} ({s})" for i, s in zip(ids, splits, strict=True) if s not in SPLITS),
     )
-    _refuse(
+    _check_none(
         where,
         f"person_id {JUNK} (junk) or {DISTRACTOR} (distractor) outside the gallery",
         (
@@ -83,32 +83,32 @@ def check_images(images: Images, where: str) -> Counts:
 
 
 def check_synthetic(images: Images, synthetic: Synthetic) -> int:
-    """Return how many synthetic rows have an image, once all rows keep the rules.
+    """Check the rules of synthetic rows and return how many of them have an image.
 
     Args:
         images: The real images that the synthetic ones were made from.
-        synthetic: What ``augment generate`` made.
+        synthetic: The output of ``augment generate``.
 
     Raises:
-        UserError: If an image stands in two rows, also across both tables; a synthetic row is not
+        UserError: If an image is in two rows, also across both tables; a synthetic row is not
             in train; its source is no train image of the same person; or its pose is not taken
-            from a train image. The message names the folder and the first offenders.
+            from a train image. The message names the folder and the first such rows.
     """
     where = str(synthetic.root)
     train = images.only("train")
     person_of = dict(zip(train.strings("image_id"), train.strings("person_id"), strict=True))
     ids = synthetic.strings("image_id")
     people, sources = synthetic.strings("person_id"), synthetic.strings("source_id")
-    _refuse(where, "image_id in more than one row", _repeated(ids))
+    _check_none(where, "image_id in more than one row", _repeated(ids))
     real = set(images.strings("image_id"))
-    _refuse(where, "image_id of a real image", (i for i in ids if i in real))
+    _check_none(where, "image_id of a real image", (i for i in ids if i in real))
     splits = synthetic.strings("split")
-    _refuse(
+    _check_none(
         where,
         "synthetic row outside train",
         (f"{i} ({split})" for i, split in zip(ids, splits, strict=True) if split != "train"),
     )
-    _refuse(
+    _check_none(
         where,
         "source_id that is no train image of these images",
         (
@@ -117,7 +117,7 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
             if source not in person_of
         ),
     )
-    _refuse(
+    _check_none(
         where,
         "source_id that shows another person",
         (
@@ -126,7 +126,7 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
             if person_of[source] != person
         ),
     )
-    _refuse(
+    _check_none(
         where,
         "pose_id that is no train image of these images",
         (
@@ -143,9 +143,9 @@ def _repeated(ids: list[str]) -> list[str]:
     return names[counts > 1].tolist()
 
 
-def _refuse(where: str, what: str, offenders: Iterable[str]) -> None:
-    found = list(offenders)
+def _check_none(where: str, problem: str, rows: Iterable[str]) -> None:
+    found = list(rows)
     if found:
         shown = ", ".join(found[:NUM_SHOWN])
         more = f" and {len(found) - NUM_SHOWN:,} more" if len(found) > NUM_SHOWN else ""
-        raise UserError(f"{where}: {what}: {shown}{more}")
+        raise UserError(f"{where}: {problem}: {shown}{more}")

@@ -90,15 +90,15 @@ class PlainPool:
         if self._size == 0:
             return fakes
         exchange = torch.rand(len(fakes)) > 0.5
-        places = torch.randint(self._size, (len(fakes),))
+        positions = torch.randint(self._size, (len(fakes),))
         returned: list[Tensor] = []
-        for fake, exchanged, place in zip(fakes, exchange, places, strict=True):
+        for fake, exchanged, position in zip(fakes, exchange, positions, strict=True):
             if len(self._images) < self._size:
                 self._images.append(fake.clone())
                 returned.append(fake)
             elif bool(exchanged):
-                returned.append(self._images[int(place)])
-                self._images[int(place)] = fake.clone()
+                returned.append(self._images[int(position)])
+                self._images[int(position)] = fake.clone()
             else:
                 returned.append(fake)
         return torch.stack(returned)
@@ -140,7 +140,10 @@ class Plain:
         self, source: Tensor, pose: Tensor, target: Tensor, target_pose: Tensor
     ) -> dict[str, float]:
         network, c = self.network, self.network.config
-        discriminators, half_gan = network.discriminators, 0.5 * network.config.weight_adversarial
+        discriminators, half_weight = (
+            network.discriminators,
+            0.5 * network.config.weight_adversarial,
+        )
         # The interface draws its own heatmaps.
         transfer = network._transfer  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
         fake = transfer(source, pose, target_pose)
@@ -151,30 +154,32 @@ class Plain:
         appearance = discriminators.appearance(torch.cat([fake, source], 1))
         loss = c.weight_l1 * F.l1_loss(fake, target)
         if discriminators.features is not None:
-            wanted = discriminators.features(target)[FEATURE_LAYER].detach()
-            perceptual = F.l1_loss(discriminators.features(fake)[FEATURE_LAYER], wanted)
+            real_features = discriminators.features(target)[FEATURE_LAYER].detach()
+            perceptual = F.l1_loss(discriminators.features(fake)[FEATURE_LAYER], real_features)
             loss = loss + c.weight_perceptual * perceptual
-        loss = loss + half_gan * (_judged(shape, 1.0) + _judged(appearance, 1.0))
+        loss = loss + half_weight * (
+            _adversarial_loss(shape, 1.0) + _adversarial_loss(appearance, 1.0)
+        )
         loss.backward()
         of_generator.step()
-        found = {"generator": loss.item()}
+        losses = {"generator": loss.item()}
 
-        judged = (
+        updates = (
             ("appearance", of_appearance, discriminators.appearance, self._pools[0], source),
             ("shape", of_shape, discriminators.shape, self._pools[1], target_pose),
         )
-        for name, optimizer, discriminator, pool, beside in judged:
+        for name, optimizer, discriminator, pool, beside in updates:
             optimizer.zero_grad()
             old = pool.query(torch.cat([fake, beside], 1).detach())
-            real = _judged(discriminator(torch.cat([target, beside], 1)), 1.0)
-            loss = half_gan * (real + _judged(discriminator(old), 0.0))
+            real = _adversarial_loss(discriminator(torch.cat([target, beside], 1)), 1.0)
+            loss = half_weight * (real + _adversarial_loss(discriminator(old), 0.0))
             loss.backward()
             optimizer.step()
-            found[name] = loss.item()
-        return found
+            losses[name] = loss.item()
+        return losses
 
 
-def _judged(logits: Tensor, truth: float) -> Tensor:
+def _adversarial_loss(logits: Tensor, truth: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
 
 

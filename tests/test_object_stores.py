@@ -262,8 +262,8 @@ def test_status_and_verify_read_a_run_in_a_store(people, out):
     shards.shard_file(out, 1).unlink()
     MemoryFileSystem().pipe_file("/runs/first/data/part-000077.parquet", b"x")
 
-    stranger, missing = problems(out, read_run_config(out))
-    assert stranger == "memory://runs/first/data/part-000077.parquet: no shard of this run"
+    unexpected, missing = problems(out, read_run_config(out))
+    assert unexpected == "memory://runs/first/data/part-000077.parquet: no shard of this run"
     assert missing.startswith("memory://runs/first/data/part-000001.parquet: missing; the same")
 
 
@@ -299,7 +299,7 @@ def test_an_unfinished_run_in_a_store_is_not_read(people):
 
 def test_made_up_people_of_a_run_in_a_store_are_drawn_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Drawing them takes a while: these stand in for people who were drawn before.
+    # Drawing them takes a while: these are used as if they had been drawn before.
     table = trivial.write_people(tmp_path / "first-people")
     settings = GenerateSettings(
         out=storage_path("memory://runs/first"), device="cpu", threads=1, batch_size=2, per_id=2
@@ -326,7 +326,7 @@ def test_reid_trains_on_a_run_in_a_store_as_on_one_on_a_disk(people, out, straig
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "words"),
+    ("kind", "field", "arguments"),
     [
         (GenerateSettings, "out", ["--out"]),
         (StatusSettings, "out", []),
@@ -336,12 +336,12 @@ def test_reid_trains_on_a_run_in_a_store_as_on_one_on_a_disk(people, out, straig
         (TrainSettings, "synthetic", ["--images", "i", "--out", "o", "--synthetic"]),
     ],
 )
-def test_commands_take_a_path_or_a_url(kind, field, words):
+def test_commands_take_a_path_or_a_url(kind, field, arguments):
     for text in ("runs/first", "s3://bucket/run"):
-        found, _ = parse(kind, "command", "", [*words, text])
+        found, _ = parse(kind, "command", "", [*arguments, text])
         assert getattr(found, field) == storage_path(text)
     with pytest.raises(UserError, match="found no folder, expected a URL like s3://bucket/run"):
-        parse(kind, "command", "", [*words, "s3://"])
+        parse(kind, "command", "", [*arguments, "s3://"])
 
 
 # A real S3 server on this machine.

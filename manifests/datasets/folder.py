@@ -56,7 +56,7 @@ def index_table(root: Path, csv: Path) -> tuple[Images, Report]:
 
     Raises:
         UserError: If the folder, the CSV or an image is missing or damaged, a column is missing
-            or unknown, a value is not allowed, or a path stands in two rows.
+            or unknown, a value is not allowed, or a path is in two rows.
     """
     require_folder(root)
     frame = read_csv(csv, ",")

@@ -108,7 +108,7 @@ def read_keypoints(path: Path) -> dict[str, Float[np.ndarray, "18 2"]]:
 
     Raises:
         UserError: If the file is missing, the separator or the columns are others, a list has not
-            18 finite numbers, or a name stands twice; names the file and the line.
+            18 finite numbers, or a name is repeated; names the file and the line.
     """
     frame = read_csv(path, ":")
     if tuple(frame.columns) != KEYPOINT_COLUMNS:
@@ -166,20 +166,20 @@ def export(images: Images, synthetic: Synthetic | None, out: Path) -> int:
             )
     if synthetic is not None:
         rules.check_synthetic(images, synthetic)
-    beside = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
+    temporary = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
         for folder in FOLDERS.values():
-            (beside / folder).mkdir(parents=True)
-        num_images = _export_real(images, beside)
+            (temporary / folder).mkdir(parents=True)
+        num_images = _export_real(images, temporary)
         if synthetic is not None:
-            num_images += _export_synthetic(synthetic.without_errors(), beside)
+            num_images += _export_synthetic(synthetic.without_errors(), temporary)
         # One flush for all: a call per small file would take minutes.
         os.sync()
-        beside.replace(out)
+        temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return num_images
 
 
@@ -262,11 +262,13 @@ def _check_unique(root: Path, crops: Sequence[Crop]) -> None:
 def _joints_of(files: Sequence[Path]) -> dict[str, np.ndarray]:
     joints: dict[str, np.ndarray] = {}
     for file in files:
-        found = read_keypoints(file)
-        twice = sorted(joints.keys() & found.keys())
-        if twice:
-            raise UserError(f"{file}: found '{twice[0]}', which an earlier keypoint file has too")
-        joints |= found
+        of_file = read_keypoints(file)
+        repeated = sorted(joints.keys() & of_file.keys())
+        if repeated:
+            raise UserError(
+                f"{file}: found '{repeated[0]}', which an earlier keypoint file has too"
+            )
+        joints |= of_file
     return joints
 
 

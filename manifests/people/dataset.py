@@ -232,7 +232,7 @@ def _person_shots(seed: int, label: str, folder: str) -> Iterator[Shot]:
         sequence, frame = rng.integer(1, 3), rng.integer(1, 90_000)
         if folder == "bounding_box_test":
             yield Shot("query", label, label, camera, sequence, frame, 0)
-            # Some of a person's images stand in every camera's gallery, as in Market-1501.
+            # The gallery has images of a person from every camera, as in Market-1501.
             count += rng.integer(0, 1)
         for _ in range(count):
             frame += rng.integer(20, 60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from manifests import io, pixels
+from manifests import io
 from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.schema import IMAGES
-from manifests.synthetic import Synthetic, read_synthetic
 
 coordinates = st.floats(-1000, 1000, width=32) | st.just(float("nan"))
 poses = hnp.arrays(
@@ -224,7 +222,7 @@ def test_a_table_of_another_schema_is_refused(tiny_images, tmp_path, change, mes
 
 def test_an_image_in_two_rows_is_refused(tmp_path):
     io.write_table(table(["b.jpg", "a.jpg", "b.jpg"]), tmp_path / "t.parquet", {"root": "."})
-    with pytest.raises(UserError, match=r"image_id 'b\.jpg' stands in more than one row"):
+    with pytest.raises(UserError, match=r"image_id 'b\.jpg' is in more than one row"):
         io.read_images(tmp_path / "t.parquet")
 
 
@@ -248,96 +246,3 @@ def test_a_row_without_a_path_has_no_file(tmp_path):
     rows = table(["a.jpg"]).set_column(1, IMAGES.field("path"), pa.nulls(1, pa.string()))
     with pytest.raises(UserError, match=r"row 'a\.jpg' of the images: no path"):
         Images(rows, tmp_path, {}).file(0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(rows=st.lists(st.integers(0, 8), max_size=20))
-def test_bytes_come_in_the_order_asked_for(rows, made):
-    synthetic, images = made
-    assert list(synthetic.read_bytes(np.array(rows, int))) == [images[row] for row in rows]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Synthetic, list[bytes]]:
-    out = tmp_path_factory.mktemp("out")
-    images = [f"image {row}".encode() for row in range(9)]
-    return stored(out, images, 4), images
-
-
-def stored(out: Path, images: list[bytes | None], rows_per_shard: int) -> Synthetic:
-    """Write shards that hold these bytes and the least of a manifest."""
-    places = []
-    for start in range(0, len(images), rows_per_shard):
-        part = images[start : start + rows_per_shard]
-        name = f"part-{start // rows_per_shard:06d}.parquet"
-        rows = pa.table({"image": [{"bytes": image, "path": "x"} for image in part]})
-        io.write_table(rows, out / "data" / name, {})
-        places += [
-            {"image_id": f"{start + i}", "shard": name, "shard_row": i} for i in range(len(part))
-        ]
-    return Synthetic(pa.Table.from_pylist(places), out)
-
-
-def test_reading_all_shards_holds_few_of_them_in_memory(tmp_path):
-    size, rows_per_shard, shards = 2000, 4096, 6
-    images = [row.to_bytes(4, "big") * (size // 4) for row in range(rows_per_shard * shards)]
-    synthetic = stored(tmp_path, images, rows_per_shard)
-    ordinary = pa.default_memory_pool()
-    counted = pa.proxy_memory_pool(ordinary)
-    pa.set_memory_pool(counted)
-    try:
-        for row, data in enumerate(synthetic.read_bytes(np.arange(len(images)))):
-            assert data == images[row]
-    finally:
-        pa.set_memory_pool(ordinary)
-    assert counted.max_memory() < 2 * rows_per_shard * size
-
-
-def test_a_finished_out_is_read(finish, synthetic_rows, tmp_path):
-    rows = synthetic_rows(3, pixels.encode_jpeg)
-    synthetic = finish(tmp_path / "out", rows)
-    assert len(synthetic) == 9
-    assert synthetic.table["seed"].to_pylist()[:2] == [2**64 - 1, 2**64 - 2]
-    assert list(synthetic.read_bytes(np.arange(9))) == [row["image"]["bytes"] for row in rows]
-
-
-def test_a_failed_row_stays_in_the_table_and_has_no_bytes(finish, synthetic_rows, tmp_path):
-    rows = synthetic_rows(2, pixels.encode_jpeg)
-    rows[3] |= {"image": None, "error": "cut off"}
-    synthetic = finish(tmp_path / "out", rows)
-    assert len(synthetic) == 6
-    assert len(synthetic.without_errors()) == 5
-    assert len(list(synthetic.without_errors().read_bytes(np.arange(5)))) == 5
-    with pytest.raises(UserError, match="row '0007_aug00001' has no image"):
-        list(synthetic.read_bytes(np.arange(6)))
-
-
-def test_an_unfinished_out_is_refused(finish, synthetic_rows, tmp_path):
-    finish(tmp_path / "out", synthetic_rows(1, pixels.encode_jpeg))
-    (tmp_path / "out" / "_SUCCESS").unlink()
-    with pytest.raises(UserError, match="has no _SUCCESS"):
-        read_synthetic(tmp_path / "out")
-
-
-def test_a_missing_out_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        read_synthetic(tmp_path / "out")
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"PAR1 no more")])
-def test_a_missing_or_damaged_shard_is_named(made_fresh, harm: Callable[[Path], object]):
-    harm(made_fresh.root / "data" / "part-000001.parquet")
-    with pytest.raises(UserError, match=r"part-000001\.parquet: missing or damaged shard"):
-        list(made_fresh.read_bytes(np.arange(9)))
-
-
-def test_a_shard_with_fewer_rows_than_the_manifest_says_is_refused(made_fresh):
-    data = made_fresh.root / "data"
-    (data / "part-000002.parquet").replace(data / "part-000001.parquet")
-    with pytest.raises(UserError, match="has 1 rows, the manifest names more"):
-        list(made_fresh.read_bytes(np.arange(8)))
-
-
-@pytest.fixture
-def made_fresh(tmp_path) -> Synthetic:
-    return stored(tmp_path, [b"image"] * 9, 4)

@@ -31,7 +31,9 @@ def test_the_plain_way_has_our_losses_for_ten_steps(tiny_images, tmp_path):
 def test_another_loss_would_be_noticed(tiny_images, tmp_path, monkeypatch):
     bench = bench_train.Bench(tiny_images.only("train"), tmp_path, torch.device("cpu"), 0)
     torch.manual_seed(0)
-    monkeypatch.setattr(bench_train, "_judged", lambda logits, truth: logits.mean() * truth)
+    monkeypatch.setattr(
+        bench_train, "_adversarial_loss", lambda logits, truth: logits.mean() * truth
+    )
     with pytest.raises(SystemExit, match="the losses differ by"):
         bench.largest_difference(Patn(TINY), 1)
 

@@ -32,10 +32,10 @@ def piece(tiny_images, tiny_root, tmp_path):
         "from,to\n0001_c2s1_009001_01.jpg,0001_c2s1_009001_01.jpg\n"
     )
 
-    def piece(out, *words):
+    def piece(out, *arguments):
         return subprocess.run(
             [ROOT / "scripts" / "train_market1501", "--market", tiny_root, "--keypoints", tiny_root,
-             "--generator", "xinggan", "--out", tmp_path / out, *words, "--", *TINY],
+             "--generator", "xinggan", "--out", tmp_path / out, *arguments, "--", *TINY],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_a_table_reads_what_it_lists_below_the_root_wherever_it_lies(crops, tmp_
     assert images.file(1).is_file()
 
 
-def test_the_columns_of_a_table_may_stand_in_any_order(crops):
+def test_the_columns_of_a_table_may_have_any_order(crops):
     images, _ = index_table(
         crops, listed(crops, "split,person_id,path,camera_id\ntrain,x,train/anna/cam1_0.jpg,1\n")
     )

@@ -161,7 +161,7 @@ def test_an_image_in_two_keypoint_files_is_refused(tiny_root):
         index(tiny_root, [tiny_root / "keypoints.csv"] * 2)
 
 
-def test_strays_are_ignored_and_counted_by_kind(tiny_root):
+def test_other_files_are_skipped_and_counted_by_kind(tiny_root):
     for name in (
         "bounding_box_train/Thumbs.db",
         "bounding_box_test/Thumbs.db",

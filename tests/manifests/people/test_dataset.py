@@ -28,7 +28,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import KeyedRandom
 
 SETTINGS = SampleSettings(people=3, test_people=2, seed=7)
-STANDING = BodyPose(
+UPRIGHT = BodyPose(
     arms=(Arm(0.0, 0.15, 0.1, 0.0), Arm(0.0, 0.15, 0.1, 0.0)),
     legs=(Leg(0.0, 0.04, 0.05), Leg(0.0, 0.04, 0.05)),
     lean=0.0,
@@ -66,11 +66,11 @@ class NeverMissing(KeyedRandom):
         return high - 1e-9
 
 
-def stand(person: Person, yaw: float) -> tuple[np.ndarray, Rendering, View]:
+def render_upright(person: Person, yaw: float) -> tuple[np.ndarray, Rendering, View]:
     view = View(yaw=yaw, pitch=0.1, height_px=112.0, foot_x=31.5, foot_y=121.0)
-    points = skeleton(person, STANDING)
-    rendering = render(body_tubes(person, STANDING, points), view, (0.0, -0.6, 0.8))
-    return project_joints(NeverMissing(0, "x"), points, STANDING, view, rendering), rendering, view
+    points = skeleton(person, UPRIGHT)
+    rendering = render(body_tubes(person, UPRIGHT, points), view, (0.0, -0.6, 0.8))
+    return project_joints(NeverMissing(0, "x"), points, UPRIGHT, view, rendering), rendering, view
 
 
 def test_the_same_settings_give_the_same_bytes(people: Path, tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_file_names_are_unique_among_the_most_people() -> None:
 
 
 def test_convention_in_a_front_view_the_right_shoulder_is_left_in_the_image() -> None:
-    front, _, _ = stand(sample_person(0, "0001"), 0.0)
-    back, _, _ = stand(sample_person(0, "0001"), np.pi)
+    front, _, _ = render_upright(sample_person(0, "0001"), 0.0)
+    back, _, _ = render_upright(sample_person(0, "0001"), np.pi)
     for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
         right, left = ROW[f"right_{part}"], ROW[f"left_{part}"]
         assert front[right, 0] < front[left, 0]
@@ -186,14 +186,14 @@ def test_convention_in_a_front_view_the_right_shoulder_is_left_in_the_image() ->
 
 
 def test_convention_facing_the_images_right_shows_the_right_ear_and_the_nose_ahead() -> None:
-    joints, _, _ = stand(sample_person(0, "0001"), np.pi / 2)
+    joints, _, _ = render_upright(sample_person(0, "0001"), np.pi / 2)
     assert joints[ROW["nose"], 0] > joints[ROW["neck"], 0]
     assert not np.isnan(joints[ROW["right_ear"]]).any()
     assert np.isnan(joints[ROW["left_ear"]]).all()
 
 
 def test_a_back_view_has_no_face_but_the_torso() -> None:
-    joints, _, _ = stand(sample_person(0, "0001"), np.pi)
+    joints, _, _ = render_upright(sample_person(0, "0001"), np.pi)
     for name in ("nose", "right_eye", "left_eye"):
         assert np.isnan(joints[ROW[name]]).all()
     assert not np.isnan(joints[list(TORSO)]).any()
@@ -202,7 +202,7 @@ def test_a_back_view_has_no_face_but_the_torso() -> None:
 @pytest.mark.parametrize("yaw", [0.0, 0.8, np.pi / 2, np.pi, 4.0])
 def test_convention_joints_lie_on_the_drawn_body(yaw: float) -> None:
     for label in ("0001", "0002", "0003"):
-        joints, rendering, _ = stand(sample_person(0, label), yaw)
+        joints, rendering, _ = render_upright(sample_person(0, label), yaw)
         pixels_ = np.round(joints[~np.isnan(joints).any(axis=1)]).astype(int)
         assert len(pixels_) >= 10
         assert (rendering.coverage[pixels_[:, 1], pixels_[:, 0]] > EDGE).all()
@@ -215,7 +215,7 @@ def test_the_centre_of_the_chest_has_the_colour_of_the_garment() -> None:
         top = person.outfit.top
         if top.pattern != "plain" or top.kind not in ("t-shirt", "long"):
             continue
-        joints, rendering, _ = stand(person, np.pi)
+        joints, rendering, _ = render_upright(person, np.pi)
         if person.outfit.carries in ("backpack", "shoulder bag") or person.outfit.hair in (
             "long",
             "tail",
@@ -231,7 +231,7 @@ def test_the_centre_of_the_chest_has_the_colour_of_the_garment() -> None:
 
 def test_near_arms_hide_the_trunk_and_the_trunk_hides_far_arms() -> None:
     person = sample_person(0, "0001")
-    joints, _, _ = stand(person, np.pi / 2)
+    joints, _, _ = render_upright(person, np.pi / 2)
     assert not np.isnan(joints[ROW["right_elbow"]]).any()
     assert np.isnan(joints[ROW["left_elbow"]]).all()
 

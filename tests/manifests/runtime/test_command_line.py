@@ -5,9 +5,9 @@ import pytest
 from augment.cli import PROGRAM
 
 
-def refusal(words, capsys):
+def refusal(arguments, capsys):
     with pytest.raises(SystemExit) as left:
-        PROGRAM.main(words)
+        PROGRAM.main(arguments)
     printed = capsys.readouterr()
     assert printed.out == ""
     return left.value.code, printed.err
@@ -17,7 +17,7 @@ LISTED = "expected what 'augment sample --help' lists"
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (
             ["sample", "--peple", "3", "--out", "x"],
@@ -43,12 +43,12 @@ LISTED = "expected what 'augment sample --help' lists"
 )
 @pytest.mark.parametrize("coloured", [False, True])
 def test_a_wrong_command_line_is_told_so_in_one_sentence(
-    words, sentence, coloured, capsys, monkeypatch
+    arguments, sentence, coloured, capsys, monkeypatch
 ):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout.isatty", lambda: coloured)
 
-    assert refusal(words, capsys) == (2, f"error: {sentence}\n")
+    assert refusal(arguments, capsys) == (2, f"error: {sentence}\n")
 
 
 def test_an_unknown_command_is_told_the_known_ones(capsys):
