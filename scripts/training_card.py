@@ -37,7 +37,7 @@ def card(weights: Path, evaluation: str) -> str:
             for name, value in config.items()
             if value is not None
         },
-        "weights": "running average; matrices in half precision",
+        "weights": "EMA; matrices in fp16",
         "sha256": io.sha256_file(weights),
     }
     for name in NETWORKS:

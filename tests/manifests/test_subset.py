@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.schema import IMAGES
-from manifests.subset import subset_train
+from manifests.subset import sha256_of_images, subset_train
 
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 fractions = st.floats(0.01, 1)
@@ -100,3 +101,13 @@ def test_a_fifth_of_market1501_has_2587_rows_of_751_people(market1501_images):
     part = subset_train(market1501_images, 0.2, 0).only("train")
     assert len(part) == 2587
     assert len(set(part.strings("person_id"))) == 751
+
+
+def test_the_digest_of_a_selection_tells_its_images_and_their_order():
+    table = images([2, 3]).table
+    digests = pa.array([f"{row:064x}" for row in range(table.num_rows)])
+    column = table.schema.get_field_index("sha256")
+    whole = Images(table.set_column(column, table.schema.field(column), digests), Path(), {})
+    expected = hashlib.sha256("\n".join(digests.to_pylist()[:2]).encode()).hexdigest()
+    assert sha256_of_images(whole.take(np.array([0, 1]))) == expected
+    assert sha256_of_images(whole.take(np.array([1, 0]))) != expected

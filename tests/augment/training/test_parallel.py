@@ -15,7 +15,7 @@ import torch
 
 from augment.interface.schedule import Stage
 from augment.training.parallel import check_batches_divide
-from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup, rank_device
+from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
 from tests.helpers import two_ranks
 from tests.helpers.training import TRAIN, equal_states
@@ -149,17 +149,6 @@ def test_a_batch_that_the_ranks_cannot_split_evenly_is_refused():
     check_batches_divide([stage], ProcessGroup(0, 4))
     with pytest.raises(UserError, match=r"'transfer' has batches of 32, which 3 processes"):
         check_batches_divide([stage], ProcessGroup(0, 3))
-
-
-def test_every_rank_has_a_gpu_of_its_own():
-    torchrun = environment(1, 1)
-    assert rank_device("cuda", torchrun) == "cuda:1"
-    assert rank_device("cpu", torchrun) == "cpu"
-    assert rank_device("cuda:3", {}) == "cuda:3"
-    with pytest.raises(UserError, match="2 processes for one GPU"):
-        rank_device("cuda:0", torchrun)
-    with pytest.raises(UserError, match="no RANK, LOCAL_RANK"):
-        rank_device("cpu", {"WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"})
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages, index_pairs
 from augment.training.train import settings_for, train
 from manifests import io
-from manifests.compute.training_log import TrainingLog
 from manifests.runtime.console import Console, Exit, UserError
 from tests.helpers.training import TINY, TRAIN, equal_states, made_up_images, trainer
 
@@ -218,13 +217,6 @@ def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_roo
     images_left = 10_000 * TINY.batch_size
     # Two decimals of a speed that may be small.
     assert line["seconds_left"] * line["images_per_second"] == pytest.approx(images_left, rel=0.1)
-
-
-def test_a_log_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
-    log = TrainingLog(tmp_path / "log.jsonl", 0, 3)
-    (tmp_path / "log.jsonl").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No space left"):
-        log.write(1, {"loss": 2.0})
 
 
 def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, tiny_root, tmp_path):
