@@ -18,11 +18,11 @@ NUM_QUERY, NUM_GALLERY, NUM_PEOPLE, NUM_CAMERAS, WIDTH = 3_368, 15_913, 750, 6, 
 def made_up_features(seed: int) -> tuple[np.ndarray, np.ndarray, Labels, Labels]:
     """Return features and labels of Market-1501's size: people are noisy points."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(NUM_PEOPLE, WIDTH)).astype(np.float32)
+    centroids = rng.normal(size=(NUM_PEOPLE, WIDTH)).astype(np.float32)
 
     def part(count: int) -> tuple[np.ndarray, Labels]:
         people = rng.integers(0, NUM_PEOPLE, count)
-        features = centres[people] + 3 * rng.normal(size=(count, WIDTH)).astype(np.float32)
+        features = centroids[people] + 3 * rng.normal(size=(count, WIDTH)).astype(np.float32)
         cameras = rng.integers(1, NUM_CAMERAS + 1, count)
         return features, Labels(people.astype(str), cameras)
 

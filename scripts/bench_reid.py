@@ -39,7 +39,7 @@ from reid.models.features import embed
 from reid.models.network import ReidNetwork, build_network
 from reid.training.batches import Batches, Destination
 from reid.training.loop import Trainer, learning_rate, make_optimizer
-from reid.training.recipes import TrainSettings
+from reid.training.settings import TrainSettings
 
 QUIET = Console(quiet=True)
 TRANSFORMS = ("random_flip", "random_crop", "random_erase")

@@ -93,11 +93,11 @@ def _crop_and_flip(
     # 127 is nearly the mean colour, so a border is not an edge to learn.
     padded = F.pad(images, (0, 0, pad, pad, pad, pad), value=127)
     image, row, column, _ = padded.stride()
-    places = 2 * pad + 1
+    offsets = 2 * pad + 1
     windows = padded.as_strided(
-        (count, places, places, height, width * 3), (image, row, column, row, 1)
+        (count, offsets, offsets, height, width * 3), (image, row, column, row, 1)
     )
-    top, left = (chance[:, :2] * places).long().unbind(1)
+    top, left = (chance[:, :2] * offsets).long().unbind(1)
     cropped = windows[torch.arange(count, device=images.device), top, left]
     cropped = cropped.view(count, height, width, 3)
     mirrored = (chance[:, 2] < settings.flip).nonzero()[:, 0]

@@ -138,7 +138,9 @@ class BatchComposition:
 
 
 def mixture(
-    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: BatchComposition
+    labels: Int[np.ndarray, " rows"],
+    synthetic: Bool[np.ndarray, " rows"],
+    composition: BatchComposition,
 ) -> Mixture:
     """Return the batches over rows of people that are flagged synthetic or not.
 
@@ -159,16 +161,16 @@ def mixture(
         UserError: If the batch asks for rows or people that are not there, or does not come out
             even.
     """
-    if plan.sampler == "identity":
-        return _people_streams(labels, synthetic, plan)
-    if plan.num_outliers:
+    if composition.sampler == "identity":
+        return _people_streams(labels, synthetic, composition)
+    if composition.num_outliers:
         raise UserError(
-            f"--num-outliers {plan.num_outliers} needs --train-sampler identity; the random "
+            f"--num-outliers {composition.num_outliers} needs --train-sampler identity; the random "
             "sampler draws rows without identity as it finds them"
         )
-    share, size = plan.synthetic_share, plan.batch_size
+    share, size = composition.synthetic_share, composition.batch_size
     if share is None:
-        return Streams(((Stream(np.arange(len(synthetic)), plan.seed, "rows"), size),))
+        return Streams(((Stream(np.arange(len(synthetic)), composition.seed, "rows"), size),))
     counts = {True: _shared(size, share, "--batch-size")}
     counts[False] = size - counts[True]
     parts: list[tuple[Stream, int]] = []
@@ -180,12 +182,14 @@ def mixture(
                 f"every batch of {size}, found no {label} row"
             )
         if counts[flag]:
-            parts.append((Stream(rows, plan.seed, label), counts[flag]))
+            parts.append((Stream(rows, composition.seed, label), counts[flag]))
     return Streams(tuple(parts))
 
 
 def real_rows_per_batch(
-    labels: Int[np.ndarray, " rows"], synthetic: Bool[np.ndarray, " rows"], plan: BatchComposition
+    labels: Int[np.ndarray, " rows"],
+    synthetic: Bool[np.ndarray, " rows"],
+    composition: BatchComposition,
 ) -> float:
     """Return how many real rows the batches of ``mixture`` hold on average.
 
@@ -193,18 +197,18 @@ def real_rows_per_batch(
     >>> real_rows_per_batch(labels, flags, BatchComposition(batch_size=5, seed=0))
     2.0
     """
-    share, size = plan.synthetic_share, plan.batch_size
-    if plan.sampler == "random":
+    share, size = composition.synthetic_share, composition.batch_size
+    if composition.sampler == "random":
         return size * float(np.mean(~synthetic)) if share is None else size - round(size * share)
     # Every person comes equally often.
     people = [synthetic[labels == person] for person in np.unique(labels[labels != NO_IDENTITY])]
     real_parts = [
         float(np.mean(~own))
         if share is None or not own.any() or own.all()
-        else 1 - round(plan.num_instances * share) / plan.num_instances
+        else 1 - round(composition.num_instances * share) / composition.num_instances
         for own in people
     ]
-    return (size - plan.num_outliers) * float(np.mean(real_parts))
+    return (size - composition.num_outliers) * float(np.mean(real_parts))
 
 
 def _shared(count: int, share: float, flag: str) -> int:
@@ -223,57 +227,66 @@ def _shared(count: int, share: float, flag: str) -> int:
 
 
 def _people_streams(
-    labels: np.ndarray, synthetic: np.ndarray, plan: BatchComposition
+    labels: np.ndarray, synthetic: np.ndarray, composition: BatchComposition
 ) -> PeopleStreams:
-    outliers = np.flatnonzero(labels == NO_IDENTITY)
-    if plan.num_outliers and not len(outliers):
+    seed, outliers = composition.seed, np.flatnonzero(labels == NO_IDENTITY)
+    if composition.num_outliers and not len(outliers):
         raise UserError(
-            f"--num-outliers {plan.num_outliers} needs synthetic rows of person -1, found none"
+            f"--num-outliers {composition.num_outliers} needs synthetic rows of person -1, found "
+            "none"
         )
-    num_people, rest = divmod(plan.batch_size - plan.num_outliers, plan.num_instances)
+    num_people, rest = divmod(
+        composition.batch_size - composition.num_outliers, composition.num_instances
+    )
     if num_people < 1 or rest:
         raise UserError(
-            f"--batch-size {plan.batch_size} less {plan.num_outliers} outliers is no multiple of "
-            f"--num-instances {plan.num_instances}; expected whole people"
+            f"--batch-size {composition.batch_size} less {composition.num_outliers} outliers is no "
+            f"multiple of --num-instances {composition.num_instances}; expected whole people"
         )
-    share = plan.synthetic_share
-    num_synthetic = None if share is None else _shared(plan.num_instances, share, "--num-instances")
+    share = composition.synthetic_share
+    num_synthetic = (
+        None if share is None else _shared(composition.num_instances, share, "--num-instances")
+    )
     if num_synthetic and not synthetic[labels != NO_IDENTITY].any():
         raise UserError(
             f"a synthetic share of {share} needs {num_synthetic} synthetic rows of every person, "
             "found no synthetic row"
         )
-    images = [_images_of(person, labels, synthetic, plan) for person in range(labels.max() + 1)]
+    images = [
+        _images_of(person, labels, synthetic, composition) for person in range(labels.max() + 1)
+    ]
     usable = np.array([person for person, parts in enumerate(images) if parts], np.int64)
     if len(usable) < num_people:
         raise UserError(
-            f"a batch of {plan.batch_size} needs {num_people} people, found {len(usable)}; "
+            f"a batch of {composition.batch_size} needs {num_people} people, found {len(usable)}; "
             "expected a smaller --batch-size or a larger --num-instances"
         )
     return PeopleStreams(
-        Stream(usable, plan.seed, "people"),
+        Stream(usable, seed, "people"),
         num_people,
         tuple(images),
-        (Stream(outliers, plan.seed, "outliers"), plan.num_outliers) if plan.num_outliers else None,
+        (Stream(outliers, seed, "outliers"), composition.num_outliers)
+        if composition.num_outliers
+        else None,
     )
 
 
 def _images_of(
-    person: int, labels: np.ndarray, synthetic: np.ndarray, plan: BatchComposition
+    person: int, labels: np.ndarray, synthetic: np.ndarray, composition: BatchComposition
 ) -> tuple[tuple[Stream, int], ...]:
     """Return a person's streams with their counts; none if he has no row to draw."""
     own = labels == person
-    count = plan.num_instances
-    if plan.synthetic_share is None:
+    count, seed = composition.num_instances, composition.seed
+    if composition.synthetic_share is None:
         rows = np.flatnonzero(own)
-        return ((Stream(rows, plan.seed, "of a person", person), count),) if len(rows) else ()
-    num_synthetic = round(count * plan.synthetic_share)
+        return ((Stream(rows, seed, "of a person", person), count),) if len(rows) else ()
+    num_synthetic = round(count * composition.synthetic_share)
     made, real = np.flatnonzero(own & synthetic), np.flatnonzero(own & ~synthetic)
     if not len(made):
         num_synthetic = 0 if len(real) else count
     parts = (
-        (Stream(real, plan.seed, "real of a person", person), count - num_synthetic),
-        (Stream(made, plan.seed, "synthetic of a person", person), num_synthetic),
+        (Stream(real, seed, "real of a person", person), count - num_synthetic),
+        (Stream(made, seed, "synthetic of a person", person), num_synthetic),
     )
     if any(count and not len(stream.rows) for stream, count in parts):
         return ()

@@ -19,7 +19,7 @@ Control = Literal["none", "repeated-real", "shuffled-labels", "synthetic-only"]
 
 @dataclass(frozen=True, slots=True)
 class ReplacementSampler:
-    """The batches of a mixture, each row replaced by the one that stands in for it."""
+    """The batches of a mixture, each row replaced by another one."""
 
     mixture: Mixture
     shown: Int[np.ndarray, " rows"]
@@ -38,14 +38,16 @@ def controlled(data: TrainingSet, control: Control, seed: int) -> TrainingSet:
     """
     if control != "none" and not data.num_synthetic:
         raise UserError(
-            f"--control {control} stands for synthetic rows, found none; expected --synthetic"
+            f"--control {control} replaces synthetic rows, found none; expected --synthetic"
         )
     if control != "shuffled-labels":
         return data
     return replace(data, labels=shuffled_labels(data.labels, data.synthetic, seed))
 
 
-def controlled_mixture(data: TrainingSet, control: Control, plan: BatchComposition) -> Mixture:
+def controlled_mixture(
+    data: TrainingSet, control: Control, composition: BatchComposition
+) -> Mixture:
     """Return the batches of a run under a control.
 
     ``repeated-real`` draws the very batches of a run without control and shows, for every
@@ -53,16 +55,16 @@ def controlled_mixture(data: TrainingSet, control: Control, plan: BatchCompositi
     one. ``synthetic-only`` shows no real row, whatever the share.
 
     Raises:
-        UserError: As ``mixing.mixture``.
+        UserError: As ``batch_sampler.mixture``.
     """
     if control == "synthetic-only":
         rows = np.flatnonzero(data.synthetic)
-        pooled = replace(plan, synthetic_share=None)
+        pooled = replace(composition, synthetic_share=None)
         return ReplacementSampler(mixture(data.labels[rows], data.synthetic[rows], pooled), rows)
-    mixed = mixture(data.labels, data.synthetic, plan)
+    mixed = mixture(data.labels, data.synthetic, composition)
     if control == "repeated-real":
         return ReplacementSampler(
-            mixed, replacement_sampler(data.labels, data.synthetic, plan.seed)
+            mixed, replacement_sampler(data.labels, data.synthetic, composition.seed)
         )
     return mixed
 
@@ -88,7 +90,7 @@ def replacement_sampler(
 ) -> Int[np.ndarray, " rows"]:
     """Return the row to show for every row: itself if real, else a real one of its person.
 
-    A person's real rows stand in equally often, give or take one.
+    A person's real rows are shown equally often, give or take one.
 
     >>> labels, flags = np.array([0, 0, 1, 0, 0, 1]), np.array([False] * 3 + [True] * 3)
     >>> shown = replacement_sampler(labels, flags, seed=0)

@@ -50,7 +50,7 @@ class Origin:
     """What is known of the generator's training data."""
     generator_facts: dict[str, Any] | None
     """As the generator's weights tell them; none where they are not at hand."""
-    judge: str | None = None
+    screened_by: str | None = None
     """What is known of the training data of the network that screened them, if one did."""
 
     @property
@@ -60,7 +60,9 @@ class Origin:
             f"{self.num_from_outside:,} of {self.num_rows:,} synthetic images have a source or "
             "pose outside the real images trained on"
         )
-        screened = f"; the judge that screened them on {self.judge}" if self.judge else ""
+        screened = (
+            f"; the network that screened them on {self.screened_by}" if self.screened_by else ""
+        )
         return f"{outside}; the generator was trained on {self.generator}{screened}"
 
 
@@ -75,7 +77,7 @@ def check_people(images: Images, train_people: set[str]) -> None:
         shared = sorted(train_people & others)
         if shared:
             raise UserError(
-                f"{images.root}: {len(shared)} people stand in train and in {split} (first: "
+                f"{images.root}: {len(shared)} people are in train and in {split} (first: "
                 f"{shared[0]}); expected none, or the scores would mean nothing"
             )
 
@@ -138,7 +140,7 @@ def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origi
         num_from_outside=sum(not trained.issuperset(pair) for pair in parents),
         generator=_training_data(images, facts),
         generator_facts=facts,
-        judge=_judge_data(synthetic),
+        screened_by=_screening_data(synthetic),
     )
 
 
@@ -187,7 +189,7 @@ def generator_facts(synthetic: Synthetic) -> dict[str, Any] | None:
 
 
 def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
-    """Return in words what a generator was trained on, and whether that is certain."""
+    """Return what a generator was trained on, and whether that is certain."""
     if not facts or "train_sha256" not in facts:
         return "unknown images (its weights do not say)"
     fraction, seed = facts.get("real_fraction", 1.0), facts.get("data_seed", 0)
@@ -199,13 +201,14 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
     return f"{len(part):,} train images of this table (fraction {fraction}, data seed {seed})"
 
 
-def _judge_data(synthetic: Synthetic) -> str | None:
-    """Return in words what the judge of ``reid screen`` was trained on, if there was one."""
+def _screening_data(synthetic: Synthetic) -> str | None:
+    """Return what the network of ``reid screen`` was trained on, if there was one."""
     path = synthetic.root / run_record.RUN_RECORD
-    judge = run_record.read(path).get("judge") if path.is_file() else None
-    if judge is None:
+    screened_by = run_record.read(path).get("screened_by") if path.is_file() else None
+    if screened_by is None:
         return None
-    return f"{judge['num_real']:,} real images (fraction {judge['recipe']['real_fraction']})"
+    fraction = screened_by["recipe"]["real_fraction"]
+    return f"{screened_by['num_real']:,} real images (fraction {fraction})"
 
 
 def _digests_of_test_rows(images: Images) -> dict[str, str]:

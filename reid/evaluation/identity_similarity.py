@@ -1,6 +1,6 @@
-"""Whom an image looks like: the cosine between its feature and every person's centre.
+"""Whom an image looks like: the cosine between its feature and every person's centroid.
 
-A person's centre is the direction of the sum of the unit features of his real images, the nearest
+A person's centroid is the direction of the sum of the unit features of his real images, the nearest
 class mean of Mensink et al. 2013 on the unit sphere.
 """
 
@@ -20,7 +20,7 @@ class IdentitySimilarity:
     """How much images look like their own people; one entry per image."""
 
     similarity: Float[np.ndarray, " images"]
-    """Cosine between the image and the centre of its own person, in [-1, 1]."""
+    """Cosine between the image and the centroid of its own person, in [-1, 1]."""
     rank: Int[np.ndarray, " images"]
     """Place of the image's own person among all people, nearest first, counted from 1. People at
     the same distance stand before him."""
@@ -42,10 +42,10 @@ class Centroids:
     def similarity(
         self, features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"]
     ) -> IdentitySimilarity:
-        """Return whom images look like that are not among those of the centres.
+        """Return whom images look like that are not among those of the centroids.
 
-        >>> centres = centroids_of(np.eye(2), np.array([0, 1]), num_people=2)
-        >>> centres.similarity(np.array([[0.6, 0.8], [3.0, 4.0]]), np.array([0, 1])).rank.tolist()
+        >>> centroids = centroids_of(np.eye(2), np.array([0, 1]), num_people=2)
+        >>> centroids.similarity(np.array([[0.6, 0.8], [3.0, 4.0]]), np.array([0, 1])).rank.tolist()
         [2, 1]
 
         Args:
@@ -58,7 +58,7 @@ class Centroids:
     def similarity_left_out(
         self, features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"]
     ) -> IdentitySimilarity:
-        """Return whom the centres' own images look like, each left out of its person's centre.
+        """Return whom the centroids' own images look like, each left out of its person's centroid.
 
         Every person must have at least two of them.
         """
@@ -72,11 +72,11 @@ class Centroids:
         own: Int[np.ndarray, " images"],
         similarity: Float[np.ndarray, " images"],
     ) -> IdentitySimilarity:
-        centres = _unit(self.sums)
+        centroids = _unit(self.sums)
         rank, nearest = np.empty(len(unit), np.int64), np.empty(len(unit), np.int64)
         for start in range(0, len(unit), _CHUNK):
             part = slice(start, start + _CHUNK)
-            cosines = unit[part] @ centres.T
+            cosines = unit[part] @ centroids.T
             rows = np.arange(len(cosines))
             cosines[rows, own[part]] = similarity[part]
             nearest[part] = cosines.argmax(axis=1)
@@ -88,7 +88,7 @@ class Centroids:
 def centroids_of(
     features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"], num_people: int
 ) -> Centroids:
-    """Return the centres of people from the features of their real images.
+    """Return the centroids of people from the features of their real images.
 
     Args:
         features: Of any length; only their direction counts.

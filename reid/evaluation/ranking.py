@@ -184,23 +184,25 @@ class _Matches:
         return cls(starts, rows, ignored)
 
 
-def _rank(measure: DistanceFunction, query: Labels, gallery: Labels, protocol: Protocol) -> Ranking:
+def _rank(
+    distances_of_rows: DistanceFunction, query: Labels, gallery: Labels, protocol: Protocol
+) -> Ranking:
     kept = np.flatnonzero(np.asarray(gallery.people != JUNK))
     if len(kept) < len(gallery):
-        whole = measure
-        gallery, measure = gallery.take(kept), lambda rows: whole(rows)[:, kept]
+        whole = distances_of_rows
+        gallery, distances_of_rows = gallery.take(kept), lambda rows: whole(rows)[:, kept]
     matches = _Matches.of(query, gallery, protocol)
     _check_matched(matches, query, gallery, protocol)
 
     def chunk(start: int) -> list[_Ranks]:
         rows = slice(start, min(start + _CHUNK, len(query)))
-        distances = measure(rows)
+        distances = distances_of_rows(rows)
         _check_finite(distances, rows)
-        return _places(distances, rows, matches)
+        return _ranks_of(distances, rows, matches)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [p for part in pool.map(chunk, range(0, len(query), _CHUNK)) for p in part]
-    return _measures(found, len(query))
+    return _ranking_of(found, len(query))
 
 
 def _check_matched(matches: _Matches, query: Labels, gallery: Labels, protocol: Protocol) -> None:
@@ -234,7 +236,7 @@ class _Ranks:
     """Matches that are nearer or as near, itself included."""
 
 
-def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Ranks]:
+def _ranks_of(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Ranks]:
     """Return the places of every query of a chunk that has a match.
 
     Only gallery images at most as far as a query's last match decide anything, so only they are
@@ -263,17 +265,17 @@ def _places(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Rank
     return found
 
 
-def _measures(found: list[_Ranks], num_queries: int) -> Ranking:
+def _ranking_of(found: list[_Ranks], num_queries: int) -> Ranking:
     """Return the measures of all queries, computed over all matches at once."""
-    queries = np.array([places.query for places in found])
-    count = np.array([len(places.until) for places in found])
+    queries = np.array([ranks.query for ranks in found])
+    count = np.array([len(ranks.until) for ranks in found])
     ends = np.cumsum(count)
     starts = ends - count
     before, until, first, last = (
-        np.concatenate([getattr(places, name) for places in found])
+        np.concatenate([getattr(ranks, name) for ranks in found])
         for name in ("before", "until", "first_equal", "last_equal")
     )
-    # The matches of a tied block take its last places.
+    # The matches of a tied block take its last ranks.
     number = np.arange(1, ends[-1] + 1) - np.repeat(starts, count)
     place = until - (last - number)
     earlier = np.where(place > 1, (number - 1) / np.maximum(place - 1, 1), 1.0)

@@ -78,11 +78,11 @@ def reranked(
 
 def needed_bytes(num_images: int, width: int, reranking: Reranking) -> int:
     """Return an upper bound of the memory that re-ranking takes."""
-    half = _half(reranking.k1)
-    entries = min(num_images, (reranking.k1 + 1) * (half + 2))
+    half_k1 = _half(reranking.k1)
+    entries = min(num_images, (reranking.k1 + 1) * (half_k1 + 2))
     averaged = min(num_images, reranking.k2 * entries)
     sparse_matrices = num_images * (entries + 2 * averaged) * _ENTRY_BYTES
-    nearest, near = min(num_images, reranking.k1 + 1), min(num_images, half + 1)
+    nearest, near = min(num_images, reranking.k1 + 1), min(num_images, half_k1 + 1)
     # Two arrays of one byte: the neighbours of every neighbour, each held against all neighbours.
     compared = 2 * _CHUNK * nearest * near * nearest
     chunks = 8 * _CHUNK * num_images * 8

@@ -103,8 +103,8 @@ class Scorer:
         """Return the features of images."""
         return embed(self.network, images, label, self.console, flip_test=self.settings.flip_test)
 
-    def measure(self, query: np.ndarray, gallery: np.ndarray) -> DistanceFunction:
-        """Return what gives the distances, re-ranked where asked."""
+    def distances(self, query: np.ndarray, gallery: np.ndarray) -> DistanceFunction:
+        """Return what gives the distances, re-ranked where the settings say so."""
         settings = self.settings
         if not settings.rerank:
             return distance_of(query, gallery, settings.distance)
@@ -220,8 +220,8 @@ def _score_table(
     gallery_features = scorer.features(gallery_pixels, "gallery")
     began = time.perf_counter()
     try:
-        measure = scorer.measure(query_features, gallery_features)
-        ranking = rank(measure, query_labels, gallery_labels, settings.protocol)
+        distances = scorer.distances(query_features, gallery_features)
+        ranking = rank(distances, query_labels, gallery_labels, settings.protocol)
     except UserError:
         raise
     except ValueError as error:

@@ -14,8 +14,9 @@ from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
-from reid.experiments.study import CellTraining, StudySettings, check_usable, study
-from reid.training.recipes import with_recipe
+from reid.experiments.grid import CellTraining, StudySettings
+from reid.experiments.study import check_usable, study
+from reid.training.settings import with_recipe
 
 
 class Launcher(Submission):
@@ -33,17 +34,17 @@ class LaunchSettings(Frozen):
     slurm: Slurm = Slurm()
 
 
-def settings_for(words: Sequence[str]) -> type[LaunchSettings]:
-    """Return the settings of ``reid study``, with the defaults of the recipe that the words name.
+def settings_for(arguments: Sequence[str]) -> type[LaunchSettings]:
+    """Return the settings of ``reid study``, defaults by the recipe that a command line names.
 
     Raises:
         UserError: If there is no such recipe.
     """
-    training = with_recipe(CellTraining, words, "--train.recipe")
-    plan = create_model(
+    training = with_recipe(CellTraining, arguments, "--train.recipe")
+    grid = create_model(
         StudySettings.__name__, __base__=StudySettings, train=(training, training())
     )
-    study: Any = (Annotated[plan, arg(name="")], ...)
+    study: Any = (Annotated[grid, arg(name="")], ...)
     return create_model(LaunchSettings.__name__, __base__=LaunchSettings, study=study)
 
 
@@ -56,7 +57,7 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
     Raises:
         UserError: If settings contradict each other, an input is bad, or there is no Slurm.
     """
-    plan, launcher, slurm = settings.study, settings.launcher, settings.slurm
+    grid, launcher, slurm = settings.study, settings.launcher, settings.slurm
     others = {
         "--print": (launcher.print_script, "slurm"),
         "--wait": (launcher.wait, "slurm"),
@@ -64,29 +65,29 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
     }
     check_launch_flags(launcher.launch, others)
     if launcher.launch is None:
-        return study(plan, console)
-    if plan.worker is not None:
-        raise UserError(f"--worker: found '{plan.worker}' and --launch, expected one of them")
-    if plan.num_workers is None:
+        return study(grid, console)
+    if grid.worker is not None:
+        raise UserError(f"--worker: found '{grid.worker}' and --launch, expected one of them")
+    if grid.num_workers is None:
         raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
     command = [
         *(sys.executable, "-m", "reid.cli", "study"),
-        *_words_of(plan.model_copy(update={"num_workers": None})),
+        *_study_arguments(grid.model_copy(update={"num_workers": None})),
         *console.flags,
     ]
-    script = sbatch(command, plan.num_workers, slurm)
+    script = sbatch(command, grid.num_workers, slurm)
     if launcher.print_script:
         console.show(script)
         return Exit.DONE
     # A bad input shall show now and not after hours in the queue.
-    check_usable(plan)
+    check_usable(grid)
     return submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
 
 
-def _words_of(plan: StudySettings) -> list[str]:
-    """Return the words that give the study again, in which a recipe's own values are not told."""
-    recipe = plan.train.recipe
-    plain = plan.model_copy(update={"train": type(plan).model_fields["train"].default})
+def _study_arguments(grid: StudySettings) -> list[str]:
+    """Return the command-line arguments of a study, without values that its recipe gives."""
+    recipe = grid.train.recipe
+    plain = grid.model_copy(update={"train": type(grid).model_fields["train"].default})
     named = [] if recipe == CellTraining().recipe else ["--train.recipe", recipe]
-    trained = arguments_of(plan.train, "train.", CellTraining(recipe=recipe))
+    trained = arguments_of(grid.train, "train.", CellTraining(recipe=recipe))
     return [*arguments_of(plain), *named, *trained]

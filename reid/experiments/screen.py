@@ -1,10 +1,10 @@
 """Find the synthetic images that no longer show their person: ``reid screen``.
 
-A network trained on real images alone is the judge. It compares every synthetic image with the
-centres of all people, taken from their real train images; an image whose own person is not among
-the nearest few is weighed down or dropped. The result is a folder that ``reid train --synthetic``
-reads: a manifest of its own that points to the shards where they lie. No image is copied, and the
-screened folder stays as it is.
+The network of a run on real images alone compares every synthetic image with the centroids of all
+people, taken from their real train images; an image whose own person is not among the nearest few
+is weighed down or dropped. The result is a folder that ``reid train --synthetic`` reads: a manifest
+of its own that points to the shards where they lie. No image is copied, and the screened folder
+stays as it is.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ SCREEN: Final = pa.schema(
 
 
 class ScreenSettings(Frozen):
-    """Drop or weigh down synthetic images that a judge does not take for their person."""
+    """Drop or weigh down synthetic images that a trained network does not take for their person."""
 
     synthetic: Positional[StoragePathFlag]
     """OUT of a finished augment generate."""
-    judge: Path
-    """Folder of a finished reid train on real images alone."""
+    run: Path
+    """Folder of a finished reid train on real images alone: its network screens."""
     images: Path
     """Table of real images, from 'augment index': its train rows say what people look like."""
     out: Path
@@ -91,8 +91,8 @@ class ScreenSettings(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """A trained network that says whom images look like."""
+class Screener:
+    """A trained network, and what it says of whom images look like."""
 
     network: ReidNetwork
     size: tuple[int, int]
@@ -102,21 +102,21 @@ class Judge:
     def of_real(
         self, images: Images, own: Int[np.ndarray, " rows"]
     ) -> tuple[Centroids, IdentitySimilarity]:
-        """Return the centres of people, and whom their images look like when each is left out.
+        """Return the centroids of people, and whom their images look like when each is left out.
 
-        People with one image have a centre, but nothing is left of it without that image.
+        People with one image have a centroid, but nothing is left of it without that image.
         """
         features = embed(self.network, read_all(images, self.size), "real", self.console)
-        centres = centroids_of(features, own, num_people=int(own.max()) + 1)
+        centroids = centroids_of(features, own, num_people=int(own.max()) + 1)
         others = np.bincount(own)[own] > 1
-        return centres, centres.similarity_left_out(features[others], own[others])
+        return centroids, centroids.similarity_left_out(features[others], own[others])
 
     def of_synthetic(
         self,
         synthetic: Synthetic,
         rows: Int[np.ndarray, " rows"],
         own: Int[np.ndarray, " rows"],
-        centres: Centroids,
+        centroids: Centroids,
     ) -> IdentitySimilarity:
         """Return whom some synthetic images look like; they are read window by window."""
         features: list[Float[np.ndarray, "window width"]] = []
@@ -125,24 +125,24 @@ class Judge:
                 window = decode_rows(synthetic, rows[start : start + _WINDOW], self.size)
                 features.append(embed(self.network, window, "synthetic", Console(quiet=True)))
                 bar.advance(len(window))
-        return centres.similarity(np.concatenate(features), own)
+        return centroids.similarity(np.concatenate(features), own)
 
 
 def screen(settings: ScreenSettings, console: Console) -> Exit:
     """Write OUT/manifest.parquet, and OUT/screen.parquet with what was found of every image.
 
     Raises:
-        UserError: If an input cannot be used, the judge saw synthetic images or people of the
+        UserError: If an input cannot be used, the run saw synthetic images or people of the
             table's test splits, no image would be left, or OUT holds another run.
     """
-    run = read_run(settings.judge)
+    run = read_run(settings.run)
     images = read_images(settings.images, settings.root)
     synthetic = read_synthetic(settings.synthetic)
-    _check_judge(run, images)
+    _check_run(run, images)
     network = load_network(run, run.default_weights).to(pick_device(settings.device))
-    asked = _asked(settings, run)
+    config = _config(settings, run)
     is_home_of = run_record.is_home_of(
-        settings.out, asked, "an empty folder or one of 'reid screen'"
+        settings.out, config, "an empty folder or one of 'reid screen'"
     )
     if is_home_of and (settings.out / SUCCESS).exists():
         console.say(f"{settings.out}: screening is already complete")
@@ -154,22 +154,22 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
         num_validation_people=0,
         data_seed=settings.data_seed,
     )
-    judge = Judge(network, (run.recipe["width"], run.recipe["height"]), console)
+    screener = Screener(network, (run.recipe["width"], run.recipe["height"]), console)
     rows = _rows_of_somebody(synthetic, selection)
     shown = synthetic.take(rows).strings("person_id")
     # Everybody has a real image, so these are the people of the real images.
     people, own = labelled(selection.train.strings("person_id") + shown)
     own_of_real, own_of_synthetic = np.split(own, [len(selection.train)])
-    centres, real = judge.of_real(selection.train, own_of_real)
-    found = judge.of_synthetic(synthetic, rows, own_of_synthetic, centres)
+    centroids, real = screener.of_real(selection.train, own_of_real)
+    found = screener.of_synthetic(synthetic, rows, own_of_synthetic, centroids)
     factors = factors_of(found.rank, settings)
     _say(settings, real, found, factors, console)
     if not factors.any():
         raise UserError(
-            f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a judge "
+            f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a run "
             "that knows the people, or a larger --drop-beyond"
         )
-    run_record.write(settings.out, asked, _facts(run, synthetic))
+    run_record.write(settings.out, config, _facts(run, synthetic))
     seen = _seen(synthetic, rows, found, factors, people)
     write_table(seen, settings.out / TABLE, {})
     manifest = _screened(synthetic, rows, seen, settings.out)
@@ -184,7 +184,7 @@ def factors_of(
     """Return what images count for from now on, times what they counted for: 0 is dropped.
 
     Args:
-        rank: StoragePath of every image's own person among all people, from 1.
+        rank: Rank of every image's own person among all people, from 1.
         settings: Where images become lighter and where they are dropped.
     """
     factors = np.ones(len(rank))
@@ -194,22 +194,22 @@ def factors_of(
     return factors
 
 
-def _check_judge(run: TrainingRun, images: Images) -> None:
+def _check_run(run: TrainingRun, images: Images) -> None:
     if run.recipe["synthetic_sha256"] is not None:
         raise UserError(
-            f"--judge {run.folder} was trained on synthetic images, which it would take for their "
+            f"--run {run.folder} was trained on synthetic images, which it would take for their "
             "people; expected a run on real images alone"
         )
     check_people(images, run.people)
 
 
-def _asked(settings: ScreenSettings, run: TrainingRun) -> dict[str, Any]:
+def _config(settings: ScreenSettings, run: TrainingRun) -> dict[str, Any]:
     """Return what decides the verdicts, with inputs by their sha256."""
     return settings.model_dump(
-        mode="json", exclude={"synthetic", "judge", "images", "out", "root", "device"}
+        mode="json", exclude={"synthetic", "run", "images", "out", "root", "device"}
     ) | {
         "synthetic_sha256": sha256_file(finished_manifest(settings.synthetic)),
-        "judge_sha256": sha256_file(run.weights(run.default_weights)),
+        "weights_sha256": sha256_file(run.weights(run.default_weights)),
         "images_sha256": sha256_file(settings.images),
     }
 
@@ -218,7 +218,7 @@ def _facts(run: TrainingRun, synthetic: Synthetic) -> dict[str, Any]:
     """Return what a report on a training with the screened images shall know of them."""
     return {
         "settings": {"weights_facts": generator_facts(synthetic)},
-        "judge": {"num_real": run.facts["num_real"], "recipe": run.recipe},
+        "screened_by": {"num_real": run.facts["num_real"], "recipe": run.recipe},
         "versions": run_record.versions("torch", "torchreid", "numpy", "pyarrow"),
     }
 

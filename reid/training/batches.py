@@ -20,7 +20,7 @@ from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
 from reid.training.parallel import batch_part
-from reid.training.recipes import TrainSettings
+from reid.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,10 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
     Raises:
         UserError: If the settings ask for rows that are not there.
     """
-    return controlled_mixture(data, settings.control, plan_of(settings))
+    return controlled_mixture(data, settings.control, composition_of(settings))
 
 
-def plan_of(settings: TrainSettings) -> BatchComposition:
+def composition_of(settings: TrainSettings) -> BatchComposition:
     """Return what the settings say of every batch."""
     return BatchComposition(
         batch_size=settings.batch_size,

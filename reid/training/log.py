@@ -9,7 +9,7 @@ from torch import Tensor
 from manifests.compute.training_log import TrainingLog
 from manifests.runtime.console import UserError
 from reid.models.run_folder import LOG, TENSORBOARD
-from reid.training.recipes import TrainSettings
+from reid.training.settings import TrainSettings
 
 
 def open_log(settings: TrainSettings, start: int) -> TrainingLog:

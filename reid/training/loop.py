@@ -23,7 +23,7 @@ from reid.models.run_folder import STATE
 from reid.training.batches import Batch
 from reid.training.losses import batch_hard_triplet, centre_loss, smoothed_cross_entropy
 from reid.training.parallel import data_parallel, gather_rows
-from reid.training.recipes import TrainSettings
+from reid.training.settings import TrainSettings
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:

@@ -37,13 +37,8 @@ from reid.models.weights import download_imagenet, start_from
 from reid.training.batches import Batch, Batches, Destination, count_seen
 from reid.training.log import log_step, open_log
 from reid.training.loop import Trainer, needs_features
-from reid.training.recipes import (
-    CHOOSING_THE_BEST,
-    NOT_IN_RECIPE,
-    RECIPES,
-    TrainSettings,
-    settings_for,
-)
+from reid.training.recipes import RECIPES
+from reid.training.settings import CHOOSING_THE_BEST, NOT_IN_RECIPE, TrainSettings, settings_for
 
 __all__ = ["TrainSettings", "settings_for", "train"]
 
@@ -242,8 +237,8 @@ def _validator(
         features = embed(trainer.network, images, "validation", console)
         trainer.network.module.train()
         try:
-            measure = distance_of(features, features, "cosine")
-            value = rank(measure, labels, labels, settings.protocol).mean_average_precision
+            distances = distance_of(features, features, "cosine")
+            value = rank(distances, labels, labels, settings.protocol).mean_average_precision
         except ValueError as error:
             raise UserError(f"validation at step {trainer.done:,}: {error}") from error
         log.write(trainer.done, {"validation_mAP": value})

@@ -15,7 +15,7 @@ from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.status import look
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm, sbatch, submit
-from reid.experiments.study import CellTraining, StudySettings
+from reid.experiments.grid import CellTraining, StudySettings
 from tests.helpers import trivial
 from tests.helpers.machine import ROOT, processes
 from tests.helpers.reid_people import write_people

@@ -47,12 +47,12 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_place_occurs():
     pixels = images(300)
     padded = torch.nn.functional.pad(pixels, (0, 0, 1, 1, 1, 1), value=127)
     found = augment(pixels, NOTHING.model_copy(update={"pad": 1}), chances(300, 0))
-    places = {
+    offsets = {
         (top, left): normalise(padded[:, top : top + 16, left : left + 8])
         for top in range(3)
         for left in range(3)
     }
-    hits = torch.stack([(found == window).flatten(1).all(1) for window in places.values()])
+    hits = torch.stack([(found == window).flatten(1).all(1) for window in offsets.values()])
     assert hits.any(0).all()
     assert hits.any(1).all()
 

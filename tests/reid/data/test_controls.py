@@ -80,5 +80,5 @@ def test_no_control_changes_nothing():
 
 def test_a_control_without_synthetic_rows_is_refused():
     real = TrainingSet(DATA.pixels[:24], LABELS[:24], MADE[:24], DATA.weight[:24], DATA.people)
-    with pytest.raises(UserError, match="stands for synthetic rows, found none"):
+    with pytest.raises(UserError, match="replaces synthetic rows, found none"):
         controlled(real, "repeated-real", 0)

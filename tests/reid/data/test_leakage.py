@@ -74,7 +74,7 @@ def test_a_synthetic_row_outside_train_is_refused(images, synthetic):
 
 def test_people_in_train_and_query_are_refused_and_distractors_are_nobody(images):
     check_people(images, {"0001", "0002", "0000"})
-    with pytest.raises(UserError, match="1 people stand in train and in query"):
+    with pytest.raises(UserError, match="1 people are in train and in query"):
         check_people(images, {"0001", "0008"})
 
 
@@ -117,8 +117,8 @@ def test_sources_outside_the_real_images_trained_on_are_counted(images, syntheti
     rows = [i for i, name in enumerate(everything.strings("image_id")) if name[:4] > "0002"]
     found = origin_of(images, everything.take(np.array(rows)), synthetic)
     assert (found.num_rows, found.num_from_outside, found.num_from_unknown) == (12, 4, 0)
-    stranger = with_first(synthetic, "pose_id", "elsewhere.jpg")
-    found = origin_of(images, everything, stranger)
+    unknown = with_first(synthetic, "pose_id", "elsewhere.jpg")
+    found = origin_of(images, everything, unknown)
     assert (found.num_from_outside, found.num_from_unknown) == (1, 1)
     assert found.sentence.startswith("1 of 12 synthetic images have a source or pose outside")
 

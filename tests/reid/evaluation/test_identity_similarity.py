@@ -10,9 +10,9 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def by_hand(image, own, centres):
+def by_hand(image, own, centroids):
     """Return similarity, rank and nearest of one image, one person at a time."""
-    cosines = [float(unit(image) @ unit(centre)) for centre in centres]
+    cosines = [float(unit(image) @ unit(centroid)) for centroid in centroids]
     before = [c for person, c in enumerate(cosines) if person != own and c >= cosines[own]]
     return cosines[own], 1 + len(before), int(np.argmax(cosines))
 
@@ -24,27 +24,27 @@ def drawn(num_people: int = 5, per_person: int = 3, width: int = 7):
     return features * random.uniform(0.1, 10, (len(own), 1)), own
 
 
-def test_likeness_equals_one_person_at_a_time():
+def test_similarity_equals_one_person_at_a_time():
     real, of_real = drawn()
-    centres = [sum(unit(f) for f in real[of_real == person]) for person in range(5)]
+    centroids = [sum(unit(f) for f in real[of_real == person]) for person in range(5)]
     others = np.random.default_rng(1).normal(size=(2000, 7))
     own = np.arange(len(others)) % 5
     found = centroids_of(real, of_real, 5).similarity(others, own)
     for row in range(0, len(others), 7):
-        similarity, rank, nearest = by_hand(others[row], own[row], centres)
+        similarity, rank, nearest = by_hand(others[row], own[row], centroids)
         assert found.similarity[row] == pytest.approx(similarity, abs=1e-12)
         assert (found.rank[row], found.nearest[row]) == (rank, nearest)
     assert found.share_within(5) == 1
     assert found.share_within(2) == np.mean(found.rank <= 2)
 
 
-def test_an_image_left_out_does_not_know_its_own_centre():
+def test_an_image_left_out_does_not_know_its_own_centroid():
     real, of_real = drawn()
     found = centroids_of(real, of_real, 5).similarity_left_out(real, of_real)
     for row, own in enumerate(of_real):
         kept = np.arange(len(real)) != row
-        centres = [sum(unit(f) for f in real[kept & (of_real == person)]) for person in range(5)]
-        similarity, rank, nearest = by_hand(real[row], own, centres)
+        centroids = [sum(unit(f) for f in real[kept & (of_real == person)]) for person in range(5)]
+        similarity, rank, nearest = by_hand(real[row], own, centroids)
         assert found.similarity[row] == pytest.approx(similarity, abs=1e-12)
         assert (found.rank[row], found.nearest[row]) == (rank, nearest)
 

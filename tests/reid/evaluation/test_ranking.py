@@ -28,10 +28,10 @@ def made_up(
     return labels(num_queries), labels(num_gallery), generator
 
 
-def by_hand(places: list[int], length: int = 10) -> Ranking:
-    """Rank one query whose matches stand at these places (from 1)."""
+def by_hand(positions: list[int], length: int = 10) -> Ranking:
+    """Rank one query whose matches stand at these positions (from 1)."""
     people = np.array(["b"] * length)
-    people[np.array(places) - 1] = "a"
+    people[np.array(positions) - 1] = "a"
     gallery = Labels(people, np.full(length, 2))
     distances = np.arange(length, dtype=np.float64)[None]
     return rank(distances, Labels(np.array(["a"]), np.array([1])), gallery)

@@ -15,9 +15,9 @@ FLOAT32 = 1e-5
 def made_up(num_query: int, num_gallery: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return features in loose groups, so that reciprocal neighbours exist."""
     generator = np.random.default_rng(seed)
-    centres = generator.normal(size=(12, 8))
+    centroids = generator.normal(size=(12, 8))
     groups = generator.integers(0, 12, num_query + num_gallery)
-    features = centres[groups] + 0.4 * generator.normal(size=(num_query + num_gallery, 8))
+    features = centroids[groups] + 0.4 * generator.normal(size=(num_query + num_gallery, 8))
     features = features.astype(np.float32)
     return features[:num_query], features[num_query:]
 

@@ -60,8 +60,8 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
     run, images, tmp_path, capsys
 ):
     other = write_people(tmp_path, num_test=6)
-    words = ["score", str(run), "--images", str(images), "--targets", f"six={other}"]
-    PROGRAM.run(words)
+    arguments = ["score", str(run), "--images", str(images), "--targets", f"six={other}"]
+    PROGRAM.run(arguments)
     assert report(run)["num_queries"] == 4 * 2
     target = run / "targets" / "six"
     assert report(target)["num_queries"] == 6 * 2
@@ -85,10 +85,10 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
 
 def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):
     other = write_people(tmp_path, num_train=3, num_test=4)
-    with pytest.raises(UserError, match="3 people stand in train and in query"):
+    with pytest.raises(UserError, match="3 people are in train and in query"):
         score(ScoreSettings(run=run, images=other, device="cpu"), QUIET)
-    strangers = write_people(tmp_path / "strangers", num_test=5)
-    score(ScoreSettings(run=run, images=strangers, near_duplicates=False, device="cpu"), QUIET)
+    others = write_people(tmp_path / "others", num_test=5)
+    score(ScoreSettings(run=run, images=others, near_duplicates=False, device="cpu"), QUIET)
     assert report(run)["num_queries"] == 5 * 2
     assert report(run)["leakage"]["train_and_test_share_people"] is False
 

@@ -198,8 +198,8 @@ def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
     images = str(write_people(tmp_path))
     sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "3"]
     for seed in ("0", "1"):
-        words = ["train", "--images", images, "--out", str(tmp_path / f"run-{seed}")]
-        assert PROGRAM.run([*words, *sizes, "--seed", seed, "--quiet"]) is Exit.DONE
+        arguments = ["train", "--images", images, "--out", str(tmp_path / f"run-{seed}")]
+        assert PROGRAM.run([*arguments, *sizes, "--seed", seed, "--quiet"]) is Exit.DONE
     report = json.loads((tmp_path / "run-0" / "report.json").read_text())
     assert report["num_queries"] == report["num_matched"] == 4 * 2
     assert report["protocol"]["gallery"]["num_junk"] == 1

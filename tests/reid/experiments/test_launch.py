@@ -12,16 +12,16 @@ from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm
 from reid.data.augmentation import Augmentation
+from reid.experiments.grid import CellScoring, CellTraining, StudySettings
 from reid.experiments.launch import Launcher, LaunchSettings, launch, settings_for
-from reid.experiments.study import CellScoring, CellTraining, StudySettings
 from reid.training.recipes import RECIPES
 
 QUIET = Console(quiet=True)
 PLAN = StudySettings(images=Path("a b.parquet"), out=Path("out"), num_workers=2)
 
 
-def read(words: list[str]) -> LaunchSettings:
-    return parse(settings_for(words), "reid study", "", words)[0]
+def read(arguments: list[str]) -> LaunchSettings:
+    return parse(settings_for(arguments), "reid study", "", arguments)[0]
 
 
 def on_slurm(**changes: object) -> LaunchSettings:
@@ -30,13 +30,13 @@ def on_slurm(**changes: object) -> LaunchSettings:
 
 def test_the_script_runs_the_same_study_without_the_launch_flags(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = [
+    arguments = [
         *("--images", "a b.parquet", "--out", "out", "--launch", "slurm", "--print"),
         *("--num-workers", "4", "--fractions", "0.2", "1", "--controls", "repeated-real"),
         *("--synthetic-sets", "patn=syn-{fraction}", "--train.steps", "9", "--slurm.gpus", "0"),
         *("--score.flip-test", "--train.augmentation.flip", "0.25"),
     ]
-    assert launch(read(words), QUIET) == Exit.DONE
+    assert launch(read(arguments), QUIET) == Exit.DONE
 
     lines = capsys.readouterr().out.splitlines()
     assert "#SBATCH --array=0-3" in lines
@@ -77,9 +77,9 @@ def test_the_script_on_slurm_makes_the_very_study(changes, capsys):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_study_takes_the_settings_of_a_recipe_and_flags_change_them(name):
-    words = ["--images", "i", "--out", "o", "--train.recipe", name]
-    assert read(words).study.train.to_json() == CellTraining(recipe=name).to_json()
-    changed = read([*words, "--train.steps", "9"]).study.train
+    arguments = ["--images", "i", "--out", "o", "--train.recipe", name]
+    assert read(arguments).study.train.to_json() == CellTraining(recipe=name).to_json()
+    changed = read([*arguments, "--train.steps", "9"]).study.train
     assert changed.to_json() == CellTraining(recipe=name, steps=9).to_json()
 
 
@@ -113,7 +113,7 @@ def test_the_studies_of_the_documentation_are_what_they_are_said_to_be():
         .replace("\\\n", " ")
     )
     lines = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("reid study -")]
-    plans = [read(words).study for words in lines]
+    plans = [read(arguments).study for arguments in lines]
     assert all(plan.fractions == (0.2, 0.4, 0.6, 0.8, 1.0) for plan in plans)
     assert [plan.train.recipe for plan in plans] == [
         "short",

@@ -26,7 +26,7 @@ LOST, SHOWN = "0001_g0.jpg", "0004"
 """An image that was made as person 0001 and shows another."""
 
 
-def judge_settings(images: Path, out: Path, **changes: object) -> TrainSettings:
+def screener_settings(images: Path, out: Path, **changes: object) -> TrainSettings:
     settings = TrainSettings(
         images=images, out=out, steps=60, batch_size=16, height=64, width=32, device="cpu",
         learning_rate=5e-3, score=False,
@@ -40,9 +40,9 @@ def people(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judge(people, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("judge") / "run"
-    train(judge_settings(people, out), QUIET)
+def trained(people, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(screener_settings(people, out), QUIET)
     return out
 
 
@@ -59,9 +59,9 @@ def synthetic(tmp_path) -> Path:
 
 
 @pytest.fixture
-def settings(people, judge, synthetic, tmp_path) -> ScreenSettings:
+def settings(people, trained, synthetic, tmp_path) -> ScreenSettings:
     return ScreenSettings(
-        synthetic=synthetic, judge=judge, images=people, out=tmp_path / "screened", drop_beyond=1
+        synthetic=synthetic, run=trained, images=people, out=tmp_path / "screened", drop_beyond=1
     )
 
 
@@ -69,17 +69,17 @@ def facts(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-def words(settings: ScreenSettings, *further: str) -> list[str]:
+def arguments(settings: ScreenSettings, *further: str) -> list[str]:
     """Return the command line of some settings."""
-    flags = {"--judge": settings.judge, "--images": settings.images, "--out": settings.out}
-    named = [str(word) for flag in flags.items() for word in flag]
+    flags = {"--run": settings.run, "--images": settings.images, "--out": settings.out}
+    named = [str(part) for flag in flags.items() for part in flag]
     return ["screen", str(settings.synthetic), *named, *further]
 
 
 def test_an_image_that_shows_somebody_else_is_dropped_and_the_others_are_trained_on(
     settings, tmp_path, capsys
 ):
-    assert PROGRAM.run(words(settings, "--drop-beyond", "1")) is Exit.DONE
+    assert PROGRAM.run(arguments(settings, "--drop-beyond", "1")) is Exit.DONE
     assert "of 12 images 11 kept as they are, 0 weighed down, 1 dropped" in capsys.readouterr().err
     rows = pq.read_table(settings.out / "screen.parquet").to_pylist()
     seen = {row["image_id"]: row for row in rows}
@@ -91,11 +91,11 @@ def test_an_image_that_shows_somebody_else_is_dropped_and_the_others_are_trained
     assert error.pop(LOST) == f"screened out: its own person is {place}"
     assert set(error.values()) == {None}
     both = {"synthetic": settings.out, "steps": 2}
-    train(judge_settings(settings.images, tmp_path / "both", **both), QUIET)
+    train(screener_settings(settings.images, tmp_path / "both", **both), QUIET)
     run = facts(tmp_path / "both")
     assert run["num_synthetic"] == 11
     summary = run["leakage"]["synthetic"]["summary"]
-    assert summary.endswith("; the judge that screened them on 24 real images (fraction 1.0)")
+    assert summary.endswith("; the network that screened them on 24 real images (fraction 1.0)")
 
 
 def test_the_screened_manifest_points_to_the_shards_and_both_folders_may_move(settings, tmp_path):
@@ -162,14 +162,14 @@ def test_the_same_command_is_already_done_and_another_one_is_refused(settings):
         screen(settings, QUIET)
 
 
-def test_a_judge_that_knows_too_much_is_refused(settings, people, tmp_path):
-    both = judge_settings(people, tmp_path / "both", synthetic=settings.synthetic, steps=1)
+def test_a_run_that_knows_too_much_is_refused(settings, people, tmp_path):
+    both = screener_settings(people, tmp_path / "both", synthetic=settings.synthetic, steps=1)
     train(both, QUIET)
     with pytest.raises(UserError, match="both was trained on synthetic images, which it would"):
-        screen(settings.model_copy(update={"judge": both.out}), QUIET)
-    # A table whose test people the judge was trained on.
+        screen(settings.model_copy(update={"run": both.out}), QUIET)
+    # A table whose test people the run was trained on.
     other = write_people(tmp_path / "other", num_train=4)
-    with pytest.raises(UserError, match="2 people stand in train and in query"):
+    with pytest.raises(UserError, match="2 people are in train and in query"):
         screen(settings.model_copy(update={"images": other}), QUIET)
     assert not settings.out.exists()
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_screened_is_refused_in_words(settings):
     rows = pq.read_table(path).to_pylist()
     only = [row for row in rows if row["image_id"] == LOST]
     write_table(pa.Table.from_pylist(only, MANIFEST), path, {})
-    with pytest.raises(UserError, match="all 1 images would be dropped; expected a judge that"):
+    with pytest.raises(UserError, match="all 1 images would be dropped; expected a run that"):
         screen(settings, QUIET)
     assert not settings.out.exists()
     write_table(pa.Table.from_pylist([only[0] | {"person_id": "-1"}], MANIFEST), path, {})
@@ -189,12 +189,12 @@ def test_what_cannot_be_screened_is_refused_in_words(settings):
         UserError,
         match=r"^--weigh-beyond 10 is not below --drop-beyond 10; expected fewer, for images",
     ):
-        PROGRAM.run(words(settings, "--weigh-beyond", "10"))
-    unfinished = settings.judge.parent / "unfinished"
+        PROGRAM.run(arguments(settings, "--weigh-beyond", "10"))
+    unfinished = settings.run.parent / "unfinished"
     unfinished.mkdir(exist_ok=True)
-    shutil.copy(settings.judge / "run.json", unfinished)
+    shutil.copy(settings.run / "run.json", unfinished)
     with pytest.raises(UserError, match=r"unfinished/last\.safetensors does not exist"):
-        screen(settings.model_copy(update={"judge": unfinished}), QUIET)
+        screen(settings.model_copy(update={"run": unfinished}), QUIET)
 
 
 def test_images_in_a_store_are_screened_where_they_lie(settings):
@@ -207,7 +207,7 @@ def test_images_in_a_store_are_screened_where_they_lie(settings):
     assert len(list(screened.read_bytes(np.arange(len(screened))))) == 12
 
 
-def test_people_of_one_image_have_a_centre_and_nothing_to_leave_out(settings, tmp_path, capsys):
+def test_people_of_one_image_have_a_centroid_and_nothing_to_leave_out(settings, tmp_path, capsys):
     alone = write_people(tmp_path / "alone", frames=1, cameras=1)
     screen(settings.model_copy(update={"images": alone, "drop_beyond": 6}), Console())
     assert pq.read_metadata(settings.out / "screen.parquet").num_rows == 12

@@ -66,8 +66,8 @@ def test_of_seeds_alone_the_interval_is_that_of_students_t():
     base = np.zeros((3, len(people)))
     other = base + shifts[:, None]
     found = paired_difference(base, other, people, same_seeds=True, num_resamples=200_000)
-    half = stats.t.ppf(0.975, 2) * shifts.std(ddof=1) / np.sqrt(3)
-    assert (found.low, found.high) == pytest.approx((-half, half), rel=0.03)
+    half_width = stats.t.ppf(0.975, 2) * shifts.std(ddof=1) / np.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((-half_width, half_width), rel=0.03)
     one = paired_difference(base[:1], other[:1], people)
     assert (one.low, one.high) == pytest.approx((-0.03, -0.03))
 
@@ -76,8 +76,8 @@ def test_of_few_people_the_interval_is_that_of_students_t():
     values = np.random.default_rng(6).normal(0, 1, 6)[None]
     found = paired_difference(np.zeros((1, 6)), values, np.arange(6), num_resamples=200_000)
     # The spread of the people themselves, as every bootstrap of the mean has it: 6 - 1 in 6.
-    half = stats.t.ppf(0.975, 5) * values.std() / np.sqrt(6)
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.03)
+    half_width = stats.t.ppf(0.975, 5) * values.std() / np.sqrt(6)
+    assert found.high - found.low == pytest.approx(2 * half_width, rel=0.03)
 
 
 def test_one_person_leaves_the_interval_without_ends():

@@ -16,16 +16,16 @@ from manifests.io import read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.subset import subset_train
 from reid.cli import PROGRAM
-from reid.experiments.study import (
+from reid.experiments.grid import (
     Cell,
     CellScoring,
     CellTraining,
     StudySettings,
     cells_of,
-    study,
     training_of,
     variants_of,
 )
+from reid.experiments.study import study
 from reid.training.train import TrainSettings
 from tests.helpers.reid_people import write_people, write_synthetic
 
@@ -59,11 +59,11 @@ def settings(people: Path, blocks: Path, out: Path, **changes: object) -> StudyS
 def finished(people, blocks, tmp_path_factory) -> Path:
     """Return a study of eight runs, made from the command line."""
     out = tmp_path_factory.mktemp("study")
-    words = ["study", "--images", str(people), "--out", str(out), "--quiet"]
+    arguments = ["study", "--images", str(people), "--out", str(out), "--quiet"]
     grid = ["--fractions", "0.5", "1", "--seeds", "0", "1", "--synthetic-sets", f"blocks={blocks}"]
     common = ["--train.steps", "2", "--train.batch-size", "8", "--train.device", "cpu"]
     sizes = ["--train.height", "64", "--train.width", "32", "--train.synthetic-share", "0.5"]
-    assert PROGRAM.run([*words, *grid, *common, *sizes]) is Exit.DONE
+    assert PROGRAM.run([*arguments, *grid, *common, *sizes]) is Exit.DONE
     return out
 
 
@@ -104,14 +104,14 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     assert "## 50% of the real train images (12)" in text
     assert "## 100% of the real train images (24)" in text
     assert "- blocks: 0 of 12 synthetic images have a source or pose outside" in text
-    half = text[text.index("## 50%") : text.index("## 100%")]
+    at_half = text[text.index("## 50%") : text.index("## 100%")]
     kept = set(subset_train(read_images(people), 0.5, 0).strings("image_id"))
     # Two images of each of the six people, from his first frame on the first camera.
     outside = 2 * sum(f"{person:04d}_c1_train_0.jpg" not in kept for person in range(1, 7))
     assert outside > 0
     rows = pq.read_table(finished / "study.parquet").to_pylist()
     assert [row["num_from_outside"] for row in rows[:4]] == [None, outside, None, 0]
-    assert f"- blocks: {outside} of 12 synthetic images have a source" in half
+    assert f"- blocks: {outside} of 12 synthetic images have a source" in at_half
     assert "Near-duplicates between train and gallery: 0 pairs." in text
 
 
@@ -184,7 +184,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_weights_of_a_straight_one(
     plan = settings(people, blocks, tmp_path / "killed")
     program = (
         "import sys; from manifests.runtime.console import Console;"
-        "from reid.experiments.study import *;"
+        "from reid.experiments.grid import *;"
         "study(StudySettings.from_json(sys.argv[1]), Console(quiet=True))"
     )
     root = Path(__file__).resolve().parents[3]
@@ -259,11 +259,11 @@ def test_equal_epochs_over_the_real_images_give_each_cell_its_steps(people, bloc
     assert training_of(people_wise, cells_of(plan)[3]).steps == 24
 
 
-def test_controls_stand_in_for_the_first_set(people, blocks, tmp_path):
+def test_controls_replace_the_first_set(people, blocks, tmp_path):
     plan = settings(people, blocks, tmp_path, controls=("repeated-real",))
     names = [(variant.name, variant.control) for variant in variants_of(plan)]
     assert names == [("none", None), ("blocks", None), ("repeated-real", "repeated-real")]
-    with pytest.raises(UserError, match="found no synthetic set that it could stand in for"):
+    with pytest.raises(UserError, match="found no synthetic set that it could replace"):
         variants_of(plan.model_copy(update={"synthetic_sets": ()}))
     cell = training_of(plan, Cell(1.0, variants_of(plan)[2], 0))
     assert cell.model_dump()["control"] == "repeated-real"

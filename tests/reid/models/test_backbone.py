@@ -23,7 +23,7 @@ from reid.models.run_folder import read_run
 from reid.models.torchreid_adapter import build_model
 from reid.models.weights import start_from
 from reid.training.batches import Batches, Destination
-from reid.training.recipes import settings_for
+from reid.training.settings import settings_for
 from tests.helpers.reid_people import write_people
 
 SIX = BackboneOptions(num_people=6, height=64, width=32)
@@ -105,7 +105,7 @@ def test_a_source_of_one_file_is_trained_scored_and_exported_with_its_normalisat
 
 def test_batches_are_normalised_as_their_network_wants_it(tmp_path):
     from reid.data.dataset import TrainingSet
-    from reid.training.recipes import TrainSettings
+    from reid.training.settings import TrainSettings
 
     data = TrainingSet(
         pixels=np.full((4, 64, 32, 3), 255, np.uint8),
@@ -118,8 +118,8 @@ def test_batches_are_normalised_as_their_network_wants_it(tmp_path):
     settings = settings.model_copy(
         update={"augmentation": settings.augmentation.model_copy(update={"pad": 0, "erase": 0.0})}
     )
-    half = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    destination = Destination(torch.device("cpu"), normalisation=half)
+    halves = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    destination = Destination(torch.device("cpu"), normalisation=halves)
     images = Batches(data, settings, destination, 0).batch(0).images
     torch.testing.assert_close(images, torch.full_like(images, 2.0))
 
@@ -186,8 +186,8 @@ def test_timm_keeps_the_last_map_where_it_can_and_says_where_it_cannot():
 
 def test_a_network_is_normalised_as_its_published_weights_are():
     pytest.importorskip("timm", reason="the extra [timm] is not installed")
-    half = (0.5, 0.5, 0.5)
-    assert network_of("timm/vit_tiny_patch16_224").normalisation == Normalisation(half, half)
+    halves = (0.5, 0.5, 0.5)
+    assert network_of("timm/vit_tiny_patch16_224").normalisation == Normalisation(halves, halves)
     assert network_of("timm/efficientnet_lite0").normalisation == IMAGENET
 
 

@@ -17,7 +17,7 @@ from reid.models.backbone import BackboneOptions
 from reid.models.network import build_network
 from reid.training.batches import Batches, Destination
 from reid.training.loop import Trainer, learning_rate, needs_features
-from reid.training.recipes import TrainSettings
+from reid.training.settings import TrainSettings
 from tests.helpers.reid_people import write_people, write_synthetic
 
 CPU = torch.device("cpu")
@@ -91,13 +91,13 @@ def test_every_mix_and_loss_continued_from_a_saved_state_equals_a_straight_run(
     plan = settings(**PLANS[name])
     straight = trainer_of(plan)
     run(straight, data, plan, 6)
-    ahead = plan.model_copy(update={"workers": workers})
-    stopped = trainer_of(ahead)
-    run(stopped, data, ahead, 3)
+    prefetching = plan.model_copy(update={"workers": workers})
+    stopped = trainer_of(prefetching)
+    run(stopped, data, prefetching, 3)
     stopped.save(tmp_path)
-    continued = trainer_of(ahead)
+    continued = trainer_of(prefetching)
     assert continued.restore(tmp_path) == 3
-    run(continued, data, ahead, 6)
+    run(continued, data, prefetching, 6)
     assert continued.done == straight.done == 6
     left, right = straight.network.module.state_dict(), continued.network.module.state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)

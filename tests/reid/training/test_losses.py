@@ -46,8 +46,8 @@ def test_rows_of_weight_zero_do_not_change_the_gradient():
     weight = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
     smoothing = torch.full((8,), 0.1)
     (one,) = torch.autograd.grad(smoothed_cross_entropy(logits, labels, smoothing, weight), logits)
-    half = smoothed_cross_entropy(logits[:4], labels[:4], smoothing[:4], weight[:4])
-    (other,) = torch.autograd.grad(half, logits)
+    first = smoothed_cross_entropy(logits[:4], labels[:4], smoothing[:4], weight[:4])
+    (other,) = torch.autograd.grad(first, logits)
     torch.testing.assert_close(one, other, atol=FLOAT32, rtol=0)
 
 
@@ -139,6 +139,6 @@ def test_the_centre_loss_is_the_weighted_mean_of_squared_distances():
 
 def test_features_of_half_precision_give_float32_losses():
     drawn, labels = features()
-    half, centres = drawn.bfloat16(), torch.zeros(4, 5)
-    assert batch_hard_triplet(half, labels, torch.ones(12), 0.3).dtype == torch.float32
-    assert centre_loss(half, labels, torch.ones(12), centres).dtype == torch.float32
+    bf16, centres = drawn.bfloat16(), torch.zeros(4, 5)
+    assert batch_hard_triplet(bf16, labels, torch.ones(12), 0.3).dtype == torch.float32
+    assert centre_loss(bf16, labels, torch.ones(12), centres).dtype == torch.float32

@@ -7,7 +7,8 @@ import pytest
 
 from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, UserError
-from reid.training.recipes import RECIPES, TrainSettings, settings_for
+from reid.training.recipes import RECIPES
+from reid.training.settings import TrainSettings, settings_for
 from reid.training.train import train
 
 PATHS = {"images": Path("images.parquet"), "out": Path("run")}
@@ -16,8 +17,8 @@ PATHS = {"images": Path("images.parquet"), "out": Path("run")}
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_the_same_from_python_from_the_command_line_and_from_json(name):
     settings = TrainSettings(**PATHS, recipe=name)
-    words = ["--recipe", name, "--images", "images.parquet", "--out", "run"]
-    found, _ = parse(settings_for(words), "reid train", "", words)
+    arguments = ["--recipe", name, "--images", "images.parquet", "--out", "run"]
+    found, _ = parse(settings_for(arguments), "reid train", "", arguments)
     assert found.to_json() == settings.to_json()
     assert TrainSettings.from_json(settings.to_json()) == settings
 
@@ -31,8 +32,8 @@ def test_a_recipe_says_its_command_time_and_score(name):
 
 
 def test_flags_change_a_recipe():
-    words = ["--recipe=bot", "--batch-size", "32", "--images", "i", "--out", "o"]
-    found, _ = parse(settings_for(words), "reid train", "", words)
+    arguments = ["--recipe=bot", "--batch-size", "32", "--images", "i", "--out", "o"]
+    found, _ = parse(settings_for(arguments), "reid train", "", arguments)
     assert (found.batch_size, found.neck, found.train_sampler) == (32, "bnneck", "identity")
     assert TrainSettings(**PATHS, recipe="bot", batch_size=32).batch_size == 32
 
@@ -42,20 +43,20 @@ def test_flags_change_a_recipe():
     ("name", "short"), [("RandomSampler", "random"), ("RandomIdentitySampler", "identity")]
 )
 def test_a_sampler_goes_by_the_name_that_torchreid_gives_it(recipe, name, short):
-    words = ["--recipe", recipe, "--train-sampler", name, "--images", "i", "--out", "o"]
-    found, _ = parse(settings_for(words), "reid train", "", words)
+    arguments = ["--recipe", recipe, "--train-sampler", name, "--images", "i", "--out", "o"]
+    found, _ = parse(settings_for(arguments), "reid train", "", arguments)
     assert found.train_sampler == short
     assert TrainSettings(**PATHS, recipe=recipe, train_sampler=name).train_sampler == short
 
 
 @pytest.mark.parametrize("recipe", ["short", "bot"])
 def test_a_rate_that_falls_at_no_milestone_is_refused(recipe):
-    words = ["--recipe", recipe, "--schedule", "multi-step", "--images", "i", "--out", "o"]
+    arguments = ["--recipe", recipe, "--schedule", "multi-step", "--images", "i", "--out", "o"]
     if recipe == "bot":
-        assert parse(settings_for(words), "reid train", "", words)[0].milestones
-        words += ["--milestones"]
+        assert parse(settings_for(arguments), "reid train", "", arguments)[0].milestones
+        arguments += ["--milestones"]
     with pytest.raises(UserError, match=r"^--schedule multi-step: found no --milestones, expected"):
-        parse(settings_for(words), "reid train", "", words)
+        parse(settings_for(arguments), "reid train", "", arguments)
 
 
 def test_the_strong_baseline_has_the_published_settings():

@@ -217,7 +217,7 @@ def test_a_person_in_train_and_gallery_is_refused(people):
     names[row] = "0001"
     field = images.table.schema.field(column)
     mixed = images.table.set_column(column, field, pa.array(names))
-    with pytest.raises(UserError, match="1 people stand in train and in gallery"):
+    with pytest.raises(UserError, match="1 people are in train and in gallery"):
         select(
             dataclasses.replace(images, table=mixed),
             None,
@@ -227,12 +227,12 @@ def test_a_person_in_train_and_gallery_is_refused(people):
         )
 
 
-def test_synthetic_images_of_strangers_are_refused(people, tmp_path):
-    strangers = read_synthetic(write_synthetic(tmp_path, num_train=8))
+def test_synthetic_images_of_unknown_people_are_refused(people, tmp_path):
+    unknown = read_synthetic(write_synthetic(tmp_path, num_train=8))
     with pytest.raises(UserError, match="shows person 0007, who has no train image"):
         select(
             read_images(people),
-            strangers,
+            unknown,
             real_fraction=1.0,
             num_validation_people=0,
             data_seed=0,
@@ -381,12 +381,12 @@ def test_the_best_weights_on_validation_people_are_scored_once_at_the_end(people
 def test_people_of_one_camera_are_validated_and_scored_under_the_protocol_for_them(tmp_path):
     images = write_people(tmp_path / "people", cameras=1, frames=3)
     out = tmp_path / "run"
-    words = ["train", "--images", str(images), "--out", str(out), "--steps", "2", "--quiet"]
-    words += ["--height", "64", "--width", "32", "--batch-size", "8", "--device", "cpu"]
+    arguments = ["train", "--images", str(images), "--out", str(out), "--steps", "2", "--quiet"]
+    arguments += ["--height", "64", "--width", "32", "--batch-size", "8", "--device", "cpu"]
     remedy = r"under the protocol 'market1501'.*\(--protocol all-cameras is for data of one camera"
     with pytest.raises(UserError, match=rf"images\.parquet: none of 4 queries .*{remedy}"):
-        PROGRAM.run(words)
-    watched = [*words, "--val-people", "2"]
+        PROGRAM.run(arguments)
+    watched = [*arguments, "--val-people", "2"]
     with pytest.raises(UserError, match=f"the 2 validation people: none of 6 queries .*{remedy}"):
         PROGRAM.run([*watched, "--no-score"])
     assert not out.exists()
@@ -494,7 +494,7 @@ def test_of_torchvisions_weights_a_resnet_leaves_only_its_classifier_as_drawn(
 
 
 def test_weights_that_cannot_be_downloaded_are_told_with_what_to_do(tmp_path, monkeypatch):
-    def offline(*asked: object, **named: object) -> None:
+    def offline(*given: object, **named: object) -> None:
         raise URLError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -506,9 +506,9 @@ def test_weights_that_cannot_be_downloaded_are_told_with_what_to_do(tmp_path, mo
 
 
 def command(images: Path, out: Path, *more: str) -> list[str]:
-    words = ["train", "--images", str(images), "--out", str(out), "--no-score", "--quiet"]
-    words += ["--steps", "2", "--height", "64", "--width", "32", "--batch-size", "8"]
-    return [*words, "--device", "cpu", *more]
+    arguments = ["train", "--images", str(images), "--out", str(out), "--no-score", "--quiet"]
+    arguments += ["--steps", "2", "--height", "64", "--width", "32", "--batch-size", "8"]
+    return [*arguments, "--device", "cpu", *more]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""What a study found: OUT/study.parquet, a row per run; OUT/study.md, a table per fraction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from manifests.io import write_bytes, write_table
+from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
+from reid.experiments.grid import Cell, StudySettings, variants_of
+from reid.models.run_folder import REPORT, TrainingRun
+
+TABLE: Final = "study.md"
+ROWS: Final = "study.parquet"
+
+STUDY: Final = pa.schema(
+    [
+        pa.field("fraction", pa.float64(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("folder", pa.string(), nullable=False),
+        pa.field("synthetic", pa.string()),
+        pa.field("control", pa.string()),
+        pa.field("steps", pa.int64(), nullable=False),
+        pa.field("num_real", pa.int64(), nullable=False),
+        pa.field("num_synthetic", pa.int64(), nullable=False),
+        pa.field("num_from_outside", pa.int64()),
+        pa.field("seen_real", pa.int64()),
+        pa.field("seen_synthetic", pa.int64()),
+        pa.field("weights", pa.string(), nullable=False),
+        pa.field("num_queries", pa.int64(), nullable=False),
+        pa.field("num_matched", pa.int64(), nullable=False),
+        *(
+            pa.field(name, pa.float64(), nullable=False)
+            for name in (
+                "mAP",
+                "mAP_trapezoidal",
+                "mINP",
+                "rank_1",
+                "rank_5",
+                "rank_10",
+                "rank_20",
+            )
+        ),
+    ]
+)
+"""One row per run; ``folder`` starts at OUT, scores are shares of one."""
+
+
+def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
+    """Write the rows and the tables of complete cells; return the tables.
+
+    Raises:
+        UserError: If the runs cannot be held against each other.
+    """
+    families = {
+        fraction: [
+            arm_of(
+                variant.name,
+                [
+                    settings.out / cell.folder
+                    for cell in cells
+                    if (cell.fraction, cell.variant) == (fraction, variant)
+                ],
+            )
+            for variant in variants_of(settings)
+        ]
+        for fraction in settings.fractions
+    }
+    check_alike([arm for arms in families.values() for arm in arms])
+    rows = pa.Table.from_pylist([_row(settings.out, cell) for cell in cells], STUDY)
+    write_table(rows, settings.out / ROWS, {})
+    text = tables(settings, families)
+    write_bytes(text.encode(), settings.out / TABLE)
+    return text
+
+
+def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
+    """Return the Markdown of a study: a table per fraction, and what to know of its sets."""
+    compared = compare_families([(arms[0], arms[1:]) for arms in families.values()])
+    count = sum(map(len, compared))
+    lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
+    if count:
+        lines += [f"All p values are corrected together, for {count} comparisons (Holm).", ""]
+    for (fraction, arms), comparisons in zip(families.items(), compared, strict=True):
+        num_real = arms[0].runs[0].report["num_real"]
+        lines += [f"## {fraction:.0%} of the real train images ({num_real:,})", ""]
+        lines += [markdown(arms[0], comparisons)]
+        lines += [f"- {arm.name}: {_origin(arm)}." for arm in arms[1:]]
+        lines += [""] if arms[1:] else []
+    runs = [run for arms in families.values() for arm in arms for run in arm.runs]
+    found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
+    # One run looks for them, of a table that is the same for all.
+    for block in list(filter(None, found))[:1]:
+        pairs = block["num_pairs"]
+        lines += [f"Near-duplicates between train and gallery: {pairs:,} pairs.", ""]
+    return "\n".join(lines)
+
+
+def _budget(settings: StudySettings) -> str:
+    if settings.budget == "epochs":
+        return (
+            f"as many steps as show every run its real images {settings.epochs:,} times, a control "
+            "those of the set in whose place it stands"
+        )
+    return f"{settings.train.steps:,} steps for every run"
+
+
+def _origin(arm: Arm) -> str:
+    origin = arm.runs[0].report.get("leakage", {}).get("synthetic")
+    return origin["summary"] if origin else "nothing is known of its synthetic images"
+
+
+def _row(out: Path, cell: Cell) -> dict[str, Any]:
+    run = TrainingRun(
+        out / cell.folder, json.loads((out / cell.folder / REPORT).read_text("utf-8"))
+    )
+    report = run.facts
+    synthetic = cell.variant.synthetic(cell.fraction)
+    seen = report.get("seen", {})
+    origin = report.get("leakage", {}).get("synthetic") or {}
+    return {
+        "fraction": cell.fraction,
+        "arm": cell.variant.name,
+        "seed": cell.seed,
+        "folder": cell.folder.as_posix(),
+        "synthetic": synthetic and str(synthetic),
+        "control": cell.variant.control,
+        "steps": run.recipe["steps"],
+        "num_real": report["num_real"],
+        "num_synthetic": report["num_synthetic"],
+        "num_from_outside": origin.get("num_from_outside"),
+        "seen_real": seen.get("real"),
+        "seen_synthetic": seen.get("synthetic"),
+        "weights": report["weights"],
+        "num_queries": report["num_queries"],
+        "num_matched": report["num_matched"],
+        **report["scores"],
+    }
