@@ -92,14 +92,29 @@ class Features:
         """
         device = images.device
         if device not in self._by_device:
-            self._by_device[device] = _extractor(self.setting, self.layers).to(device)
-        if self._imagenet_normalised:
-            mean, std = (
-                torch.tensor(values, device=device)[:, None, None]
-                for values in (IMAGENET_MEAN, IMAGENET_STD)
-            )
-            images = ((images + 1) / 2 - mean) / std
+            self._by_device[device] = self._load().to(device)
         return self._by_device[device](images)
+
+    def _load(self) -> nn.Module:
+        extractor = _extractor(self.setting, self.layers)
+        return nn.Sequential(_Normalise(), extractor) if self._imagenet_normalised else extractor
+
+
+class _Normalise(nn.Module):
+    """Brings images in [-1, 1] to ImageNet's statistics."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        return ((images + 1) / 2 - self.mean) / self.std
 
 
 def _extractor(setting: FeatureNetwork, layers: tuple[str, ...]) -> nn.Module:

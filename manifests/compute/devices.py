@@ -57,11 +57,11 @@ def own_gpu(name: str, environ: Mapping[str, str], num_gpus: int) -> str:
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host's on a device, without waiting for the device.
+    """Return a tensor on a device, without waiting for the device.
 
     A copy from ordinary memory would first let a GPU finish all that it has been asked for.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or values.is_cuda:
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
