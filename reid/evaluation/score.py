@@ -14,11 +14,12 @@ from jaxtyping import Float, UInt8
 from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
-from manifests.io import Images, read_images, sha256_file
+from manifests.io import Images
 from manifests.pixels import read_all
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.schema import JUNK
+from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
 from reid.data.leakage import (
     check_people,
@@ -95,6 +96,7 @@ class Scorer:
     network: ReidNetwork
     size: tuple[int, int]
     """(width, height) of the network's input."""
+    inputs: Inputs
     console: Console
 
     def features(
@@ -111,26 +113,29 @@ class Scorer:
         return reranked(query, gallery, settings.distance, _reranking(settings))
 
 
-def score(settings: ScoreSettings, console: Console) -> Exit:
+def score(settings: ScoreSettings, console: Console, inputs: Inputs | None = None) -> Exit:
     """Write RUN/report.json and RUN/queries.parquet, and the same for every target.
+
+    ``inputs`` holds what the command has read before.
 
     Raises:
         UserError: If the run is not finished, there is nothing to rank, somebody that it was
             trained on is among those to be ranked, a feature is not finite, or the network or the
             memory cannot give what is asked for.
     """
+    inputs = inputs or Inputs()
     run = read_run(settings.run)
     device = pick_device(settings.device)
     which = run.default_weights if settings.which == "auto" else settings.which
-    tables = _tables(settings)
+    tables = _tables(settings, inputs)
     # The table of the training was checked before it.
-    if sha256_file(settings.images) != run.recipe["images_sha256"]:
+    if inputs.digest(settings.images) != run.recipe["images_sha256"]:
         check_people(tables[settings.run], run.people)
     network = load_network(run, which).to(device)
     if settings.feature == "raw":
         network = replace(network, module=RawFeatures(network.module))
     size = (run.recipe["width"], run.recipe["height"])
-    scorer = Scorer(settings, network, size, console)
+    scorer = Scorer(settings, network, size, inputs, console)
     for folder, images in tables.items():
         facts = {**run.facts, "weights": which}
         _score_table(scorer, images, folder, facts, is_home=folder == settings.run)
@@ -166,9 +171,9 @@ def _reranking(settings: ScoreSettings) -> Reranking:
     return Reranking(settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda)
 
 
-def _tables(settings: ScoreSettings) -> dict[Path, Images]:
+def _tables(settings: ScoreSettings, inputs: Inputs) -> dict[Path, Images]:
     """Return the test sets by the folder that their report goes to, the run's own first."""
-    tables = {settings.run: read_images(settings.images, settings.root)}
+    tables = {settings.run: inputs.images(settings.images, settings.root)}
     files = {settings.run: settings.images}
     for target in settings.targets:
         name, _, table = target.partition("=")
@@ -179,7 +184,7 @@ def _tables(settings: ScoreSettings) -> dict[Path, Images]:
                 "letter or digit and goes on with these, '.', '_' and '-', each once"
             )
         files[folder] = Path(table)
-        tables[folder] = read_images(files[folder])
+        tables[folder] = inputs.images(files[folder])
     for folder, images in tables.items():
         check_rankable(images, files[folder], settings.protocol)
     return tables
@@ -245,7 +250,7 @@ def _near_duplicates(
 ) -> dict[str, Any]:
     train = images.only("train")
     found = near_duplicates(
-        difference_hashes(read_all(train, scorer.size)), difference_hashes(gallery_pixels)
+        scorer.inputs.hashes(train, scorer.size), difference_hashes(gallery_pixels)
     )
     return duplicates_block(found, train, gallery)
 

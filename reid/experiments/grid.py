@@ -12,13 +12,12 @@ import numpy as np
 from pydantic import Field
 from tyro.conf import Suppress
 
-from manifests.io import read_images
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag, storage_path
-from manifests.synthetic import read_synthetic
 from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
+from reid.data.inputs import Inputs
 from reid.data.labels import labelled
 from reid.evaluation.ranking import Protocol
 from reid.evaluation.score import ScoreSettings
@@ -162,8 +161,8 @@ def cells_of(settings: StudySettings) -> list[Cell]:
     ]
 
 
-def training_of(settings: StudySettings, cell: Cell) -> TrainSettings:
-    """Return the settings of 'reid train' for a cell.
+def training_of(settings: StudySettings, cell: Cell, inputs: Inputs | None = None) -> TrainSettings:
+    """Return the settings of 'reid train' for a cell; ``inputs`` holds what has been read before.
 
     Raises:
         UserError: If 'reid train' cannot do what the cell needs, or an input cannot be used.
@@ -184,7 +183,7 @@ def training_of(settings: StudySettings, cell: Cell) -> TrainSettings:
     if cell.variant.control is not None:
         values["control"] = cell.variant.control
     if settings.budget == "epochs":
-        values["steps"] = _steps(settings, cell.fraction, synthetic)
+        values["steps"] = _steps(settings, cell.fraction, synthetic, inputs or Inputs())
     return TrainSettings.from_json(json.dumps(values), where=str(cell.folder))
 
 
@@ -205,12 +204,14 @@ def steps_for_epochs(epochs: int, num_real: int, real_per_batch: float) -> int:
     return math.ceil(epochs * num_real / real_per_batch)
 
 
-def _steps(settings: StudySettings, fraction: float, folder: StoragePath | None) -> int:
+def _steps(
+    settings: StudySettings, fraction: float, folder: StoragePath | None, inputs: Inputs
+) -> int:
     """Return the steps of a cell; a control has those of the set that it replaces."""
     training = settings.train
-    synthetic = None if folder is None else read_synthetic(folder)
+    synthetic = None if folder is None else inputs.synthetic(folder)
     chosen = select(
-        read_images(settings.images, settings.root),
+        inputs.images(settings.images, settings.root),
         synthetic,
         real_fraction=fraction,
         num_validation_people=training.val_people,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 
-from manifests.io import read_images
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
+from reid.data.inputs import Inputs
 from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import write_results
@@ -34,9 +34,10 @@ def study(settings: StudySettings, console: Console) -> Exit:
     worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     cells = cells_of(settings)
     own = cells[worker.index :: worker.count]
-    trainings = {cell: training_of(settings, cell) for cell in own}
+    inputs = Inputs()
+    trainings = {cell: training_of(settings, cell, inputs) for cell in own}
     for training in trainings.values():
-        _check_same_study(training)
+        _check_same_study(training, inputs)
     left = [cell for cell in own if not _is_complete(settings, cell)]
     console.say(
         f"{settings.out}: {len(cells):,} runs, {len(left):,} left for {worker}",
@@ -45,8 +46,8 @@ def study(settings: StudySettings, console: Console) -> Exit:
         left=len(left),
     )
     if left:
-        _check_rankable(settings)
-    failed = [cell for cell in left if not _make(settings, cell, trainings[cell], console)]
+        _check_rankable(settings, inputs)
+    failed = [cell for cell in left if not _make(settings, cell, trainings[cell], inputs, console)]
     if failed:
         console.say(
             f"{settings.out}: {len(failed):,} of {len(own):,} runs failed", event="study_failed"
@@ -71,9 +72,10 @@ def check_usable(settings: StudySettings) -> None:
     Raises:
         UserError: As ``study`` does.
     """
+    inputs = Inputs()
     for cell in cells_of(settings):
-        _check_same_study(training_of(settings, cell))
-    _check_rankable(settings)
+        _check_same_study(training_of(settings, cell, inputs), inputs)
+    _check_rankable(settings, inputs)
 
 
 def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
@@ -90,14 +92,14 @@ def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
     )
 
 
-def _check_rankable(settings: StudySettings) -> None:
-    images = read_images(settings.images, settings.root)
+def _check_rankable(settings: StudySettings, inputs: Inputs) -> None:
+    images = inputs.images(settings.images, settings.root)
     check_rankable(images, settings.images, settings.score.protocol)
 
 
-def _check_same_study(training: TrainSettings) -> None:
+def _check_same_study(training: TrainSettings, inputs: Inputs) -> None:
     record = training.out / run_record.RUN_RECORD
-    recipe = recipe_of(training)
+    recipe = recipe_of(training, inputs)
     if record.exists():
         run_record.check_same_config(record, recipe)
 
@@ -118,12 +120,18 @@ def _is_complete(settings: StudySettings, cell: Cell) -> bool:
     )
 
 
-def _make(settings: StudySettings, cell: Cell, training: TrainSettings, console: Console) -> bool:
+def _make(
+    settings: StudySettings,
+    cell: Cell,
+    training: TrainSettings,
+    inputs: Inputs,
+    console: Console,
+) -> bool:
     """Train and score a cell; return whether that went well."""
     console.say(f"run {cell.folder}", event="cell", folder=str(cell.folder))
     try:
-        train(training, console, distributed=False)
-        score(_scoring_of(settings, cell), console)
+        train(training, console, inputs, distributed=False)
+        score(_scoring_of(settings, cell), console, inputs)
     except UserError as error:
         console.say(f"run {cell.folder} failed: {error}", event="cell_failed", error=str(error))
         return False

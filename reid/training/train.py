@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from manifests.compute.devices import pick_device
-from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
+from manifests.compute.distributed import init_distributed, rank_device
 from manifests.compute.training_log import TrainingLog
-from manifests.io import Images, read_images, sha256_file
+from manifests.io import Images
 from manifests.pixels import read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.synthetic import finished_manifest, read_synthetic
+from manifests.synthetic import finished_manifest
 from reid.data.controls import controlled
 from reid.data.dataset import Selection, load_training_set, select
+from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.score import ScoreSettings, check_rankable, score
@@ -51,40 +53,49 @@ _INPUTS: Final = {
 }
 
 
-def train(settings: TrainSettings, console: Console, *, distributed: bool = True) -> Exit:
+def train(
+    settings: TrainSettings,
+    console: Console,
+    inputs: Inputs | None = None,
+    *,
+    distributed: bool = True,
+) -> Exit:
     """Train to the last step, from the saved state if there is one, and score the result.
 
     Under torchrun every process takes its part of each batch and the primary one writes; not so
-    if it is no ``distributed`` training, but one of many that the processes share out.
+    if it is no ``distributed`` training, but one of many that the processes share out. ``inputs``
+    holds what the command has read before.
 
     Raises:
         UserError: If an input cannot be used, or the folder holds another run.
     """
+    inputs = inputs or Inputs()
     folder = settings.out
     environ = os.environ if distributed else {}
     device = pick_device(rank_device(settings.device, environ))
     with init_distributed(device, environ) as group:
         if not group.is_primary:
             console = Console(quiet=True)
-        recipe = recipe_of(settings)
+        recipe = recipe_of(settings, inputs)
         if (folder / run_record.RUN_RECORD).exists():
             run_record.check_same_config(folder / run_record.RUN_RECORD, recipe)
         if TrainingRun(folder, {}).is_complete:
             console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         else:
-            _train(settings, recipe, device, group, console)
-    return _score(settings, console) if group.is_primary else Exit.DONE
+            _train(settings, recipe, inputs, Destination(device, group), console)
+    return _score(settings, inputs, console) if group.is_primary else Exit.DONE
 
 
 def _train(
     settings: TrainSettings,
     recipe: dict[str, Any],
-    device: torch.device,
-    group: ProcessGroup,
+    inputs: Inputs,
+    destination: Destination,
     console: Console,
 ) -> None:
-    images = read_images(settings.images, settings.root)
-    synthetic = None if settings.synthetic is None else read_synthetic(settings.synthetic)
+    device, group = destination.device, destination.group
+    images = inputs.images(settings.images, settings.root)
+    synthetic = None if settings.synthetic is None else inputs.synthetic(settings.synthetic)
     selection = select(
         images,
         synthetic,
@@ -94,6 +105,9 @@ def _train(
     )
     _check_rankable(images, selection, settings)
     data = load_training_set(selection, synthetic, (settings.width, settings.height))
+    if settings.score and group.is_primary:
+        # Scoring looks for near-duplicates of the same images.
+        inputs.keep_hashes(selection.train, data.pixels[: len(selection.train)])
     data = controlled(data, settings.control, settings.seed)
     console.say(
         f"training on {len(data.labels) - data.num_synthetic:,} real and "
@@ -116,7 +130,7 @@ def _train(
             f"{', '.join(loaded.skipped)}"
         )
     trainer = Trainer(network, settings, device, group)
-    destination = Destination(device, group, network.normalisation)
+    destination = replace(destination, normalisation=network.normalisation)
     batches = Batches(data, settings, destination, trainer.restore(settings.out))
     if group.is_primary:
         facts = {
@@ -151,25 +165,26 @@ def _check_rankable(images: Images, selection: Selection, settings: TrainSetting
             raise UserError(f"the {settings.val_people} validation people: {error}") from error
 
 
-def recipe_of(settings: TrainSettings) -> dict[str, Any]:
+def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str, Any]:
     """Return the settings that decide the weights, with inputs by their sha256.
 
     Raises:
         UserError: If an input is missing.
     """
+    inputs = inputs or Inputs()
     recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
     if settings.val_people:
         recipe |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
-    inputs = {
+    paths = {
         "images": settings.images,
         "synthetic": settings.synthetic and finished_manifest(settings.synthetic),
         "weights": weights_of(settings),
     }
-    for name, path in inputs.items():
+    for name, path in paths.items():
         if path is not None and not path.is_file():
             found = "a folder" if path.is_dir() else "nothing of this name"
             raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
-        recipe[f"{name}_sha256"] = None if path is None else sha256_file(path)
+        recipe[f"{name}_sha256"] = None if path is None else inputs.digest(path)
     return recipe
 
 
@@ -255,7 +270,7 @@ def _validator(
     return validate
 
 
-def _score(settings: TrainSettings, console: Console) -> Exit:
+def _score(settings: TrainSettings, inputs: Inputs, console: Console) -> Exit:
     if not settings.score:
         return Exit.DONE
     if _is_scored(settings):
@@ -270,6 +285,7 @@ def _score(settings: TrainSettings, console: Console) -> Exit:
             device=settings.device,
         ),
         console,
+        inputs,
     )
 
 
