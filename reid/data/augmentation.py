@@ -36,6 +36,9 @@ class Augmentation(Frozen):
     """Pixels added on every side before a crop of the old size is taken at a random place."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of blanking a random rectangle (Zhong et al. 2020)."""
+    scene: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability of a new street behind the person of a real image, from another train image; the
+    images table needs masks."""
 
 
 _ERASE_AREA: Final = (0.02, 0.4)

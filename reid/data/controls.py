@@ -14,7 +14,7 @@ from reid.data.batch_sampler import BatchComposition, Mixture, mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
 
-Control = Literal["none", "repeated-real", "shuffled-labels", "synthetic-only"]
+Control = Literal["none", "repeated-real", "shuffled-labels", "synthetic-only", "added-real"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def controlled(data: TrainingSet, control: Control, seed: int) -> TrainingSet:
     Raises:
         UserError: If there is no synthetic row to control for.
     """
-    if control != "none" and not data.num_synthetic:
+    if control not in {"none", "added-real"} and not data.num_synthetic:
         raise UserError(
             f"--control {control} replaces synthetic rows, found none; expected --synthetic"
         )

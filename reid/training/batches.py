@@ -15,10 +15,12 @@ from torch import Tensor
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.random_numbers import random_bits
 from reid.data.augmentation import IMAGENET, Normalisation, augment, chances
-from reid.data.batch_sampler import BatchComposition, Mixture
+from reid.data.batch_sampler import BatchComposition, Mixture, mixture
 from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
+from reid.data.scenes import Scenes, SceneSwap
+from reid.training.added import AddedBatch, added_part, added_rows
 from reid.training.parallel import batch_part
 from reid.training.settings import TrainSettings
 
@@ -32,6 +34,7 @@ class Batch:
     labels: Int[Tensor, " batch"]
     smoothing: Float[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
+    added: AddedBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Batches:
         settings: TrainSettings,
         destination: Destination,
         start: int,
+        scenes: Scenes | None = None,
     ) -> None:
         self._settings = settings
         self._start = start
@@ -59,6 +63,9 @@ class Batches:
         self._part = batch_part(settings.batch_size, destination.group)
         self._mixture = mixture_of(data, settings)
         device = destination.device
+        self._scenes = None if scenes is None else SceneSwap(scenes, settings.seed, device)
+        self._added = added_rows(data, scenes, settings)
+        self._added_part = self._added and added_part(self._added, destination.group)
         self._pixels = torch.from_numpy(data.pixels).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
         synthetic = torch.from_numpy(data.synthetic)
@@ -82,7 +89,7 @@ class Batches:
         with ThreadPoolExecutor(self._settings.workers, "batch") as pool:
             for step in steps:
                 # The walk over rows keeps its place, so it stays in this thread.
-                waiting.append(pool.submit(self._prepare, step, self._mixture.batch(step)))
+                waiting.append(pool.submit(self._prepare, step, *self._rows(step)))
                 if len(waiting) > self._settings.workers:
                     yield self._seeded(waiting.popleft().result())
             while waiting:
@@ -90,7 +97,12 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, having seeded torch's global generators for it."""
-        return self._seeded(self._prepare(step, self._mixture.batch(step)))
+        return self._seeded(self._prepare(step, *self._rows(step)))
+
+    def _rows(
+        self, step: int
+    ) -> tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " added"] | None]:
+        return self._mixture.batch(step), None if self._added is None else self._added.batch(step)
 
     def _seed(self, step: int) -> int:
         return int(random_bits(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
@@ -99,13 +111,39 @@ class Batches:
         torch.manual_seed(self._seed(batch.step))
         return batch
 
-    def _prepare(self, step: int, rows: Int[np.ndarray, " batch"]) -> Batch:
-        device = self._pixels.device
-        index = torch.from_numpy(rows).to(device)
-        chance = chances(len(rows), self._seed(step))[self._part]
+    def _prepare(
+        self,
+        step: int,
+        rows: Int[np.ndarray, " batch"],
+        added: Int[np.ndarray, " added"] | None,
+    ) -> Batch:
+        index = torch.from_numpy(rows).to(self._pixels.device)
+        seed, settings = self._seed(step), self._settings
         pixels = self._pixels[index[self._part]]
+        if self._scenes is not None and settings.augmentation.scene:
+            pixels = self._scenes.swap(pixels, rows, step, settings.augmentation.scene, self._part)
+        chance = chances(len(rows), seed)[self._part]
+        images = augment(pixels, settings.augmentation, chance, self._normalisation)
+        return Batch(
+            step,
+            images,
+            self._labels[index],
+            self._smoothing[index],
+            self._weight[index],
+            None if added is None else self._prepare_added(step, added),
+        )
+
+    def _prepare_added(self, step: int, rows: Int[np.ndarray, " added"]) -> AddedBatch:
+        assert self._added is not None
+        assert self._added_part is not None
+        index = torch.from_numpy(rows).to(self._pixels.device)
+        pixels = self._pixels[index[self._added_part]]
+        if self._scenes is not None and self._added.num_scenes:
+            # Synthetic rows behind the scenes' own have no street of ours to change.
+            pixels = self._scenes.swap(pixels, rows, step, 1.0, self._added_part, "added scene")
+        chance = chances(len(rows), self._seed(step) ^ 1)[self._added_part]
         images = augment(pixels, self._settings.augmentation, chance, self._normalisation)
-        return Batch(step, images, self._labels[index], self._smoothing[index], self._weight[index])
+        return AddedBatch(images, self._labels[index], self._smoothing[index], self._weight[index])
 
 
 def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
@@ -114,7 +152,11 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
     Raises:
         UserError: If the settings ask for rows that are not there.
     """
-    return controlled_mixture(data, settings.control, composition_of(settings))
+    if settings.synthetic_mix == "replace":
+        return controlled_mixture(data, settings.control, composition_of(settings))
+    # Real rows come first; the synthetic ones are added to the batches of these.
+    real = ~data.synthetic
+    return mixture(data.labels[real], data.synthetic[real], composition_of(settings))
 
 
 def composition_of(settings: TrainSettings) -> BatchComposition:

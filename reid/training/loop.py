@@ -20,6 +20,7 @@ from manifests.io import write_bytes
 from manifests.runtime.console import UserError
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import STATE
+from reid.training.added import AddedBatch
 from reid.training.batches import Batch
 from reid.training.losses import batch_hard_triplet, centre_loss, smoothed_cross_entropy
 from reid.training.parallel import data_parallel, gather_rows
@@ -106,7 +107,10 @@ class Trainer:
             self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
         ):
             outputs = self._forward(batch.images)
+            added = None if batch.added is None else self._forward(batch.added.images)
         loss = self._loss(outputs, batch)
+        if batch.added is not None:
+            loss = loss + self._added_loss(added, batch.added)
         self.optimizer.zero_grad(set_to_none=True)
         # The wrapper takes the mean of the gradients over processes; ours are parts of a sum.
         (loss * self.group.size).backward()
@@ -131,12 +135,27 @@ class Trainer:
         for part in self._gathered(features):
             share = 1 / len(_parts(features))
             if settings.triplet_weight:
-                triplet = batch_hard_triplet(part, batch.labels, batch.weight, settings.margin)
+                triplet = batch_hard_triplet(
+                    part,
+                    batch.labels,
+                    batch.weight,
+                    settings.margin,
+                    soft_margin=settings.soft_margin,
+                )
                 loss = loss + settings.triplet_weight * share * triplet
             if self.centres is not None:
                 centre = centre_loss(part, batch.labels, batch.weight, self.centres)
                 loss = loss + settings.centre_weight * share * centre
         return loss
+
+    def _added_loss(self, outputs: Any, added: AddedBatch) -> Float[Tensor, ""]:
+        """Return the cross entropy of the added images, each counted as one of the batch."""
+        logits = outputs[0] if self._with_features else outputs
+        terms = [
+            smoothed_cross_entropy(part, added.labels, added.smoothing, added.weight)
+            for part in self._gathered(logits)
+        ]
+        return torch.stack(terms).mean() * len(added.labels) / self._settings.batch_size
 
     def _gathered(self, outputs: Any) -> list[Tensor]:
         return [gather_rows(part, self.group) for part in _parts(outputs)]

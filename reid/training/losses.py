@@ -39,11 +39,14 @@ def batch_hard_triplet(
     labels: Int[Tensor, " batch"],
     weight: Float[Tensor, " batch"],
     margin: float,
+    *,
+    soft_margin: bool = False,
 ) -> Float[Tensor, ""]:
     """Return the weighted mean over anchors of the triplet loss on the hardest pair of each.
 
     ``max(0, margin + d(anchor, farthest of the person) - d(anchor, nearest of another))`` with
-    Euclidean distances (Hermans et al. 2017, equation 5). Anchors without both are left out, rows
+    Euclidean distances (Hermans et al. 2017, equation 5); with a soft margin ``ln(1 + exp(x))`` of
+    the difference (their section 2). Anchors without both are left out, rows
     labelled ``NO_IDENTITY`` are neither anchor nor pair; without any anchor the loss is zero.
     Features are taken in float32.
     """
@@ -60,7 +63,10 @@ def batch_hard_triplet(
         return features.sum() * 0.0
     # The library's own mean leaves out triplets of loss zero; the published one does not.
     each = library.losses.TripletMarginLoss(
-        margin=margin, distance=distance, reducer=library.reducers.DoNothingReducer()
+        margin=0.0 if soft_margin else margin,
+        smooth_loss=soft_margin,
+        distance=distance,
+        reducer=library.reducers.DoNothingReducer(),
     )(features, labels, triplets)["loss"]["losses"]
     anchors = weight[triplets[0]]
     return (anchors * each).sum() / anchors.sum().clamp(min=torch.finfo(torch.float32).tiny)

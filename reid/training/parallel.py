@@ -16,8 +16,13 @@ from manifests.compute.distributed import ProcessGroup
 from manifests.runtime.console import UserError
 
 
-def batch_part(batch_size: int, group: ProcessGroup) -> slice:
+def batch_part(batch_size: int, group: ProcessGroup, what: str = "--batch-size") -> slice:
     """Return which rows of a batch are this process's.
+
+    Args:
+        batch_size: Rows of all processes together.
+        group: The processes.
+        what: What the rows are, for messages.
 
     Raises:
         UserError: If the rows do not divide evenly, or come to one each of several processes,
@@ -25,7 +30,7 @@ def batch_part(batch_size: int, group: ProcessGroup) -> slice:
     """
     if batch_size % group.size or batch_size // group.size < min(2, group.size):
         raise UserError(
-            f"--batch-size {batch_size} over {group.size} processes; expected a multiple of their "
+            f"{what} {batch_size} over {group.size} processes; expected a multiple of their "
             "number, two images or more for each"
         )
     return group.part(batch_size)

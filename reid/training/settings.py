@@ -81,9 +81,16 @@ class TrainSettings(Frozen):
     synthetic_share: Share | None = None
     """Synthetic part of every batch (random sampler) or of each person's images in it (identity
     sampler). Without it, rows are drawn from one pool."""
+    synthetic_mix: Literal["replace", "add"] = "replace"
+    """replace: synthetic images take the place of real ones in a batch; add: they come on top of it,
+    in a forward pass of their own (own batch statistics) with the cross entropy alone."""
+    synthetic_added: Positive = 16
+    """Synthetic images per step where they are added."""
+    scene_added: Count = 0
+    """Real images before new streets that are added to every step, in that same pass."""
     control: Control = "none"
     """What to hold the synthetic images against: as many repeated real images in their place, their
-    labels permuted, or no real image at all."""
+    labels permuted, or no real image at all; added-real: as many real images in the added pass."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the real train images to use, at least one per person."""
     val_people: Count = 0
@@ -96,9 +103,10 @@ class TrainSettings(Frozen):
     model: Annotated[str, BeforeValidator(_without_default_source)] = "osnet_x0_25"
     """The network: torchreid's name of one, for example osnet_x1_0 or resnet50, or SOURCE/NAME:
     torchvision/mobilenet_v2, timm/efficientnet_lite0 (needs the extra [timm])."""
-    weights: Literal["torchvision"] | Path | None = None
-    """State file (.pth or .safetensors) to start from, instead of random weights. torchvision
-    downloads its ImageNet weights of the same network."""
+    weights: Literal["imagenet", "torchvision"] | Path | None = None
+    """State file (.pth or .safetensors) to start from, instead of random weights. imagenet: those
+    that come with an installed package (extra [imagenet]). torchvision downloads its ImageNet
+    weights of the same network."""
     neck: Neck = "none"
     """bnneck puts batch normalisation between features and classifier."""
     last_stride: Literal[1, 2] = 2
@@ -145,6 +153,8 @@ class TrainSettings(Frozen):
     """Of the batch-hard triplet loss beside the cross entropy (torchreid's weight_t)."""
     margin: NotNegative = 0.3
     """Of the triplet loss."""
+    soft_margin: bool = False
+    """ln(1 + exp(x)) in place of max(0, margin + x) in the triplet loss."""
     centre_weight: NotNegative = 0.0
     """Of the centre loss beside the cross entropy."""
     centre_learning_rate: AboveZero = 0.5
@@ -172,6 +182,8 @@ class TrainSettings(Frozen):
     protocol: Protocol = "market1501"
     """Of that score and of the validation people; all-cameras ignores only the query's own image,
     for data of one camera."""
+    flip_test: bool = False
+    """Of that score: mean of the features of an image and its mirror image."""
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +204,7 @@ class TrainSettings(Frozen):
 
 NOT_IN_RECIPE: Final = {
     "images", "synthetic", "weights", "out", "root", "device", "workers", "checkpoint_every",
-    "log_every", "tensorboard", "score", "protocol", "compile",
+    "log_every", "tensorboard", "score", "protocol", "flip_test", "compile",
 }  # fmt: skip
 """Paths count by their contents; the rest does not change what is trained."""
 

@@ -131,7 +131,8 @@ def _train(
         )
     trainer = Trainer(network, settings, device, group)
     destination = replace(destination, normalisation=network.normalisation)
-    batches = Batches(data, settings, destination, trainer.restore(settings.out))
+    scenes = _scenes(selection.train, data, settings, console)
+    batches = Batches(data, settings, destination, trainer.restore(settings.out), scenes)
     if group.is_primary:
         facts = {
             "versions": run_record.versions(*{*_PACKAGES, source_of(settings.model).PACKAGE}),
@@ -199,6 +200,8 @@ def weights_of(settings: TrainSettings) -> Path | None:
             f"the recipe {settings.recipe} starts from ImageNet weights and found none; expected "
             "--weights FILE, from torchreid's model zoo"
         )
+    if settings.weights == "imagenet":
+        return imagenet_file(settings.model)
     if settings.weights == "torchvision":
         return download_imagenet(settings.model)
     return settings.weights
@@ -283,6 +286,7 @@ def _score(settings: TrainSettings, inputs: Inputs, console: Console) -> Exit:
             root=settings.root,
             protocol=settings.protocol,
             device=settings.device,
+            flip_test=settings.flip_test,
         ),
         console,
         inputs,
