@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath, replacing
-from manifests.schema import IMAGES
+from manifests.schema import IMAGES, MASK_COLUMNS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -118,7 +118,8 @@ def read_images(path: Path, root: Path | None = None) -> Images:
         UserError: If the file is missing, no Parquet file, of another schema, names an image
             twice, or the folder of the images does not exist.
     """
-    table = read_table(path, IMAGES, "an images table (made by 'augment index')")
+    what = "an images table (made by 'augment index')"
+    table = read_table(path, IMAGES, what, optional=MASK_COLUMNS)
     table = _sorted(table)
     ids = table["image_id"]
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
@@ -142,7 +143,10 @@ def read_images(path: Path, root: Path | None = None) -> Images:
 def write_images(images: Images, path: Path) -> None:
     """Write an images table, sorted by ``image_id``, with its root and provenance."""
     provenance = {**images.provenance, ROOT_KEY: str(images.root)}
-    write_table(_sorted(images.table), path, provenance)
+    table = images.table
+    if all(table[name].null_count == len(table) for name in MASK_COLUMNS):
+        table = table.drop_columns(list(MASK_COLUMNS))
+    write_table(_sorted(table), path, provenance)
 
 
 def write_table(table: pa.Table, path: StoragePath, provenance: Mapping[str, str]) -> None:
@@ -203,8 +207,16 @@ def sha256_file(path: StoragePath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_table(path: StoragePath, schema: pa.Schema, what: str) -> pa.Table:
+def read_table(
+    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str] = ()
+) -> pa.Table:
     """Return a Parquet file of exactly this schema.
+
+    Args:
+        path: The file.
+        schema: Its columns, in their order.
+        what: What was expected, for messages.
+        optional: The last columns of the schema, which all may be missing: they are null then.
 
     Raises:
         UserError: If it is missing, damaged or of another schema; says that ``what`` was expected.
@@ -214,12 +226,19 @@ def read_table(path: StoragePath, schema: pa.Schema, what: str) -> pa.Table:
         raise UserError(f"{path}: {found}; expected {what}")
     try:
         with parquet(path) as file:
-            difference = _difference(file.schema_arrow, schema)
+            absent = [] if set(optional) & set(file.schema_arrow.names) else list(optional)
+            present = pa.schema([field for field in schema if field.name not in absent])
+            difference = _difference(file.schema_arrow, present)
             if difference:
                 raise UserError(f"{path}: {difference}; expected {what}")
-            return file.read()
+            table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file; expected {what}") from error
+    for name in absent:
+        table = table.append_column(
+            schema.field(name), pa.nulls(len(table), schema.field(name).type)
+        )
+    return table
 
 
 def _difference(found: pa.Schema, expected: pa.Schema) -> str:

@@ -39,6 +39,14 @@ _COMMON = (
     pa.field("sha256", pa.string()),
 )
 
+_MASK = (
+    pa.field("mask", pa.binary()),
+    pa.field("mask_source", pa.string()),
+    pa.field("pose_confidence", pa.float32()),
+)
+"""Which pixels are the person (``manifests.masks``), where that is known from, and how sure the
+pose estimator was, 0 to 1."""
+
 _SYNTHETIC = (
     pa.field("k", pa.int32(), nullable=False),
     pa.field("source_id", pa.string(), nullable=False),
@@ -53,7 +61,10 @@ _SYNTHETIC = (
 IMAGE_STRUCT: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct that ``datasets.load_dataset("parquet", ...)`` opens as an image."""
 
-IMAGES: Final = pa.schema(list(_COMMON))
+IMAGES: Final = pa.schema([*_COMMON, *_MASK])
+MASK_COLUMNS: Final = tuple(field.name for field in _MASK)
+"""Columns that a table without masks does not have."""
+
 SHARD: Final = pa.schema([*_COMMON, *_SYNTHETIC, pa.field("image", IMAGE_STRUCT)])
 MANIFEST: Final = pa.schema(
     [

@@ -16,7 +16,7 @@ from manifests import pixels, rules
 from manifests.io import Images, keypoint_column
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.schema import IMAGES, SPLITS, UNKNOWN_CAMERA
+from manifests.schema import IMAGES, MASK_COLUMNS, SPLITS, UNKNOWN_CAMERA
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,9 @@ def images_of(
     }
     columns |= {name: [getattr(fact, name) for fact in facts] for name in _Facts.__slots__}
     stacked = np.stack(poses) if poses else np.empty((0, NUM_JOINTS, 2), np.float32)
-    table = pa.table({**columns, "keypoints": keypoint_column(stacked, annotated)}, schema=IMAGES)
+    masks = {name: pa.nulls(len(crops), IMAGES.field(name).type) for name in MASK_COLUMNS}
+    keypoints = keypoint_column(stacked, annotated)
+    table = pa.table({**columns, "keypoints": keypoints, **masks}, schema=IMAGES)
     return Images(table, root.resolve(), provenance)
 
 

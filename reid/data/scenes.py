@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, UInt8, UInt64
 from torch import Tensor
 
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import random_bits
 from manifests.scenes import alpha_of, has_street, street
 
 _THREADS = 2
@@ -71,35 +70,27 @@ def scenes_of(
 class SceneSwap:
     """Puts people of a batch before other streets, on the device where the batch is."""
 
-    def __init__(self, scenes: Scenes, seed: int, device: torch.device) -> None:
+    def __init__(self, scenes: Scenes, device: torch.device) -> None:
         self._person_of = scenes.person_of
         self._alpha = torch.from_numpy(scenes.alpha).to(device)
         self._streets = torch.from_numpy(scenes.streets).to(device)
-        self._seed = seed
 
     def swap(
         self,
         pixels: UInt8[Tensor, "batch height width 3"],
         rows: Int[np.ndarray, " batch"],
-        step: int,
+        bits: UInt64[np.ndarray, "2 batch"],
         probability: float,
-        part: slice = slice(None),
-        label: str = "scene",
     ) -> UInt8[Tensor, "batch height width 3"]:
         """Return the batch, each person with this probability before the street of another image.
 
         Args:
-            pixels: The images of this process's part of the rows.
-            rows: Train rows of all processes; one beyond those of the scenes is synthetic and stays
-                as it is.
-            step: Of the training.
+            pixels: The images of the rows.
+            rows: Train rows; one beyond those of the scenes is synthetic and stays as it is.
+            bits: Random numbers that decide whether, and before which street.
             probability: 0 to 1.
-            part: Which rows are this process's.
-            label: Different labels draw independently.
         """
-        bits = random_bits(self._seed, label, 2 * len(rows), counter=step).reshape(2, -1)
-        chance, choice = bits[:, part]
-        rows = rows[part]
+        chance, choice = bits
         real = rows < len(self._person_of)
         person = np.where(real, self._person_of[np.where(real, rows, 0)], -1)
         taken = (person >= 0) & ((chance >> np.uint64(11)) * 2.0**-53 < probability)

@@ -72,8 +72,8 @@ def added_rows(
         count = num_synthetic + settings.scene_added
         if not count:
             raise UserError(
-                "--control added-real: found nothing that is added, expected --synthetic-mix add or "
-                "--scene-added"
+                "--control added-real: found nothing that is added, expected --synthetic-mix add "
+                "or --scene-added"
             )
         return AddedRows(Streams(((Stream(real, settings.seed, "added real"), count),)), 0)
     if settings.scene_added:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
@@ -63,7 +63,7 @@ class Batches:
         self._part = batch_part(settings.batch_size, destination.group)
         self._mixture = mixture_of(data, settings)
         device = destination.device
-        self._scenes = None if scenes is None else SceneSwap(scenes, settings.seed, device)
+        self._scenes = None if scenes is None else SceneSwap(scenes, device)
         self._added = added_rows(data, scenes, settings)
         self._added_part = self._added and added_part(self._added, destination.group)
         self._pixels = torch.from_numpy(data.pixels).to(device)
@@ -121,7 +121,9 @@ class Batches:
         seed, settings = self._seed(step), self._settings
         pixels = self._pixels[index[self._part]]
         if self._scenes is not None and settings.augmentation.scene:
-            pixels = self._scenes.swap(pixels, rows, step, settings.augmentation.scene, self._part)
+            bits = self._scene_bits("scene", step, len(rows))[:, self._part]
+            share = settings.augmentation.scene
+            pixels = self._scenes.swap(pixels, rows[self._part], bits, share)
         chance = chances(len(rows), seed)[self._part]
         images = augment(pixels, settings.augmentation, chance, self._normalisation)
         return Batch(
@@ -133,6 +135,9 @@ class Batches:
             None if added is None else self._prepare_added(step, added),
         )
 
+    def _scene_bits(self, label: str, step: int, count: int) -> UInt64[np.ndarray, "2 count"]:
+        return random_bits(self._settings.seed, label, 2 * count, counter=step).reshape(2, count)
+
     def _prepare_added(self, step: int, rows: Int[np.ndarray, " added"]) -> AddedBatch:
         assert self._added is not None
         assert self._added_part is not None
@@ -140,7 +145,8 @@ class Batches:
         pixels = self._pixels[index[self._added_part]]
         if self._scenes is not None and self._added.num_scenes:
             # Synthetic rows behind the scenes' own have no street of ours to change.
-            pixels = self._scenes.swap(pixels, rows, step, 1.0, self._added_part, "added scene")
+            bits = self._scene_bits("added scene", step, len(rows))[:, self._added_part]
+            pixels = self._scenes.swap(pixels, rows[self._added_part], bits, 1.0)
         chance = chances(len(rows), self._seed(step) ^ 1)[self._added_part]
         images = augment(pixels, self._settings.augmentation, chance, self._normalisation)
         return AddedBatch(images, self._labels[index], self._smoothing[index], self._weight[index])

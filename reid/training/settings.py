@@ -82,8 +82,8 @@ class TrainSettings(Frozen):
     """Synthetic part of every batch (random sampler) or of each person's images in it (identity
     sampler). Without it, rows are drawn from one pool."""
     synthetic_mix: Literal["replace", "add"] = "replace"
-    """replace: synthetic images take the place of real ones in a batch; add: they come on top of it,
-    in a forward pass of their own (own batch statistics) with the cross entropy alone."""
+    """replace: synthetic images take the place of real ones in a batch; add: they come on top of
+    it, in a forward pass of their own (own batch statistics) with the cross entropy alone."""
     synthetic_added: Positive = 16
     """Synthetic images per step where they are added."""
     scene_added: Count = 0

@@ -18,16 +18,19 @@ import torch
 
 from manifests.compute.devices import pick_device
 from manifests.compute.distributed import init_distributed, rank_device
+from manifests.compute.imagenet import imagenet_file
 from manifests.compute.training_log import TrainingLog
 from manifests.io import Images
+from manifests.masks import read_masks
 from manifests.pixels import read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.synthetic import finished_manifest
 from reid.data.controls import controlled
-from reid.data.dataset import Selection, load_training_set, select
+from reid.data.dataset import Selection, TrainingSet, load_training_set, select
 from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
+from reid.data.scenes import Scenes, scenes_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.score import ScoreSettings, check_rankable, score
 from reid.models import torchreid_adapter
@@ -36,6 +39,7 @@ from reid.models.features import embed
 from reid.models.network import build_network, check_size
 from reid.models.run_folder import REPORT, TrainingRun
 from reid.models.weights import download_imagenet, start_from
+from reid.training.added import needs_scenes
 from reid.training.batches import Batch, Batches, Destination, count_seen
 from reid.training.log import log_step, open_log
 from reid.training.loop import Trainer, needs_features
@@ -152,6 +156,24 @@ def _train(
     if group.is_primary:
         trainer.save(settings.out)
         trainer.export(TrainingRun(settings.out, {}).weights("last"))
+
+
+def _scenes(
+    train: Images, data: TrainingSet, settings: TrainSettings, console: Console
+) -> Scenes | None:
+    """Return people and streets of the real train images, if the run puts people before others.
+
+    Raises:
+        UserError: If too few of the images have a mask.
+    """
+    if not needs_scenes(settings):
+        return None
+    size = (settings.width, settings.height)
+    scenes = scenes_of(data.pixels[: len(train)], *read_masks(train, size))
+    console.say(
+        f"new streets: {len(scenes.rows):,} of {len(train):,} real images have a mask and a street"
+    )
+    return scenes
 
 
 def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:
