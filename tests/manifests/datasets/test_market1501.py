@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from manifests import io, pixels
 from manifests.datasets import market1501
 from manifests.runtime.console import UserError
+from manifests.schema import MASK_COLUMNS
 
 EIGHTEEN = json.dumps([5] * 18)
 HEADER = "name:keypoints_y:keypoints_x\n"
@@ -59,6 +60,7 @@ def test_a_row_says_what_the_file_and_its_name_say(tiny_images):
     row = ids.index("0007_c3s2_000201_01.jpg")
     found = tiny_images.table.slice(row, 1).to_pylist()[0]
     del found["keypoints"]
+    assert {found.pop(name) for name in MASK_COLUMNS} == {None}
     assert found == {
         "image_id": "0007_c3s2_000201_01.jpg",
         "path": "bounding_box_train/0007_c3s2_000201_01.jpg",
