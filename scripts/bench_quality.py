@@ -74,14 +74,14 @@ def main() -> None:
     print(f"scikit-image, float64, one CPU core: {slow * 1e3:.3f} ms/image")
     generated, target = generated.to(device), target.to(device)
     for dtype in (torch.float64, torch.float32):
-        found = ssim(generated, target, dtype=dtype)[: len(expected)].cpu().numpy()
+        scores = ssim(generated, target, dtype=dtype)[: len(expected)].cpu().numpy()
         fast = seconds_per_image(
             lambda dtype=dtype: ssim(generated, target, dtype=dtype), count, device
         )
         print(
             f"ours, {dtype}, {device.type}, batch {count}, {torch.get_num_threads()} CPU threads: "
             f"{fast * 1e3:.4f} ms/image, {slow / fast:.1f} times as fast, "
-            f"largest difference {np.abs(found - expected).max():.1e}"
+            f"largest difference {np.abs(scores - expected).max():.1e}"
         )
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--colours", type=int, default=128, help="fewer make a smaller file")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    weights = dict(word.split("=", 1) for word in options.weights)
+    weights = dict(setting.split("=", 1) for setting in options.weights)
     images = read_images(options.images).only(options.split)
     sheet = contact_sheets.contact_sheet(
         columns_of(images, weights, options.count, options.seed), blocks=2

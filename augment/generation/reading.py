@@ -17,11 +17,11 @@ from jaxtyping import Int64, UInt8
 
 from augment.generation.encoding import EncodedBatch
 from augment.generation.plan import GenerationPlan, PlannedRows
-from augment.generation.prefetch import prefetch
 from augment.generation.run_config import RunConfig
 from augment.interface.system import Need
 from manifests import pixels
 from manifests.io import Images
+from manifests.runtime.prefetch import prefetch
 
 SHARDS_PLANNED_AHEAD = 1
 BATCHES_READ_AHEAD = 2

@@ -1,1 +1,1 @@
-"""Image quality measures as pure functions, each with its protocol."""
+"""Image quality: metrics as pure functions, each with its protocol, and contact sheets."""

@@ -110,6 +110,9 @@ def draw_pose(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return a pose as a coloured skeleton on a dark ground; missing joints take their limbs along.
 
+    For people to look at. The panels of the JPEG strip are ``strip.draw_pose_panels``: they reach
+    published scores, so they follow the published script to the pixel.
+
     Convention: joints are (x, y), pixels of an image of ``size``, pixel centres at integers.
 
     Args:

@@ -23,7 +23,7 @@ NUM_SPLITS = 10
 
 @dataclass(frozen=True, slots=True)
 class InceptionOutputs:
-    """What the measures take from the network."""
+    """What the metrics take from the network."""
 
     pool3: Float[Tensor, "batch 2048"]
     logits: Float[Tensor, "batch 1008"]
@@ -84,9 +84,9 @@ class InceptionScore:
         probabilities = log.exp()
         if self._probabilities is None:
             self._probabilities = torch.zeros(NUM_SPLITS, log.shape[1], dtype=torch.float64)
-        place = torch.arange(self._seen, self._seen + len(log))
+        index = torch.arange(self._seen, self._seen + len(log))
         # Split i holds the images i * total // 10 up to (i + 1) * total // 10.
-        split = ((place + 1) * NUM_SPLITS - 1) // self._total
+        split = ((index + 1) * NUM_SPLITS - 1) // self._total
         self._negative_entropy.index_add_(0, split, (probabilities * log).sum(dim=1))
         self._probabilities.index_add_(0, split, probabilities)
         self._seen += len(log)

@@ -1,4 +1,4 @@
-"""The body mask of the masked measures: the target's limbs and joints, filled and closed.
+"""The body mask of the masked metrics: the target's limbs and joints, filled and closed.
 
 As in the published evaluators of PATN, XingGAN, GFLA and DPTN, which draw it with scikit-image
 (``skimage.draw.polygon`` and ``disk``, a closing by a 5 x 5 square). Drawn here on the device for a
@@ -100,6 +100,6 @@ def _offsets(
 
 def _close(mask: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
     """Return the mask dilated and eroded by a square; outside the image nothing is known."""
-    half = CLOSING_PX // 2
-    dilated = F.max_pool2d(mask.float(), CLOSING_PX, stride=1, padding=half)
-    return -F.max_pool2d(-dilated, CLOSING_PX, stride=1, padding=half) > 0.5
+    margin = CLOSING_PX // 2
+    dilated = F.max_pool2d(mask.float(), CLOSING_PX, stride=1, padding=margin)
+    return -F.max_pool2d(-dilated, CLOSING_PX, stride=1, padding=margin) > 0.5

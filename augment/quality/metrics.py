@@ -1,4 +1,4 @@
-"""The measures of an evaluation: each takes batches, keeps sums, and gives rows of the table.
+"""The metrics of an evaluation: each takes batches, keeps sums, and gives rows of the table.
 
 Three families of rows never share a column:
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured value."""
+    """One value of the table."""
 
     name: str
     family: Family
@@ -81,12 +82,12 @@ class Metric(Protocol):
         ...
 
     def rows(self) -> list[Row]:
-        """Return what was measured."""
+        """Return the values over all batches."""
         ...
 
 
-MeasureFactory = Callable[[], Metric]
-"""Makes a measure that has seen nothing, one for each network evaluated."""
+MetricFactory = Callable[[], Metric]
+"""Makes a metric that has seen no image, one for each network evaluated."""
 
 
 class Mean:
@@ -97,7 +98,7 @@ class Mean:
     """
 
     def __init__(self, name: str, family: Family, protocol: str, of: PerImage, limit: int) -> None:
-        """Measure the first ``limit`` images."""
+        """Average over the first ``limit`` images."""
         self._name, self._protocol = name, protocol
         self._family: Family = family
         self._of = of
@@ -131,8 +132,8 @@ class JointAccuracy:
     def update(self, views: Views) -> None:
         """Take the next batch."""
         images = views.patn.generated.permute(0, 2, 3, 1).cpu().numpy()
-        found = self._estimator.joints([np.ascontiguousarray(image) for image in images])
-        counts = count_joints(found, views.target_joints)
+        prediction = self._estimator.joints([np.ascontiguousarray(image) for image in images])
+        counts = count_joints(prediction, views.target_joints)
         self._right += int(counts.right[counts.scored].sum())
         self._visible += int(counts.visible[counts.scored].sum())
         self._images += int(counts.scored.sum())
@@ -177,29 +178,31 @@ class FrechetDistance:
         self._features = features
         self._real = real
         self._count = self._left = whole_batches(total)
-        self._found: frechet.Moments | None = None
+        self._generated: frechet.Moments | None = None
 
     def update(self, views: Views) -> None:
         """Take the next batch."""
         images = views.gfla.generated[: self._left]
         if len(images):
             self._left -= len(images)
-            self._found = frechet.merge(self._found, frechet.moments(self._features(images)))
+            self._generated = frechet.merge(
+                self._generated, frechet.moments(self._features(images))
+            )
 
     def rows(self) -> list[Row]:
         """Return the one row."""
-        found = self._found
-        value = math.nan if found is None else frechet.frechet_distance(self._real, found)
+        generated = self._generated
+        value = math.nan if generated is None else frechet.frechet_distance(self._real, generated)
         return [Row(self._name, "gfla", value, self._count, self._protocol)]
 
 
-def simple_measures(total: int) -> list[MeasureFactory]:
+def pixel_metrics(total: int) -> list[MetricFactory]:
     """Return SSIM, mask-SSIM, L1 and PSNR in the families that use them."""
 
-    def of_sides(family: Family, measure: Callable[[Tensor, Tensor], Tensor]) -> PerImage:
-        return lambda views: measure(views.of(family).generated, views.of(family).target)
+    def whole(family: Family, compare: Callable[[Tensor, Tensor], Tensor]) -> PerImage:
+        return lambda views: compare(views.of(family).generated, views.of(family).target)
 
-    def of_bodies(family: Family) -> PerImage:
+    def inside_mask(family: Family) -> PerImage:
         return lambda views: ssim(
             masked(views.of(family).generated, views.mask),
             masked(views.of(family).target, views.mask),
@@ -208,21 +211,21 @@ def simple_measures(total: int) -> list[MeasureFactory]:
     window = "Gaussian window, sigma 1.5, data range of the generated image"
     difference = "mean absolute difference in [-1, 1]"
     decibels = "dB, data range 1, mean over images"
-    plans: list[tuple[str, Family, str, PerImage]] = [
-        ("SSIM", "patn", window, of_sides("patn", ssim)),
-        ("mask-SSIM", "patn", window + _BODY, of_bodies("patn")),
-        ("L1", "patn", difference, of_sides("patn", l1)),
-        ("SSIM", "gfla", window, of_sides("gfla", ssim)),
-        ("PSNR", "gfla", decibels, of_sides("gfla", psnr)),
-        ("SSIM", "raw", window, of_sides("raw", ssim)),
-        ("mask-SSIM", "raw", window + _BODY, of_bodies("raw")),
-        ("L1", "raw", difference, of_sides("raw", l1)),
-        ("PSNR", "raw", decibels, of_sides("raw", psnr)),
+    means: list[tuple[str, Family, str, PerImage]] = [
+        ("SSIM", "patn", window, whole("patn", ssim)),
+        ("mask-SSIM", "patn", window + _BODY, inside_mask("patn")),
+        ("L1", "patn", difference, whole("patn", l1)),
+        ("SSIM", "gfla", window, whole("gfla", ssim)),
+        ("PSNR", "gfla", decibels, whole("gfla", psnr)),
+        ("SSIM", "raw", window, whole("raw", ssim)),
+        ("mask-SSIM", "raw", window + _BODY, inside_mask("raw")),
+        ("L1", "raw", difference, whole("raw", l1)),
+        ("PSNR", "raw", decibels, whole("raw", psnr)),
     ]
-    return [lambda plan=plan: Mean(*plan, limit=total) for plan in plans]
+    return [lambda mean=mean: Mean(*mean, limit=total) for mean in means]
 
 
-def lpips_measures(distance: Distance, total: int) -> list[MeasureFactory]:
+def lpips_metrics(distance: Distance, total: int) -> list[MetricFactory]:
     """Return LPIPS and mask-LPIPS of the GFLA family."""
     note, limit = f"AlexNet, v0.1{_WHOLE_BATCHES}", whole_batches(total)
 
@@ -240,7 +243,7 @@ def lpips_measures(distance: Distance, total: int) -> list[MeasureFactory]:
     ]
 
 
-def fid_measure(network: Inception, real: frechet.Moments, total: int) -> MeasureFactory:
+def fid_metric(network: Inception, real: frechet.Moments, total: int) -> MetricFactory:
     """Return FID to the real images whose moments of ``pool3_of(network)`` are given.
 
     The published values of the family come from TTUR's and pytorch-fid's port of the same graph,
@@ -253,17 +256,17 @@ def fid_measure(network: Inception, real: frechet.Moments, total: int) -> Measur
     return lambda: FrechetDistance("FID", note, pool3_of(network), real, total)
 
 
-def reid_frechet_measure(
+def reid_frechet_metric(
     network: Features, name: str, real: frechet.Moments, total: int
-) -> MeasureFactory:
-    """Return the Frechet distance on re-ID features: the stand-in for FID, not FID."""
+) -> MetricFactory:
+    """Return the Frechet distance on re-ID features: in place of FID, not FID."""
     note = f"features of {name} against all training images{_WHOLE_BATCHES}"
     features = reid_of(network)
     return lambda: FrechetDistance("re-ID Frechet distance", note, features, real, total)
 
 
-def reid_perceptual_measure(network: Features, name: str, total: int) -> MeasureFactory:
-    """Return the distance of re-ID features of image and target: the stand-in for LPIPS."""
+def reid_perceptual_metric(network: Features, name: str, total: int) -> MetricFactory:
+    """Return the distance of re-ID features of image and target: in place of LPIPS."""
     features = reid_of(network)
 
     def distance(views: Views) -> Tensor:
@@ -273,10 +276,10 @@ def reid_perceptual_measure(network: Features, name: str, total: int) -> Measure
     return lambda: Mean("re-ID perceptual distance", "gfla", note, distance, total)
 
 
-def identity_measure(network: Features, name: str, total: int) -> MeasureFactory:
+def identity_metric(network: Features, name: str, total: int) -> MetricFactory:
     """Return how near generated image and source are to a re-ID network: the same person, or not.
 
-    A network that the generator was trained with flatters it; measure with another one.
+    A network that the generator was trained with flatters it; score with another one.
     """
     features = reid_of(network)
 
@@ -297,14 +300,21 @@ def reid_of(network: Features) -> ByteFeatures:
     return lambda images: network(as_network_input(images))
 
 
+def as_byte_images(
+    images: UInt8[np.ndarray, "batch height width 3"], device: torch.device | str
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """Return decoded images on the device, as the metrics take them."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+
+
 def real_moments(
     features: ByteFeatures, batches: Iterable[UInt8[Tensor, "batch 3 height width"]]
 ) -> frechet.Moments | None:
     """Return the moments of the features of real images, None if there are no images."""
-    found: frechet.Moments | None = None
+    merged: frechet.Moments | None = None
     for images in batches:
-        found = frechet.merge(found, frechet.moments(features(images)))
-    return found
+        merged = frechet.merge(merged, frechet.moments(features(images)))
+    return merged
 
 
 def whole_batches(total: int) -> int:

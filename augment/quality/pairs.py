@@ -16,7 +16,8 @@ from jaxtyping import Float, Int64
 
 from manifests.datasets.csv_table import read_csv
 from manifests.datasets.market1501 import read_keypoints
-from manifests.keypoints import has_torso
+from manifests.io import Images
+from manifests.keypoints import has_torso, visible
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
 
@@ -76,8 +77,8 @@ def annotation_order(annotation: Path, image_ids: list[str]) -> Int64[np.ndarray
         UserError: If the file is no annotation file, or names none of the images.
     """
     names = read_keypoints(annotation)
-    places = {name: row for row, name in enumerate(image_ids)}
-    rows = [places[name] for name in names if name in places]
+    row_of = {name: row for row, name in enumerate(image_ids)}
+    rows = [row_of[name] for name in names if name in row_of]
     if not rows:
         raise UserError(f"{annotation}: names none of the {len(image_ids)} images of the table")
     return np.asarray(rows, dtype=np.int64)
@@ -96,15 +97,43 @@ def read_pairs(
     Raises:
         UserError: If the file cannot be read, or names an image that the table lacks.
     """
-    places = {name: row for row, name in enumerate(image_ids)}
+    row_of = {name: row for row, name in enumerate(image_ids)}
     table = read_csv(path, ",")
     columns: list[list[int]] = []
     for column in ("from", "to"):
         if column not in table:
             raise UserError(f"{path}: found columns {list(table.columns)}, expected from, to")
         names = [str(name) for name in table[column][:count]]
-        missing = next((name for name in names if name not in places), None)
+        missing = next((name for name in names if name not in row_of), None)
         if missing is not None:
             raise UserError(f"{path}: image '{missing}' is not in the images table")
-        columns.append([places[name] for name in names])
+        columns.append([row_of[name] for name in names])
     return np.asarray(columns, dtype=np.int64).T
+
+
+def check_pairs(
+    images: Images,
+    pairs: Int64[np.ndarray, "pairs 2"],
+    joints: Float[np.ndarray, "rows 18 2"],
+) -> None:
+    """Refuse pairs of two people, and images without a pose: a network could not know.
+
+    Raises:
+        UserError: With the first of them and their number.
+    """
+    ids, people = images.strings("image_id"), images.strings("person_id")
+    mixed = [pair for pair in pairs.tolist() if people[pair[0]] != people[pair[1]]]
+    if mixed:
+        source, target = mixed[0]
+        raise UserError(
+            f"test pairs: found {len(mixed):,} of {len(pairs):,} that show two people, the "
+            f"first '{ids[source]}' ({people[source]}) and '{ids[target]}' ({people[target]}); "
+            "expected one person in both images"
+        )
+    rows = np.unique(pairs)
+    poseless = rows[~visible(joints[rows]).any(axis=1)]
+    if len(poseless):
+        raise UserError(
+            f"test pairs: found {len(poseless):,} of {len(rows):,} images without any joint, the "
+            f"first '{ids[poseless[0]]}'; expected keypoints (see 'augment index --keypoints')"
+        )

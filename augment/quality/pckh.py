@@ -1,4 +1,4 @@
-"""PCKh: how many joints of a generated image lie where the target pose wants them.
+"""PCKh: how many joints of a generated image lie where the target pose has them.
 
 The box variant of the PATN and XingGAN evaluators, not the Euclidean one of Andriluka et al. 2014.
 Published values come from OpenPose joints; a value is worth what its pose estimator is worth, so
@@ -34,14 +34,14 @@ class JointCounts:
 
 
 def count_joints(
-    found: Float[np.ndarray, "pairs 18 2"], target: Float[np.ndarray, "pairs 18 2"]
+    prediction: Float[np.ndarray, "pairs 18 2"], target: Float[np.ndarray, "pairs 18 2"]
 ) -> JointCounts:
-    """Return how many of the target's joints the found poses hit.
+    """Return how many of the target's joints the predicted poses hit.
 
     The head box is the bounding box of the target's nose, neck, eyes and ears, ``w`` by ``h``. A
     joint is right if ``|dx| < 0.5 w`` and ``|dy| < 0.5 h``, strictly and per axis, so a flat box
-    makes every joint wrong. A joint missing in the found pose is wrong; one missing in the target
-    is not asked for.
+    makes every joint wrong. A joint missing in the prediction is wrong; one missing in the
+    target does not count.
 
     Convention: (x, y) in pixels of the stored image; a missing joint is NaN.
 
@@ -50,12 +50,12 @@ def count_joints(
     1.0
     """
     head = target[:, HEAD]
-    wanted = visible(target)
+    present = visible(target)
     num_head = visible(head).sum(axis=1)
     scored = np.asarray(num_head >= MIN_HEAD_JOINTS)
     low = np.where(np.isnan(head), np.inf, head).min(axis=1)
     high = np.where(np.isnan(head), -np.inf, head).max(axis=1)
     box = np.where(scored[:, None], high - low, 0.0)
-    near = np.abs(found - target) < HEAD_FRACTION * box[:, None]
-    right = near.all(axis=-1) & wanted
-    return JointCounts(right=right.sum(axis=1), visible=wanted.sum(axis=1), scored=scored)
+    near = np.abs(prediction - target) < HEAD_FRACTION * box[:, None]
+    right = near.all(axis=-1) & present
+    return JointCounts(right=right.sum(axis=1), visible=present.sum(axis=1), scored=scored)

@@ -1,8 +1,8 @@
-"""Perceptual distances: LPIPS, and its stand-in on our own re-identification network.
+"""Perceptual distances: LPIPS, and one on our own re-identification network.
 
 LPIPS (Zhang et al. 2018) is taken from the authors' package ``lpips``, version 0.1 of the linear
-weights, AlexNet; the published tables of the GFLA family use exactly this. The stand-in needs
-nothing but a network written by ``reid export``; it is no LPIPS and not called so.
+weights, AlexNet; the published tables of the GFLA family use exactly this. The other
+needs nothing but a network written by ``reid export``; it is no LPIPS and not called so.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def load_lpips(setting: str | None, device: torch.device | str) -> Distance:
 
 
 def _fill_alexnet(trunk: Any, state: dict[str, Tensor]) -> None:
-    """Copy torchvision's ``features.<i>`` into the package's slices, whose places keep ``<i>``."""
-    places = trunk.state_dict()
-    ours = {name: f"features.{name.split('.', 1)[1]}" for name in places}
+    """Copy torchvision's ``features.<i>`` into the package's slices, whose names keep ``<i>``."""
+    slices = trunk.state_dict()
+    ours = {name: f"features.{name.split('.', 1)[1]}" for name in slices}
     missing = sorted(name for name in ours.values() if name not in state)
     if missing:
         raise UserError(f"--alexnet: the file lacks {missing[0]}; expected torchvision's AlexNet")

@@ -1,4 +1,4 @@
-"""The detour through JPEG that published scores took.
+"""The JPEG compression that published scores went through.
 
 The test scripts of PATN and XingGAN write five panels side by side (source, its pose, target, its
 pose, generated image) as one JPEG file, quality 75; the evaluator cuts the generated image *and
@@ -58,7 +58,7 @@ def through_strip(
     height, width = generated.shape[1:3]
     if width % BLOCK_PX:
         raise ValueError(f"images are {width} px wide, expected a multiple of {BLOCK_PX}")
-    source_pose, target_pose = (draw_pose(joints, (width, height)) for joints in poses)
+    source_pose, target_pose = (draw_pose_panels(joints, (width, height)) for joints in poses)
     strips = np.concatenate([source_pose[:, :, -BLOCK_PX:], target, target_pose, generated], axis=2)
     decoded = through_jpeg(strips, pool)
     return decoded[:, :, -width:], decoded[:, :, BLOCK_PX : BLOCK_PX + width]
@@ -69,10 +69,13 @@ def through_jpeg(images: Pixels, pool: Executor) -> Pixels:
     return np.stack(list(pool.map(_recompress, images)))
 
 
-def draw_pose(
+def draw_pose_panels(
     joints: Float[np.ndarray, "batch 18 2"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "batch height width 3"]:
     """Return a black panel per pose with a coloured disc of radius 2 around every present joint.
+
+    Part of the published protocol: its pixels reach the neighbouring panels of the JPEG file. What
+    people look at is drawn by ``contact_sheets.draw_pose``.
 
     Convention: joints are (x, y), pixel centres at integers; ``size`` is (width, height).
     """

@@ -1,4 +1,4 @@
-"""The table of an evaluation: what was measured of whose images, as JSON and as Markdown."""
+"""The table of an evaluation: whose images have which scores, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from augment.quality.metrics import Family, Row
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One row of the table: whose images, and what was measured."""
+    """One row of the table: whose images, and the value."""
 
     subject: str
     row: Row
@@ -19,7 +19,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class NotMeasured:
-    """A row that the table lacks, and why."""
+    """Metrics that the table lacks, and why."""
 
     name: str
     reason: str

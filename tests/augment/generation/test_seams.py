@@ -13,7 +13,8 @@ from augment.generation.job import generate
 from augment.generation.run_config import read_run_config
 from augment.interface.condition import condition_of
 from augment.interface.randomness import RowRandom
-from augment.quality.evaluate import EvaluationProtocol, measure
+from augment.quality.evaluate import score_pairs
+from augment.quality.protocol import EvaluationProtocol
 from manifests import io, pixels
 from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
@@ -104,7 +105,7 @@ def test_every_pair_of_an_evaluation_draws_numbers_of_its_own(people):
     for batch_size in (4, 3):
         Noisy.drawn.clear()
         protocol = EvaluationProtocol(split="train", count=8, batch_size=batch_size)
-        measure(images, {"noisy": Noisy().eval()}, protocol)
+        score_pairs(images, {"noisy": Noisy().eval()}, protocol)
         drawn = torch.cat(Noisy.drawn)
         assert len(drawn) == len(torch.unique(drawn, dim=0)) == 8
         if batch_size == 4:

@@ -14,12 +14,12 @@ from augment.generation import reading
 from augment.generation.encoding import encode
 from augment.generation.job import generate
 from augment.generation.plan import GenerationPlan
-from augment.generation.prefetch import prefetch
 from augment.generation.run_config import Encoding
 from augment.generation.shard_actor import ShardActor
 from augment.interface.condition import as_floats, as_pixels
 from manifests import io, pixels
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.prefetch import prefetch
 from manifests.schema import SHARD
 from tests.helpers import trivial
 

@@ -21,7 +21,8 @@ from augment.generators import names, system
 from augment.interface.condition import Condition
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
-from augment.quality.evaluate import EvaluateSettings, EvaluationProtocol, evaluate
+from augment.quality.evaluate import EvaluateSettings, evaluate
+from augment.quality.protocol import EvaluationProtocol
 from augment.training.loop import LoopSettings, Trainer, trained
 from augment.training.pairs import TrainingImages
 from manifests import pixels

@@ -1,4 +1,4 @@
-"""The evaluation: which images meet which measure, and what the table says."""
+"""The evaluation: which images meet which metric, and what the table says."""
 
 import csv
 import dataclasses
@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -22,11 +23,12 @@ from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
-from augment.quality.evaluate import EvaluationProtocol, measure
+from augment.quality.evaluate import score_pairs
 from augment.quality.frechet import frechet_distance, moments
-from augment.quality.metrics import JointAccuracy, Sides, Views, fid_measure
+from augment.quality.metrics import JointAccuracy, Sides, Views, fid_metric
 from augment.quality.pairs import sample_pairs
-from augment.quality.strip import draw_pose
+from augment.quality.protocol import EvaluationProtocol
+from augment.quality.strip import draw_pose_panels
 from augment.quality.table import Result
 from manifests import pixels
 from manifests.datasets import market1501 as market
@@ -72,7 +74,7 @@ class NoSettings(Frozen):
 
 
 class Brightener(PoseTransfer):
-    """Adds half the way to white, and keeps what it was asked."""
+    """Adds half the way to white, and keeps what it was condition."""
 
     Config: ClassVar[type[Frozen]] = NoSettings
     sampling: ClassVar[tuple[str, ...]] = ()
@@ -132,7 +134,7 @@ def similarity(generated: np.ndarray, target: np.ndarray) -> float:
 
 def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
     path, names = three_pairs
-    result = measure(images, {}, EvaluationProtocol(pairs=path, baseline=("copy",)))
+    result = score_pairs(images, {}, EvaluationProtocol(pairs=path, baseline=("copy",)))
     files = {name: images.file(row) for row, name in enumerate(images.strings("image_id"))}
     joints = dict(zip(images.strings("image_id"), images.keypoints(), strict=True))
     patn, gfla, raw = [], [], []
@@ -140,7 +142,10 @@ def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
         source, target = (
             np.asarray(Image.open(files[name])) for name in (source_name, target_name)
         )
-        poses = [draw_pose(joints[name][None], (64, 128))[0] for name in (source_name, target_name)]
+        poses = [
+            draw_pose_panels(joints[name][None], (64, 128))[0]
+            for name in (source_name, target_name)
+        ]
         strip = jpeg(np.concatenate([source, poses[0], target, poses[1], source], axis=1))
         patn.append(similarity(strip[:, 256:], strip[:, 128:192]))
         gfla.append(similarity(jpeg(source), target))
@@ -151,9 +156,9 @@ def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
     assert len({round(np.mean(values), 6) for values in (patn, gfla, raw)}) == 3
 
 
-def test_the_target_itself_is_perfect_without_the_detour_only(images, three_pairs):
+def test_the_target_itself_is_perfect_only_without_compression(images, three_pairs):
     protocol = EvaluationProtocol(pairs=three_pairs[0], baseline=("target",))
-    result = measure(images, {}, protocol)
+    result = score_pairs(images, {}, protocol)
     assert result.value("the target itself", "SSIM", "raw") == pytest.approx(1, abs=TOLERANCE)
     assert result.value("the target itself", "L1", "raw") == 0
     assert np.isnan(result.value("the target itself", "PSNR", "raw"))
@@ -161,8 +166,8 @@ def test_the_target_itself_is_perfect_without_the_detour_only(images, three_pair
 
 
 def test_no_value_depends_on_the_batch_size(images):
-    whole = measure(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=10))
-    split = measure(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=3))
+    whole = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=10))
+    split = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=3))
     assert len(whole.scores) == len(split.scores) == 9
     for one, other in zip(whole.scores, split.scores, strict=True):
         assert one.row.name == other.row.name
@@ -173,16 +178,18 @@ def test_no_value_depends_on_the_batch_size(images):
 def test_a_network_gets_the_source_and_both_poses_and_its_image_is_truncated(images, three_pairs):
     path, names = three_pairs
     toy = Brightener()
-    result = measure(images, {"toy": toy}, EvaluationProtocol(pairs=path))
+    result = score_pairs(images, {"toy": toy}, EvaluationProtocol(pairs=path))
     row = {name: row for row, name in enumerate(images.strings("image_id"))}
     source = [pixels.read(images.file(row[name])) for name, _ in names]
     target = [pixels.read(images.file(row[name])) for _, name in names]
-    (asked,) = toy.conditions
+    (condition,) = toy.conditions
     expected = torch.from_numpy(np.stack(source)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    torch.testing.assert_close(asked.image, expected)
+    torch.testing.assert_close(condition.image, expected)
     joints = torch.from_numpy(images.keypoints())
-    torch.testing.assert_close(asked.pose.joints, joints[[row[name] for name, _ in names]])
-    torch.testing.assert_close(asked.target_pose.joints, joints[[row[name] for _, name in names]])
+    torch.testing.assert_close(condition.pose.joints, joints[[row[name] for name, _ in names]])
+    torch.testing.assert_close(
+        condition.target_pose.joints, joints[[row[name] for _, name in names]]
+    )
     brighter = [np.floor((expected[i].numpy() * 0.5 + 1.5) / 2 * 255) for i in range(3)]
     difference = [
         np.abs(one.transpose(1, 2, 0) - other).mean() * 2 / 255
@@ -210,7 +217,9 @@ def test_images_of_another_size_are_stretched_with_their_joints(images, three_pa
     large, _ = market.index(root, [root / "keypoints.csv"])
     protocol = EvaluationProtocol(pairs=path, baseline=("copy",))
     for one, other in zip(
-        measure(images, {}, protocol).scores, measure(large, {}, protocol).scores, strict=True
+        score_pairs(images, {}, protocol).scores,
+        score_pairs(large, {}, protocol).scores,
+        strict=True,
     ):
         assert one.row.value == pytest.approx(other.row.value, abs=TOLERANCE)
 
@@ -235,7 +244,7 @@ def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_imag
     images, reid_network
 ):
     protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), batch_size=40)
-    result = measure(images, {}, protocol)
+    result = score_pairs(images, {}, protocol)
     assert result.num_pairs == NUM_PAIRS == 90
     train = images.only("train")
     network = Colours()
@@ -254,11 +263,70 @@ def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_imag
     assert {s.row.num_images for s in result.scores if s.row.name == name} == {64}
 
 
-def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_measured(
+def test_a_network_of_several_metrics_is_loaded_once(images, reid_network, monkeypatch):
+    load, loaded = torch.export.load, []
+
+    def counted(file, *arguments, **options):
+        loaded.append(file)
+        return load(file, *arguments, **options)
+
+    monkeypatch.setattr(torch.export, "load", counted)
+    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), count=64)
+    names = {score.row.name for score in score_pairs(images, {}, protocol).scores}
+    assert {"re-ID Frechet distance", "re-ID perceptual distance", "identity similarity"} <= names
+    assert len(loaded) == 1
+
+
+class Waiting(Brightener):
+    """Makes an image only when the pairs after it have been read."""
+
+    def __init__(self, num_batches: int) -> None:
+        super().__init__()
+        self.num_batches = num_batches
+        self.num_read = 0
+        self.progress = threading.Condition()
+
+    def has_read(self) -> None:
+        with self.progress:
+            self.num_read += 1
+            self.progress.notify()
+
+    def generate(self, condition: Condition, random: RowRandom, options: Frozen) -> Tensor:
+        # Sources and targets are read by one call each.
+        expected = 2 * min(len(self.conditions) + 2, self.num_batches)
+        with self.progress:
+            assert self.progress.wait_for(lambda: self.num_read >= expected, timeout=5)
+        return super().generate(condition, random, options)
+
+
+def test_the_next_pairs_are_read_while_images_are_made(images, monkeypatch):
+    toy, read_all = Waiting(num_batches=4), pixels.read_all
+
+    def noted(*arguments):
+        read = read_all(*arguments)
+        toy.has_read()
+        return read
+
+    monkeypatch.setattr(pixels, "read_all", noted)
+    result = score_pairs(images, {"toy": toy}, EvaluationProtocol(count=8, batch_size=2))
+    assert len(toy.conditions) == 4
+    assert result.num_pairs == 8
+
+
+def test_each_subject_gets_its_own_scores(images):
+    one = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=6))
+    both = score_pairs(
+        images, {"toy": Brightener()}, EvaluationProtocol(count=6, baseline=("copy",))
+    )
+    copied = score_pairs(images, {}, EvaluationProtocol(count=6, baseline=("copy",)))
+    assert both.scores == one.scores + copied.scores
+
+
+def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_scored(
     images, reid_network
 ):
     protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), count=63)
-    result = measure(images, {}, protocol)
+    result = score_pairs(images, {}, protocol)
     missing = {row.name: row.reason for row in result.not_measured}
     assert missing["re-ID Frechet distance"] == "found 63 pairs, expected 64 at least"
     assert 0 < result.value("copy the source", "re-ID perceptual distance", "gfla") < 2
@@ -266,7 +334,7 @@ def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_measured
 
 def test_identity_similarity_compares_with_the_source(images, reid_network):
     protocol = EvaluationProtocol(reid=reid_network, baseline=("copy", "target"), count=20)
-    result = measure(images, {}, protocol)
+    result = score_pairs(images, {}, protocol)
     name = "identity similarity"
     assert result.value("copy the source", name, "raw") == pytest.approx(1.0, abs=1e-6)
     gallery = images.only("gallery")
@@ -284,9 +352,9 @@ def test_identity_similarity_compares_with_the_source(images, reid_network):
     assert result.value("the target itself", name, "raw") == pytest.approx(expected, rel=1e-5)
 
 
-def test_measures_nobody_asked_for_are_named_with_the_reason(images, tmp_path, monkeypatch):
+def test_metrics_nobody_asked_for_are_named_with_the_reason(images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    result = measure(images, {}, EvaluationProtocol(baseline=("copy",), count=64))
+    result = score_pairs(images, {}, EvaluationProtocol(baseline=("copy",), count=64))
     missing = {row.name: row.reason for row in result.not_measured}
     assert list(missing) == [
         "IS, mask-IS", "FID", "LPIPS, mask-LPIPS", "PCKh", "re-ID Frechet distance",
@@ -298,9 +366,9 @@ def test_measures_nobody_asked_for_are_named_with_the_reason(images, tmp_path, m
 
 def test_a_network_that_is_asked_for_and_not_there_is_refused(images, tmp_path):
     with pytest.raises(UserError, match=r"found no file at .*no\.pt2"):
-        measure(images, {}, EvaluationProtocol(reid=tmp_path / "no.pt2"))
+        score_pairs(images, {}, EvaluationProtocol(reid=tmp_path / "no.pt2"))
     with pytest.raises(UserError, match=r"found no file at .*no\.tflite"):
-        measure(images, {}, EvaluationProtocol(estimator=str(tmp_path / "no.tflite")))
+        score_pairs(images, {}, EvaluationProtocol(estimator=str(tmp_path / "no.tflite")))
 
 
 class Fixed:
@@ -333,7 +401,7 @@ def test_pckh_pools_joints_over_batches_and_names_the_estimator():
 
 
 def copied(images: Images) -> Result:
-    return measure(images, {}, EvaluationProtocol(count=5, baseline=("copy", "target")))
+    return score_pairs(images, {}, EvaluationProtocol(count=5, baseline=("copy", "target")))
 
 
 def test_the_json_holds_every_score_and_null_for_what_is_no_number(images):
@@ -379,7 +447,7 @@ def test_copying_the_source_on_real_pairs_gives_the_stored_scores(
     protocol = EvaluationProtocol(
         pairs=write_pairs(tmp_path / "pairs.csv", names), baseline=("copy",), batch_size=7
     )
-    result = measure(images, {}, protocol)
+    result = score_pairs(images, {}, protocol)
     for ours, theirs in (("SSIM", "ssim"), ("mask-SSIM", "mask_ssim"), ("L1", "l1")):
         expected = np.mean([row[theirs] for row in stored])
         assert result.value("copy the source", ours, "raw") == pytest.approx(expected, abs=1e-6)
@@ -403,21 +471,21 @@ def test_pairs_of_market1501_that_are_not_the_published_ones_are_called_so(
     images, three_pairs, tmp_path, capsys
 ):
     write_images(images, tmp_path / "images.parquet")
-    words = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--count", "3",
+    arguments = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--count", "3",
              "--baseline", "copy", "--device", "cpu"]  # fmt: skip
 
-    PROGRAM.run([*words, "--pairs", str(three_pairs[0])])
+    PROGRAM.run([*arguments, "--pairs", str(three_pairs[0])])
     assert "published" not in capsys.readouterr().err
 
-    PROGRAM.run(words)
+    PROGRAM.run(arguments)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "published" in line]
     assert told.startswith("these pairs are not the published ones of Market-1501")
     assert told.endswith("--pairs market-pairs-test.csv gives those")
 
 
 def test_the_row_of_fid_names_the_port_of_inception_and_its_way_of_resizing():
-    measure_of = fid_measure(lambda _: pytest.fail("config"), moments(torch.rand(3, 4)), 64)
-    (row,) = measure_of().rows()
+    metric_of = fid_metric(lambda _: pytest.fail("config"), moments(torch.rand(3, 4)), 64)
+    (row,) = metric_of().rows()
     assert "torch-fidelity's port (inception-v3-compat" in row.protocol
     assert "resized to 299 x 299 as TensorFlow 1 does" in row.protocol
     assert "not TTUR's or pytorch-fid's" in row.protocol
@@ -429,7 +497,7 @@ def test_pairs_of_two_people_or_without_a_pose_are_refused(images, tmp_path):
     two = write_pairs(tmp_path / "two.csv", [(ids[0], ids[1]), (ids[0], ids[6])])
     told = f"found 1 of 2 that show two people, the first '{ids[0]}' ({people[0]}) and '{ids[6]}'"
     with pytest.raises(UserError, match=re.escape(told)):
-        measure(images, {}, EvaluationProtocol(pairs=two, baseline=("copy",)))
+        score_pairs(images, {}, EvaluationProtocol(pairs=two, baseline=("copy",)))
     place = images.table.schema.get_field_index("keypoints")
     column = keypoint_column(images.keypoints(), np.zeros(len(images), bool))
     poseless = dataclasses.replace(
@@ -438,10 +506,10 @@ def test_pairs_of_two_people_or_without_a_pose_are_refused(images, tmp_path):
     one = write_pairs(tmp_path / "one.csv", [(ids[0], ids[1])])
     told = f"found 2 of 2 images without any joint, the first '{ids[0]}'"
     with pytest.raises(UserError, match=re.escape(told)):
-        measure(poseless, {}, EvaluationProtocol(pairs=one, baseline=("copy",)))
+        score_pairs(poseless, {}, EvaluationProtocol(pairs=one, baseline=("copy",)))
 
 
-class Half(Brightener):
+class Smaller(Brightener):
     """Makes images of half the width and height."""
 
     @property
@@ -450,24 +518,24 @@ class Half(Brightener):
 
 
 def test_a_network_of_another_size_gets_images_and_poses_of_its_size(images, three_pairs):
-    toy = Half()
-    measure(images, {"toy": toy}, EvaluationProtocol(pairs=three_pairs[0]))
-    (asked,) = toy.conditions
-    assert asked.image.shape == (3, 3, 64, 32)
+    toy = Smaller()
+    score_pairs(images, {"toy": toy}, EvaluationProtocol(pairs=three_pairs[0]))
+    (condition,) = toy.conditions
+    assert condition.image.shape == (3, 3, 64, 32)
     row = images.strings("image_id").index(three_pairs[1][0][0])
     expected = (images.keypoints()[row] + 0.5) / 2 - 0.5
-    assert np.allclose(asked.pose.joints[0].numpy(), expected, atol=1e-6)
+    assert np.allclose(condition.pose.joints[0].numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("words", [["--count", "0"], ["--count", "-3"], ["--batch-size", "0"]])
-def test_a_number_that_measures_nothing_is_refused(images, tmp_path, words):
+@pytest.mark.parametrize("arguments", [["--count", "0"], ["--count", "-3"], ["--batch-size", "0"]])
+def test_a_number_that_scores_nothing_is_refused(images, tmp_path, arguments):
     write_images(images, tmp_path / "images.parquet")
     command = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--baseline", "copy"]
-    with pytest.raises(UserError, match=f"Input should be greater than 0, found {words[1]}"):
-        PROGRAM.run([*command, *words])
+    with pytest.raises(UserError, match=f"Input should be greater than 0, found {arguments[1]}"):
+        PROGRAM.run([*command, *arguments])
 
 
-def test_the_command_refuses_to_measure_nothing(images, tmp_path):
+def test_the_command_refuses_to_score_nothing(images, tmp_path):
     write_images(images, tmp_path / "images.parquet")
     with pytest.raises(UserError, match="neither --weights nor --baseline"):
         PROGRAM.run(["evaluate", "--images", str(tmp_path / "images.parquet")])

@@ -59,8 +59,8 @@ def test_what_torch_logs_of_a_foreign_file_is_not_shown(tmp_path: Path):
     program = "import sys; from pathlib import Path\n"
     program += "from manifests.compute.exported_networks import load_network\n"
     program += "load_network(Path(sys.argv[1]), 'cpu', '--reid')"
-    words = [sys.executable, "-c", program, str(path)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, "-c", program, str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     *_, told = ended.stderr.splitlines()
     assert "--reid: " in told
     assert "was not written by 'reid export'" in told

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment.quality.strip import draw_pose, through_jpeg, through_strip
+from augment.quality.strip import draw_pose_panels, through_jpeg, through_strip
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_crops_equal_those_of_the_whole_strip(pool: Executor):
     source, target, generated = crops(0), crops(1), crops(2)
     poses = joints(3), joints(4)
     ours = through_strip(generated, target, poses, pool)
-    panels = [source, draw_pose(poses[0], (64, 128)), target, draw_pose(poses[1], (64, 128)),
-              generated]  # fmt: skip
+    source_pose, target_pose = (draw_pose_panels(pose, (64, 128)) for pose in poses)
+    panels = [source, source_pose, target, target_pose, generated]
     for row in range(3):
         strip = whole_strip([panel[row] for panel in panels])
         np.testing.assert_array_equal(ours[0][row], strip[:, 256:320])
@@ -56,7 +56,7 @@ def test_limbs_in_white_would_change_no_pixel_of_a_crop(pool: Executor):
     target, generated = crops(1), crops(2)
     poses = joints(3), joints(4)
     ours = through_strip(generated, target, poses, pool)
-    source_pose, target_pose = (draw_pose(pose, (64, 128)) for pose in poses)
+    source_pose, target_pose = (draw_pose_panels(pose, (64, 128)) for pose in poses)
     for row in range(3):
         for panel in (source_pose[row], target_pose[row]):
             panel[60, (panel[60] == 0).all(axis=1)] = 200
@@ -84,5 +84,5 @@ def test_one_file_per_image_equals_pillow(pool: Executor):
 def test_convention_a_pose_is_drawn_at_x_in_columns_and_y_in_rows():
     pose = np.full((1, 18, 2), np.nan, np.float32)
     pose[0, 0] = (10, 100)
-    rows, columns = np.nonzero(draw_pose(pose, (64, 128))[0].any(axis=2))
+    rows, columns = np.nonzero(draw_pose_panels(pose, (64, 128))[0].any(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (99, 101, 9, 11)

@@ -17,7 +17,7 @@ class _End:
         self.error = error
 
 
-class _Ahead(Generic[Item]):
+class _Prefetcher(Generic[Item]):
     """Draws items on a thread of its own, at most ``depth`` before they are asked for."""
 
     def __init__(self, items: Iterable[Item], depth: int) -> None:
@@ -65,4 +65,4 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
     >>> list(prefetch(range(3), 2))
     [0, 1, 2]
     """
-    return _Ahead(items, depth).items()
+    return _Prefetcher(items, depth).items()

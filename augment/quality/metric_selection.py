@@ -1,0 +1,158 @@
+"""Which metrics an evaluation computes: those of the protocol that this machine can give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from augment.pose.detect import load_estimator
+from augment.quality import frechet
+from augment.quality.inception import Inception, load_inception
+from augment.quality.metrics import (
+    PUBLISHED_BATCH,
+    ByteFeatures,
+    InceptionScores,
+    JointAccuracy,
+    MetricFactory,
+    as_byte_images,
+    fid_metric,
+    identity_metric,
+    lpips_metrics,
+    pixel_metrics,
+    pool3_of,
+    real_moments,
+    reid_frechet_metric,
+    reid_of,
+    reid_perceptual_metric,
+    whole_batches,
+)
+from augment.quality.perceptual import Features, load_lpips, load_reid
+from augment.quality.protocol import EvaluationProtocol
+from augment.quality.table import NotMeasured
+from manifests import pixels
+from manifests.io import Images
+from manifests.runtime.console import Console, UserError
+from manifests.runtime.prefetch import prefetch
+
+_MIN_INCEPTION_SCORE_PAIRS = 10
+
+
+# Without slots, in which a cached property has nowhere to stay.
+@dataclass(frozen=True)
+class MetricSelection:
+    """Makes the metrics of one evaluation; a network that several of them use is loaded once."""
+
+    protocol: EvaluationProtocol
+    train: Images
+    """The real images of the Frechet distances."""
+    size: tuple[int, int]
+    """Width and height of the images that are scored."""
+    num_pairs: int
+    device: torch.device | str
+    console: Console
+
+    def factories(self) -> tuple[list[MetricFactory], list[NotMeasured]]:
+        """Return a factory for every metric that can be computed, and the others with the reason.
+
+        Raises:
+            UserError: If the network of a metric that the protocol names cannot be had.
+        """
+        protocol = self.protocol
+        groups: list[tuple[str, bool, Callable[[], list[MetricFactory]]]] = [
+            ("IS, mask-IS", protocol.inception is not None, self._inception_scores),
+            ("FID", protocol.inception is not None, self._fid),
+            ("LPIPS, mask-LPIPS", protocol.alexnet is not None, self._lpips),
+            ("PCKh", protocol.estimator is not None, self._joint_accuracy),
+            ("re-ID Frechet distance", protocol.reid is not None, self._reid_frechet),
+            ("re-ID perceptual distance", protocol.reid is not None, self._reid_perceptual),
+            ("identity similarity", protocol.reid is not None, self._identity),
+        ]
+        factories, missing = pixel_metrics(self.num_pairs), list[NotMeasured]()
+        for names, is_requested, build in groups:
+            try:
+                factories += build()
+            except _TooFewError as error:
+                missing.append(NotMeasured(names, str(error)))
+            except UserError as error:
+                if is_requested:
+                    raise
+                missing.append(NotMeasured(names, str(error)))
+        reason = "the SSD300 person detector of PATN's evaluator is not part of this project"
+        return factories, [*missing, NotMeasured("DS", reason)]
+
+    def _inception_scores(self) -> list[MetricFactory]:
+        self._require(_MIN_INCEPTION_SCORE_PAIRS)
+        network = self._inception
+        return [lambda: InceptionScores(network, self.num_pairs)]
+
+    def _fid(self) -> list[MetricFactory]:
+        self._require(PUBLISHED_BATCH)
+        real = self._real_moments("FID", pool3_of(self._inception))
+        return [fid_metric(self._inception, real, self.num_pairs)]
+
+    def _lpips(self) -> list[MetricFactory]:
+        self._require(PUBLISHED_BATCH)
+        return lpips_metrics(load_lpips(self.protocol.alexnet, self.device), self.num_pairs)
+
+    def _joint_accuracy(self) -> list[MetricFactory]:
+        protocol = self.protocol
+        if protocol.estimator is None:
+            raise UserError("no pose estimator; give --estimator FILE.tflite or keypointrcnn")
+        estimator = load_estimator(protocol.estimator, self.device, protocol.estimator_weights)
+        return [lambda: JointAccuracy(estimator)]
+
+    def _reid_frechet(self) -> list[MetricFactory]:
+        self._require(PUBLISHED_BATCH)
+        network, name = self._reid
+        real = self._real_moments("re-ID Frechet distance", reid_of(network))
+        return [reid_frechet_metric(network, name, real, self.num_pairs)]
+
+    def _reid_perceptual(self) -> list[MetricFactory]:
+        return [reid_perceptual_metric(*self._reid, self.num_pairs)]
+
+    def _identity(self) -> list[MetricFactory]:
+        return [identity_metric(*self._reid, self.num_pairs)]
+
+    @cached_property
+    def _inception(self) -> Inception:
+        return load_inception(self.protocol.inception, self.device)
+
+    @cached_property
+    def _reid(self) -> tuple[Features, str]:
+        path: Path | None = self.protocol.reid
+        if path is None:
+            raise UserError("no re-ID network; give --reid FILE, written by 'reid export'")
+        return load_reid(path, self.device), path.name
+
+    def _require(self, num_pairs: int) -> None:
+        if self.num_pairs < num_pairs:
+            raise _TooFewError(f"found {self.num_pairs} pairs, expected {num_pairs} at least")
+
+    def _real_moments(self, label: str, features: ByteFeatures) -> frechet.Moments:
+        with self.console.progress(f"{label}: training images", len(self.train)) as bar:
+
+            def batches() -> Iterator[UInt8[Tensor, "batch 3 height width"]]:
+                for images in prefetch(self._train_batches(), depth=1):
+                    yield as_byte_images(images, self.device)
+                    bar.advance(len(images))
+
+            real = real_moments(features, batches())
+        if real is None:
+            raise _TooFewError(f"found {len(self.train)} training images, expected 64 at least")
+        return real
+
+    def _train_batches(self) -> Iterator[UInt8[np.ndarray, "batch height width 3"]]:
+        for start in range(0, whole_batches(len(self.train)), PUBLISHED_BATCH):
+            rows = np.arange(start, start + PUBLISHED_BATCH)
+            yield pixels.read_all(self.train.take(rows), self.size)
+
+
+class _TooFewError(UserError):
+    """Not enough images for a metric; the others can go on."""
