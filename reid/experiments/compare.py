@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from manifests.io import write_bytes
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.markdown import markdown_table
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.settings import Frozen
 from reid.evaluation.report import Scored, read_scored
@@ -246,7 +247,7 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         gain = _interval(comparison.mean_average_precision)
         rows.append([*_cells(comparison.arm), gain, f"{comparison.p_value:.3g}"])
-    lines = [*_table([header, *rows]), ""]
+    lines = [markdown_table(header, rows, padded=True), ""]
     for comparison in comparisons:
         lines += [_verdict(comparison, baseline), ""]
     report = baseline.runs[0].report
@@ -314,12 +315,3 @@ def _meaning(comparison: Comparison, baseline: Arm) -> str:
 def _short(change: str) -> str:
     name = change.partition(":")[0]
     return name.removesuffix("_sha256") if name.endswith("_sha256") else change
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
