@@ -184,7 +184,8 @@ def test_a_killed_study_goes_on_and_ends_in_the_weights_of_a_straight_one(
     plan = settings(people, blocks, tmp_path / "killed")
     program = (
         "import sys; from manifests.runtime.console import Console;"
-        "from reid.experiments.grid import *;"
+        "from reid.experiments.grid import StudySettings;"
+        "from reid.experiments.study import study;"
         "study(StudySettings.from_json(sys.argv[1]), Console(quiet=True))"
     )
     root = Path(__file__).resolve().parents[3]
