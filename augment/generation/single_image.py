@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from tyro.conf import Positional
 
 from augment.checkpoints import store
-from augment.pose.detect import load_estimator
+from augment.pose.estimators.interface import joints_of
+from augment.pose.estimators.registry import load_estimator
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import pick_device
 from manifests.runtime.console import Console, Exit, UserError
@@ -98,7 +99,7 @@ def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callab
 
         def of_estimator(name: str) -> Posed:
             image = pixels.read(Path(name))
-            return Posed(image, estimator.joints([image])[0])
+            return Posed(image, joints_of(estimator, [image])[0])
 
         return of_estimator
     raise UserError(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from augment.pose.detect import load_estimator
+from augment.pose.estimators.registry import load_estimator
 from augment.quality import frechet
 from augment.quality.inception import Inception, load_inception
 from augment.quality.metrics import (

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from augment.pose.detect import Estimator
+from augment.pose.estimators.interface import Estimator, joints_of
 from augment.quality import frechet
 from augment.quality.inception import Inception, InceptionScore
 from augment.quality.pckh import count_joints
@@ -132,7 +132,7 @@ class JointAccuracy:
     def update(self, views: Views) -> None:
         """Take the next batch."""
         images = views.patn.generated.permute(0, 2, 3, 1).cpu().numpy()
-        prediction = self._estimator.joints([np.ascontiguousarray(image) for image in images])
+        prediction = joints_of(self._estimator, [np.ascontiguousarray(image) for image in images])
         counts = count_joints(prediction, views.target_joints)
         self._right += int(counts.right[counts.scored].sum())
         self._visible += int(counts.visible[counts.scored].sum())

@@ -1,8 +1,10 @@
 """Pose estimators: the frames they answer in, COCO's joints in ours, joints for tables."""
 
+import importlib.util
 import os
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +14,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augment.cli import PROGRAM
-from augment.pose.detect import (
-    COCO_NAMES,
-    Estimator,
-    Letterbox,
-    MoveNet,
-    add_joints,
-    from_coco,
-    load_estimator,
-    surest_person,
-)
+from augment.pose import detect as detect_module
+from augment.pose.detect import Choices, add_joints
+from augment.pose.estimators import blazepose
+from augment.pose.estimators.coco import COCO_NAMES, from_coco
+from augment.pose.estimators.interface import Detection, Estimator, joints_of
+from augment.pose.estimators.keypointrcnn import surest_person
+from augment.pose.estimators.letterbox import Letterbox
+from augment.pose.estimators.movenet import MoveNet
+from augment.pose.estimators.registry import load_estimator
 from augment.quality.pckh import count_joints
 from manifests import pixels
+from manifests.datasets import market1501
 from manifests.datasets.market1501 import read_keypoints
 from manifests.io import Images, read_images
 from manifests.keypoints import JOINT_NAMES, visible
+from manifests.masks import read_masks
+from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
+from manifests.runtime import run_record
 from manifests.runtime.console import Exit, UserError
+
+# Median distance of the joints of drawn people; 4 px of real ones.
+MADE_UP_PX = 8.0
 
 MOVENET = "movenet_singlepose_lightning_int8.tflite"
 
@@ -114,20 +122,26 @@ class Corner:
     """Finds every joint at the bottom right pixel."""
 
     name = "corner"
+    draws_masks = True
 
     def __init__(self) -> None:
         self.seen = 0
 
-    def joints(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
         self.seen += len(images)
-        return np.stack(
-            [np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1)) for image in images]
-        ).astype(np.float32)
+        return [
+            Detection(
+                np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1), np.float32),
+                float(image[0, 0, 0]) / 255,
+                np.arange(image.shape[1])[None] < np.full(image.shape[0], 20)[:, None],
+            )
+            for image in images
+        ]
 
 
 def test_only_rows_without_annotation_get_joints(tiny_images: Images):
     estimator = Corner()
-    found = add_joints(tiny_images, estimator)
+    found = add_joints(tiny_images, estimator, Choices())
     before, after = tiny_images.keypoints(), found.keypoints()
     empty = tiny_images.table["keypoints"].is_null().to_numpy()
     assert estimator.seen == int(empty.sum()) == 2
@@ -141,13 +155,15 @@ def test_only_rows_without_annotation_get_joints(tiny_images: Images):
 
 def test_annotation_is_replaced_where_asked(tiny_images: Images):
     estimator = Corner()
-    found = add_joints(tiny_images, estimator, replaces=True)
+    found = add_joints(tiny_images, estimator, Choices(replaces=True))
     assert estimator.seen == len(tiny_images) == 12
     assert (found.keypoints() == (63, 127)).all()
 
 
 def test_an_unknown_estimator_is_refused():
-    with pytest.raises(UserError, match=r"found 'openpose', expected FILE\.tflite or keypointrcnn"):
+    with pytest.raises(
+        UserError, match=r"found 'openpose', expected blazepose, FILE\.tflite or keypointrcnn"
+    ):
         load_estimator("openpose")
 
 
@@ -175,7 +191,7 @@ def test_keypoint_rcnn_finds_18_joints_in_the_image(tmp_path, person):
     weights["roi_heads.keypoint_predictor.kps_score_lowres.bias"].fill_(9.0)
     torch.save(weights, tmp_path / "rcnn.pth")
     estimator = load_estimator("keypointrcnn", "cpu", str(tmp_path / "rcnn.pth"))
-    (joints,) = estimator.joints([person(0)])
+    (joints,) = joints_of(estimator, [person(0)])
     assert joints.shape == (18, 2)
     assert (joints >= -0.5).all()
     assert (joints <= (63.5, 127.5)).all()
@@ -203,7 +219,7 @@ def test_movenet_agrees_with_the_annotation_of_1000_real_images(
     names = sorted(annotated, key=lambda name: zlib.crc32(name.encode()))[:1000]
     truth = np.stack([annotated[name] for name in names])
     files = [market1501 / "bounding_box_train" / name for name in names]
-    found = movenet.joints([pixels.read(file) for file in files])
+    found = joints_of(movenet, [pixels.read(file) for file in files])
     distance = np.linalg.norm(found - truth, axis=-1)
     both = ~np.isnan(distance)
     pckh = count_joints(found, truth).pckh()
@@ -245,3 +261,126 @@ def test_the_command_writes_a_table_in_which_every_row_has_joints(
     assert found.table["keypoints"].null_count == 0
     assert found.provenance["keypoints_estimator"] == movenet.name
     assert found.strings("image_id") == tiny_images.strings("image_id")
+
+
+def test_masks_and_confidence_are_kept_where_asked_and_sound(tiny_images: Images):
+    found = add_joints(tiny_images, Corner(), Choices(masks=True))
+    assert found.table["mask"].null_count == 0
+    assert set(found.table["mask_source"].to_pylist()) == {"blazepose"}
+    read, known = read_masks(found, (64, 128))
+    assert known.all()
+    assert (read.sum(axis=(1, 2)) == 20 * 128).all()
+    # Annotated joints stay.
+    annotated = ~tiny_images.table["keypoints"].is_null().to_numpy()
+    np.testing.assert_array_equal(found.keypoints()[annotated], tiny_images.keypoints()[annotated])
+    without = add_joints(tiny_images, Corner(), Choices())
+    assert without.table["mask"].null_count == len(without)
+    assert without.table["pose_confidence"].null_count == len(without) - 2
+
+
+def test_below_the_confidence_there_is_nobody(tiny_images: Images):
+    choices = Choices(masks=True, replaces=True, min_confidence=0.5)
+    found = add_joints(tiny_images, Corner(), choices)
+    sure = found.table["pose_confidence"].to_numpy() >= 0.5
+    assert 0 < sure.sum() < len(sure)
+    assert (visible(found.keypoints()).any(axis=1) == sure).all()
+    assert (found.table["mask"].is_valid().to_numpy() == sure).all()
+
+
+def test_any_number_of_threads_gives_the_same_table(tiny_images: Images):
+    tables = [
+        add_joints(tiny_images, Corner(), Choices(masks=True, replaces=True, threads=threads)).table
+        for threads in (1, 3)
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_after_a_kill_chunks_that_are_done_are_not_estimated_again(
+    tiny_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(detect_module, "CHUNK_ROWS", 5)
+    straight = add_joints(tiny_images, Corner(), Choices(replaces=True))
+
+    class Killed(Corner):
+        def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
+            if self.seen >= 5:
+                raise KeyboardInterrupt
+            return super().detect(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        add_joints(tiny_images, Killed(), Choices(replaces=True), parts=tmp_path)
+    again = Corner()
+    found = add_joints(tiny_images, again, Choices(replaces=True), parts=tmp_path)
+    assert again.seen == 7
+    assert found.table.equals(straight.table)
+
+
+def test_parts_of_other_settings_are_refused(tiny_images: Images, tiny_root: Path, tmp_path: Path):
+    out = tmp_path / "joints.parquet"
+    run_record.write(tmp_path / "joints.parquet.parts", {"estimator": "another"})
+    path = packaged_blazepose()
+    arguments = ["--images", str(tiny_root / "images.parquet"), "--out", str(out), "--quiet"]
+    with pytest.raises(UserError, match="belongs to another run"):
+        PROGRAM.run(["detect", *arguments, "--estimator", str(path)])
+    assert not out.exists()
+
+
+def packaged_blazepose() -> Path:
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    if "AUGMENT_BLAZEPOSE" in os.environ:
+        return Path(os.environ["AUGMENT_BLAZEPOSE"])
+    try:
+        return blazepose.packaged_file()
+    except UserError:
+        pytest.skip("mediapipe is not installed and $AUGMENT_BLAZEPOSE is not set")
+
+
+def test_blazepose_finds_the_made_up_people_and_their_outlines(tmp_path: Path):
+    estimator = load_estimator(str(packaged_blazepose()))
+    draw_data_set(tmp_path / "people", SampleSettings(people=4, test_people=1))
+    keypoints = [tmp_path / "people" / name for name in KEYPOINT_FILES.values()]
+    images = market1501.index(tmp_path / "people", keypoints)[0].only("train")
+    crops = [pixels.read(images.file(row)) for row in range(len(images))]
+    found = estimator.detect(crops)
+    sure = [row for row, one in enumerate(found) if one.mask is not None]
+    assert len(sure) > 0.8 * len(crops)
+    truth = images.keypoints()
+    distance = np.linalg.norm(np.stack([one.joints for one in found]) - truth, axis=2)[sure]
+    assert np.nanmedian(distance) < MADE_UP_PX
+    # The mask holds the joints of the trunk, and leaves some street.
+    for row in sure:
+        mask = found[row].mask
+        trunk = truth[row][[2, 5, 8, 11]]
+        trunk = np.rint(trunk[~np.isnan(trunk).any(axis=1)]).astype(int)
+        assert mask.shape == (128, 64)
+        inside = mask[trunk[:, 1].clip(0, 127), trunk[:, 0].clip(0, 63)]
+        assert inside.mean() >= 0.5
+        assert 0.1 < mask.mean() < 0.9
+
+
+def test_blazepose_gives_the_same_bytes_on_every_thread(tmp_path: Path, person):
+    estimator = load_estimator(str(packaged_blazepose()))
+    crops = [person(seed, (48, 96)) for seed in range(3)]
+    alone = estimator.detect(crops)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda crop: estimator.detect([crop])[0], crops))
+    for one, other in zip(alone, together, strict=True):
+        assert one.confidence == other.confidence
+        np.testing.assert_array_equal(one.joints, other.joints)
+
+
+def test_blazepose_without_its_package_names_the_commands_that_bring_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install --no-deps mediapipe==0\.10\.21"):
+        load_estimator("blazepose")
+
+
+def test_masks_of_an_estimator_that_draws_none_are_refused(
+    movenet, tiny_images, tiny_root, tmp_path, market1501_keypoints
+):
+    path = os.environ.get("AUGMENT_MOVENET", market1501_keypoints / MOVENET)
+    with pytest.raises(UserError, match="draws none; expected --estimator blazepose"):
+        PROGRAM.run(
+            ["detect", "--images", str(tiny_root / "images.parquet"), "--masks", "--estimator",
+             str(path), "--out", str(tmp_path / "out.parquet")]
+        )  # fmt: skip

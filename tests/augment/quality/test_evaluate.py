@@ -23,6 +23,7 @@ from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
+from augment.pose.estimators.interface import Detection
 from augment.quality.evaluate import score_pairs
 from augment.quality.frechet import frechet_distance, moments
 from augment.quality.metrics import JointAccuracy, Sides, Views, fid_metric
@@ -375,13 +376,14 @@ class Fixed:
     """An estimator that always finds the same pose."""
 
     name = "fixed"
+    draws_masks = False
 
     def __init__(self, joints: np.ndarray) -> None:
         self._joints = joints
 
-    def joints(self, images) -> np.ndarray:
+    def detect(self, images) -> list[Detection]:
         assert all(image.shape == (128, 64, 3) for image in images)
-        return np.stack([self._joints] * len(images))
+        return [Detection(self._joints)] * len(images)
 
 
 def test_pckh_pools_joints_over_batches_and_names_the_estimator():
