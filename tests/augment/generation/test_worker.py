@@ -327,16 +327,16 @@ def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
 
 
 def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, monkeypatch):
-    asked = []
+    planned = []
     rows = GenerationPlan.rows
     monkeypatch.setattr(
-        GenerationPlan, "rows", lambda plan, *part: asked.append(part) or rows(plan, *part)
+        GenerationPlan, "rows", lambda plan, *part: planned.append(part) or rows(plan, *part)
     )
 
     run(people, tmp_path / "out", worker="1/3")
 
     # Shards 1 and 4 of the five, of four rows each.
-    assert asked == [(4, 8), (16, 20)]
+    assert planned == [(4, 8), (16, 20)]
 
 
 @pytest.mark.parametrize(

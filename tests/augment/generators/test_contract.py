@@ -296,10 +296,10 @@ def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) 
     pairs = [(ids[0], ids[1]), (ids[3], ids[2])]
     (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in [("from", "to"), *pairs]))
     protocol = EvaluationProtocol(pairs=tmp_path / "pairs.csv", split="train")
-    asked = EvaluateSettings(
+    settings = EvaluateSettings(
         images=table, weights=str(weights), device="cpu", out=tmp_path / "e.json", protocol=protocol
     )
-    assert evaluate(asked, quiet) == Exit.DONE
+    assert evaluate(settings, quiet) == Exit.DONE
     result = json.loads((tmp_path / "e.json").read_text())
     assert result["num_pairs"] == 2
     scores = {(row["name"], row["family"]): row["value"] for row in result["scores"]}
