@@ -177,7 +177,7 @@ def test_shards_and_manifest_hold_no_path_time_or_host(people, out, tmp_path):
         told = data.decode(errors="replace")
         if name.endswith(".parquet"):
             table = pq.read_table(pa.BufferReader(data))
-            # Any two letters may stand in the bytes of an image.
+            # Any two letters may occur in the bytes of an image.
             rows = table.select([column for column in table.column_names if column != "image"])
             told = f"{rows.to_pylist()} {table.schema.metadata}"
         assert not host.search(told)

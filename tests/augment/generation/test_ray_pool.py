@@ -1,4 +1,4 @@
-"""The driver of actors, on a stand-in for Ray whose actors answer when they are waited for."""
+"""The driver of actors, on a made-up Ray whose actors answer when they are waited for."""
 
 from __future__ import annotations
 

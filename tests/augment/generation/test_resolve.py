@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from augment.generation import job as job_module
 from augment.generation import resolve as resolve_module
 from augment.generation.job import job_of, open_sampler
 from augment.generation.resolve import plan_of, resolve
@@ -183,3 +184,22 @@ def test_a_part_of_the_train_rows_gives_all_sources_and_poses(people, tmp_path):
     assert len(made) == 8
     assert set(made.strings("source_id")) <= set(part)
     assert set(made.strings("pose_id")) <= set(part)
+
+
+def test_a_run_that_another_worker_creates_in_between_is_joined_and_no_table_hashed_twice(
+    people, out, monkeypatch
+):
+    hashed = []
+    digest = resolve_module.table_digest
+    monkeypatch.setattr(
+        resolve_module, "table_digest", lambda images: hashed.append(images) or digest(images)
+    )
+    # This worker looks before the other creates the run, and again when it is refused.
+    read, answers = job_module.read_run_config, [None]
+    monkeypatch.setattr(
+        job_module, "read_run_config", lambda out: answers.pop() if answers else read(out)
+    )
+
+    assert run(people, out, UNLOADED, batch_size="auto", rows_per_shard="auto") == Exit.DONE
+
+    assert len(hashed) == 1

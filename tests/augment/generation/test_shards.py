@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,10 +23,11 @@ from augment.generation.run_config import (
 from augment.generation.verify import problems
 from manifests import io
 from manifests.runtime import storage
-from manifests.runtime.console import Console, UserError
+from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import MANIFEST, SHARD
 from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
+from tests.helpers.generation import run
 
 RUN = RunConfig(
     content=Content(
@@ -409,3 +411,30 @@ def test_a_manifest_that_is_none_is_refused(out):
 
     with pytest.raises(UserError, match=r"manifest\.parquet: damaged"):
         list(problems(out, read_run_config(out)))
+
+
+def test_a_run_opens_every_shard_once_after_it_was_written(people, tmp_path, monkeypatch):
+    opened = []
+    parquet = io.parquet
+    monkeypatch.setattr(io, "parquet", lambda path: opened.append(path.name) or parquet(path))
+
+    assert run(people, tmp_path / "out") == Exit.DONE
+
+    written = sorted(path.name for path in (tmp_path / "out/data").iterdir())
+    # A look for each before, which finds none; rows for the manifest after.
+    assert len(written) == 5
+    tables = {"images.parquet": 1, "manifest.parquet": 1}
+    assert Counter(opened) == {**dict.fromkeys(written, 2), **tables}
+
+
+def test_a_worker_that_does_not_finish_the_run_opens_no_shard_that_it_wrote(
+    people, tmp_path, monkeypatch
+):
+    opened = []
+    parquet = io.parquet
+    monkeypatch.setattr(io, "parquet", lambda path: opened.append(path.name) or parquet(path))
+
+    assert run(people, tmp_path / "out", worker="1/2") == Exit.DONE
+
+    # The looks before it begins.
+    assert opened == ["images.parquet", "part-000001.parquet", "part-000003.parquet"]
