@@ -53,7 +53,7 @@ PROGRAM: Final = Program(
         "transfer": Command(
             "augment.generation.single_image",
             "transfer",
-            "TransferSettings",
+            "settings_for",
             "make one image from one image",
         ),
         "evaluate": Command(

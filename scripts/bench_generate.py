@@ -24,9 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from augment import generators
 from augment.checkpoints import store
-from augment.generation.job import GenerateSettings, generate
+from augment.generation.job import generate
 from augment.generation.run_config import Precision
 from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
+from augment.generation.settings import GenerateSettings
 from augment.interface.condition import Condition, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer

@@ -25,12 +25,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from augment.generation import shards
+from augment.generation import manifest, shards
 from augment.generation.encoding import EncodedBatch, shard_table
-from augment.generation.job import GenerateSettings, Weights, describe, plan_of
 from augment.generation.plan import GenerationPlan
+from augment.generation.resolve import Weights, plan_of, resolve
 from augment.generation.run_config import RunConfig, begin, require_run_config
 from augment.generation.sampler import Sampler, prepare_for_sampling
+from augment.generation.settings import GenerateSettings
 from augment.generation.status import look
 from augment.generation.verify import problems
 from augment.generation.worker import Job, work
@@ -142,7 +143,7 @@ def planned(folder: Path, options: argparse.Namespace) -> tuple[GenerationPlan, 
     """Return what every worker works out before its first shard."""
     settings = settings_of(folder, options)
     plan = plan_of(settings, (WIDTH, HEIGHT))
-    return plan, describe(settings, plan, WEIGHTS, None)
+    return plan, resolve(settings, plan, WEIGHTS, None)
 
 
 def publish_all(folder: Path, options: argparse.Namespace) -> None:
@@ -188,7 +189,7 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
         return len(planned(folder, options)[0])
 
     def finalise() -> int:
-        success = shards.finalise(out, require_run_config(out), "card\n")
+        success = manifest.finalise(out, require_run_config(out), "card\n")
         assert success is not None
         return success.rows
 

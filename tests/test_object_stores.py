@@ -16,11 +16,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from augment.generation import shards
+from augment.generation import manifest, shards
 from augment.generation.export import ExportSettings, export
-from augment.generation.job import GenerateSettings, Weights, generate
+from augment.generation.job import generate
 from augment.generation.preview import PreviewSettings, preview
+from augment.generation.resolve import Weights
 from augment.generation.run_config import read_run_config
+from augment.generation.settings import GenerateSettings
 from augment.generation.status import StatusSettings, look
 from augment.generation.verify import VerifySettings, problems, verify
 from manifests import io
@@ -235,7 +237,7 @@ def test_finalising_again_changes_nothing(out, straight):
     card = (out / "README.md").read_text()
 
     for _ in range(2):
-        assert shards.finalise(out, read_run_config(out), card) == shards.read_success(
+        assert manifest.finalise(out, read_run_config(out), card) == shards.read_success(
             out, read_run_config(out)
         )
 

@@ -10,23 +10,17 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
-from augment.checkpoints import store
 from augment.generation.demo_people import made_up_people
-from augment.generation.job import (
-    DEFAULT_WEIGHTS,
-    Executor,
-    GenerateSettings,
-    Weights,
-    generate,
-    open_weights,
-    plan_of,
-)
+from augment.generation.job import Executor, generate
+from augment.generation.options import with_options
 from augment.generation.plan import GenerationPlan
 from augment.generation.ray_pool import connect
+from augment.generation.resolve import Weights, open_weights, plan_of
 from augment.generation.run_config import RunConfig
+from augment.generation.settings import DEFAULT_WEIGHTS, GenerateSettings
 from augment.generation.shard_actor import ShardActor
 from augment.generation.worker import Job
-from manifests.runtime.command_line import arguments_of, value_of
+from manifests.runtime.command_line import arguments_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.signals import Stopped, stopping
@@ -57,11 +51,9 @@ def settings_for(arguments: Sequence[str]) -> type[LaunchSettings]:
     Raises:
         UserError: If there are no such weights.
     """
-    name = value_of("--weights", arguments, default=DEFAULT_WEIGHTS)
-    options = store.system_of(name).Options
-    if not options.model_fields:
+    job = with_options(GenerateSettings, arguments)
+    if job is GenerateSettings:
         return LaunchSettings
-    job = create_model("GenerateSettings", __base__=GenerateSettings, options=(options, options()))
     return create_model(
         "LaunchSettings",
         __base__=LaunchSettings,

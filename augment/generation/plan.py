@@ -113,10 +113,10 @@ class GenerationPlan:
         numbers = random_bits(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
         poses: list[int] = []
         moved: dict[int, int] = {}
-        for place, draw in enumerate(numbers.tolist()):
-            other = place + bounded(draw, size - place)
+        for position, bits in enumerate(numbers.tolist()):
+            other = position + bounded(bits, size - position)
             poses.append(moved.get(other, other))
-            moved[other] = moved.get(place, place)
+            moved[other] = moved.get(position, position)
         chosen = np.array(poses, np.int64)
         return chosen + (chosen >= left_out) if left_out >= 0 else chosen
 
@@ -124,16 +124,18 @@ class GenerationPlan:
         self, person: int, k: Int64[np.ndarray, " rows"], poses: Int64[np.ndarray, " rows"]
     ) -> tuple[Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
         first, end = self.first[person : person + 2].tolist()
-        own = {pose: row for row, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0}
+        own = {
+            pose: image for image, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0
+        }
         sources, seeds = np.empty(len(k), np.int64), np.empty(len(k), np.uint64)
-        for place, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
-            choice, seeds[place] = random_bits(self.seed, self.people[person], 2, counter=number)
+        for row, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
+            choice, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
             shown = own.get(pose)
             if shown is None:
-                sources[place] = first + bounded(choice, end - first)
+                sources[row] = first + bounded(choice, end - first)
             else:
                 other = bounded(choice, end - first - 1)
-                sources[place] = first + other + (other >= shown)
+                sources[row] = first + other + (other >= shown)
         return sources, seeds
 
 
@@ -167,7 +169,7 @@ def make_plan(
         joints[candidates],
         people,
         np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
-        _places(sources.table["image_id"], bank.pose_ids),
+        _positions(sources.table["image_id"], bank.pose_ids),
         bank,
         per_id,
         seed,
@@ -199,11 +201,11 @@ def stem(image_id: str) -> str:
 
 
 def _people(train: Images) -> tuple[tuple[str, ...], Int64[np.ndarray, " rows"]]:
-    """Return the sorted labels, and the place of each row's person among them."""
+    """Return the sorted labels, and the position of each row's person among them."""
     coded = train.table["person_id"].combine_chunks().dictionary_encode()
     labels = coded.dictionary.to_pylist()
-    place = np.argsort(np.argsort(np.asarray(labels, object), kind="stable"))
-    return tuple(sorted(labels)), place[coded.indices.to_numpy()]
+    position = np.argsort(np.argsort(np.asarray(labels, object), kind="stable"))
+    return tuple(sorted(labels)), position[coded.indices.to_numpy()]
 
 
 def _candidates(
@@ -224,10 +226,10 @@ def _candidates(
     return ordered, int((best <= keypoints.NUM_JOINTS).sum())
 
 
-def _places(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarray, " names"]:
+def _positions(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarray, " names"]:
     """Return where each name stands, -1 where it does not."""
-    places = pc.index_in(names, value_set=among)
-    return places.fill_null(-1).to_numpy().astype(np.int64)
+    positions = pc.index_in(names, value_set=among)
+    return positions.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _check_bank_size(plan: GenerationPlan) -> None:

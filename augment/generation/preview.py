@@ -58,14 +58,14 @@ def preview(settings: PreviewSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def choose(count: int, wanted: int, seed: int) -> Int64[np.ndarray, " rows"]:
-    """Return ``wanted`` different rows of ``count``, in order, or all.
+def choose(count: int, num_shown: int, seed: int) -> Int64[np.ndarray, " rows"]:
+    """Return ``num_shown`` different rows of ``count``, in order, or all.
 
     >>> choose(5, 9, 0).tolist()
     [0, 1, 2, 3, 4]
     """
     order = np.argsort(random_bits(seed, "preview", count), kind="stable")
-    return np.sort(order[:wanted])
+    return np.sort(order[:num_shown])
 
 
 def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], sources: Images) -> Image:

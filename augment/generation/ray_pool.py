@@ -52,10 +52,11 @@ class _ActorState:
 
     actor: Any
     ready: bool = False
-    """It has answered since it last died."""
-    asked: bool = False
-    """It has been asked to begin and has not answered yet."""
-    ask_at: float = 0.0
+    """It has begun the run since it last died."""
+    beginning: bool = False
+    """It has been told to begin and has not answered yet."""
+    begin_at: float = 0.0
+    """When it may be told again, by the monotonic clock."""
     num_shards: int = 0
     """In flight."""
 
@@ -86,19 +87,19 @@ class RayPool:
         self._last_alive = time.monotonic()
         self._last_death = "none has answered yet"
 
-    def begin(self, member: type[ShardActor], *arguments: object) -> str:
+    def begin(self, actor_class: type[ShardActor], *arguments: object) -> str:
         """Start the actors and return the run, as soon as the first of them has begun it.
 
         Args:
-            member: A class, made on every actor.
+            actor_class: A class, made on every actor.
             arguments: For its initialiser. Small ones: from 100 kB on Ray keeps them on a node
                 that may be lost.
 
         Raises:
-            UserError: If a member refuses.
+            UserError: If an actor refuses.
             Stopped: After a signal, or if no actor answers for a while.
         """
-        self._actors = [_ActorState(actor) for actor in self._start_actors(member, *arguments)]
+        self._actors = [_ActorState(actor) for actor in self._start_actors(actor_class, *arguments)]
         self._last_alive = time.monotonic()
         with stopping_when_checked() as check:
             while self._run is None:
@@ -128,7 +129,7 @@ class RayPool:
 
     def _step(self) -> list[int]:
         """Send what can be sent and wait a moment for answers; return the rows that were made."""
-        self._ask()
+        self._begin_actors()
         self._dispatch()
         if not self._calls:
             time.sleep(POLL_S)
@@ -146,12 +147,13 @@ class RayPool:
             raise Stopped(Exit.STOPPED_EARLY)
         return made
 
-    def _ask(self) -> None:
+    def _begin_actors(self) -> None:
+        """Tell every actor to begin that is new or was started again."""
         now = time.monotonic()
-        for actor_state in self._actors:
-            if not actor_state.ready and not actor_state.asked and now >= actor_state.ask_at:
-                actor_state.asked = True
-                self._calls[actor_state.actor.begin.remote()] = _Call(actor_state, None)
+        for state in self._actors:
+            if not state.ready and not state.beginning and now >= state.begin_at:
+                state.beginning = True
+                self._calls[state.actor.begin.remote()] = _Call(state, None)
 
     def _dispatch(self) -> None:
         for already in range(IN_FLIGHT):
@@ -166,14 +168,14 @@ class RayPool:
         call = self._calls.pop(reference)
         actor_state, shard = call.actor_state, call.shard
         if shard is None:
-            actor_state.asked = False
+            actor_state.beginning = False
         else:
             actor_state.num_shards -= 1
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(reference)
         except errors.RayTaskError as error:
-            # The member itself failed; what dies with its process is below.
+            # The actor's own code failed; what dies with its process is below.
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from error
             raise
@@ -188,7 +190,7 @@ class RayPool:
 
     def _lose(self, actor_state: _ActorState, shard: int | None, error: Exception) -> None:
         actor_state.ready = False
-        actor_state.ask_at = time.monotonic() + PAUSE_S
+        actor_state.begin_at = time.monotonic() + PAUSE_S
         self._last_death = (str(error).strip() or type(error).__name__).splitlines()[0]
         if shard is None:
             return
@@ -238,8 +240,8 @@ def connect(
             workers=count,
         )
 
-        def start_actors(member: type[ShardActor], *arguments: object) -> list[Any]:
-            actor = ray.remote(member).options(
+        def start_actors(actor_class: type[ShardActor], *arguments: object) -> list[Any]:
+            actor = ray.remote(actor_class).options(
                 num_cpus=1,
                 num_gpus=1 if kind == "GPU" else 0,
                 max_restarts=-1,

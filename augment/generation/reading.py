@@ -1,4 +1,4 @@
-"""Planning and reading ahead: the batches of a worker's shards, with their images decoded.
+"""Prefetching: the batches of a worker's shards, planned and with their images decoded.
 
 Threads plan the next shard and read the images of the next batches while the device computes,
 across the borders of shards too. Every queue is bounded. Batches never cross shards.
@@ -23,8 +23,8 @@ from manifests import pixels
 from manifests.io import Images
 from manifests.runtime.prefetch import prefetch
 
-SHARDS_PLANNED_AHEAD = 1
-BATCHES_READ_AHEAD = 2
+SHARDS_PREFETCHED = 1
+BATCHES_PREFETCHED = 2
 
 ByteImage = UInt8[np.ndarray, "height width 3"]
 
@@ -143,7 +143,7 @@ def read_batches(
     A few batches are ready before they are asked for, also where one shard ends and the next
     begins.
     """
-    return prefetch(_batches(plan, run, needs, shards), BATCHES_READ_AHEAD)
+    return prefetch(_batches(plan, run, needs, shards), BATCHES_PREFETCHED)
 
 
 def _batches(
@@ -151,10 +151,10 @@ def _batches(
 ) -> Generator[PlannedBatch]:
     size = run.content.sampling.batch_size
     reader = BatchReader(plan, run, needs)
-    # A shard takes longer to plan than a GPU takes for the batches that are read ahead.
+    # A shard takes longer to plan than a GPU takes for the batches that are prefetched.
     planned = prefetch(
         (ShardInProgress(shard, plan.rows(*run.shard_rows(shard))) for shard in shards),
-        SHARDS_PLANNED_AHEAD,
+        SHARDS_PREFETCHED,
     )
     with closing(planned):
         for shard in planned:

@@ -84,6 +84,8 @@ class Content(Frozen):
     """Of the rows that may be sources, see ``table_digest``."""
     poses_sha256: str
     """Of the pose bank."""
+    target_images_sha256: str | None = None
+    """Of the files that the bank's poses were seen in, for a system that looks at them."""
     rows: int
     per_id: int
     seed: int
@@ -95,10 +97,11 @@ class Content(Frozen):
     sampling: Sampling
 
     @model_serializer(mode="wrap")
-    def _without_no_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``options`` out where a system has none: its runs keep their keys."""
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
-        return {k: value for k, value in fields.items() if k != "options" or value}
+        optional = ("options", "target_images_sha256")
+        return {k: value for k, value in fields.items() if k not in optional or value}
 
 
 class RunConfig(Frozen):
@@ -154,7 +157,7 @@ def begin(out: StoragePath, run: RunConfig, made_from: dict[str, Any]) -> None:
         "settings": made_from,
         "versions": run_record.versions("torch", "numpy", "pyarrow", "opencv-python-headless"),
     }
-    run_record.write(out, _asked(run), facts)
+    run_record.write(out, _config(run), facts)
 
 
 def is_begun(out: StoragePath, run: RunConfig) -> bool:
@@ -163,7 +166,9 @@ def is_begun(out: StoragePath, run: RunConfig) -> bool:
     Raises:
         UserError: If another run lives there, or the folder holds something else.
     """
-    return run_record.is_home_of(out, _asked(run), "an empty folder or a run of 'augment generate'")
+    return run_record.is_home_of(
+        out, _config(run), "an empty folder or a run of 'augment generate'"
+    )
 
 
 def read_run_config(out: StoragePath) -> RunConfig | None:
@@ -175,10 +180,10 @@ def read_run_config(out: StoragePath) -> RunConfig | None:
     path = out / run_record.RUN_RECORD
     if not path.is_file():
         return None
-    asked = run_record.read(path)["config"]
-    if "content" not in asked:
+    config = run_record.read(path)["config"]
+    if "content" not in config:
         raise UserError(f"{path}: found the run of another command, expected 'augment generate'")
-    return RunConfig.from_json(json.dumps(asked), where=str(path))
+    return RunConfig.from_json(json.dumps(config), where=str(path))
 
 
 def require_run_config(out: StoragePath) -> RunConfig:
@@ -205,8 +210,8 @@ def default_rows_per_shard(rows: int, batch_size: int) -> int:
     >>> default_rows_per_shard(100_000, 48)
     1584
     """
-    wanted = min(max(-(-rows // 64), 512), 20_480)
-    whole = -(-wanted // batch_size) * batch_size
+    about = min(max(-(-rows // 64), 512), 20_480)
+    whole = -(-about // batch_size) * batch_size
     return whole if whole <= 20_480 else max(1, 20_480 // batch_size) * batch_size
 
 
@@ -233,5 +238,5 @@ def table_digest(images: Images) -> str:
     return digest.hexdigest()
 
 
-def _asked(run: RunConfig) -> dict[str, Any]:
+def _config(run: RunConfig) -> dict[str, Any]:
     return run.model_dump(mode="json")

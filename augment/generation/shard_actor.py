@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-from augment.generation.job import (
-    DEFAULT_WEIGHTS,
-    GenerateSettings,
-    Weights,
-    begin_or_join,
-    job_of,
-    open_sampler,
-    open_weights,
-    plan_of,
-)
+from augment.generation.job import begin_or_join, job_of, open_sampler
 from augment.generation.reading import PlannedBatch, ShardInProgress
+from augment.generation.resolve import Weights, open_weights, plan_of
+from augment.generation.settings import DEFAULT_WEIGHTS, GenerateSettings
 from augment.generation.worker import Job, ShardPipeline, finish
 from manifests.compute.devices import cpu_threads
 

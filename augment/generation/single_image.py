@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from tyro.conf import Positional
 
 from augment.checkpoints import store
+from augment.generation.options import options_of, with_options
+from augment.generation.settings import DEFAULT_WEIGHTS
 from augment.pose.estimators.interface import joints_of
 from augment.pose.estimators.registry import load_estimator
 from manifests import io, keypoints, pixels
@@ -37,8 +41,10 @@ class TransferSettings(Frozen):
     """Pose estimator for image files: FILE.tflite of MoveNet, or keypointrcnn."""
     estimator_weights: str | None = None
     """Weights of Keypoint R-CNN: a file, or download."""
-    weights: str = "patn-market1501"
+    weights: str = DEFAULT_WEIGHTS
     """Name of shipped weights, or a file."""
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    """Another seed draws another image, if the system draws any."""
     device: str = "auto"
     """Where the networks run: auto, cpu, cuda or cuda:N."""
 
@@ -49,6 +55,15 @@ class Posed:
 
     image: UInt8[np.ndarray, "height width 3"]
     joints: Float[np.ndarray, "18 2"]
+
+
+def settings_for(arguments: Sequence[str]) -> type[TransferSettings]:
+    """Return the settings of ``augment transfer``, with the options of the system that is named.
+
+    Raises:
+        UserError: If there are no such weights.
+    """
+    return with_options(TransferSettings, arguments)
 
 
 def transfer(settings: TransferSettings, console: Console) -> Exit:
@@ -69,10 +84,18 @@ def transfer(settings: TransferSettings, console: Console) -> Exit:
             where = settings.images or settings.estimator
             raise UserError(f"{where}: found no joint in '{name}', expected a pose")
     network = store.load(settings.weights, device)
+    options = options_of(settings, type(network))
     height, width = source.image.shape[:2]
     size = (target.image.shape[1], target.image.shape[0])
     target_pose = keypoints.resize(target.joints, size, (width, height))
-    made = network.transfer(source.image, source.joints, target_pose)
+    made = network.transfer(
+        source.image,
+        source.joints,
+        target_pose,
+        target_image=target.image,
+        seed=settings.seed,
+        options=options,
+    )
     encoded = pixels.encode_png(made) if settings.out.suffix == ".png" else pixels.encode_jpeg(made)
     io.write_bytes(encoded, settings.out)
     console.say(f"{settings.out}: {settings.source} in the pose of {settings.pose}")

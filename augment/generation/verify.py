@@ -58,11 +58,11 @@ def problems(out: StoragePath, run: RunConfig) -> Iterator[str]:
     Raises:
         UserError: If there is a shard or a mark of another run, or the manifest is damaged.
     """
-    claim = run_record.read(out / run_record.RUN_RECORD)
+    record = run_record.read(out / run_record.RUN_RECORD)
     for name in ("content_key", "layout_key"):
-        if claim.get(name) != getattr(run, name):
+        if record.get(name) != getattr(run, name):
             yield f"{out / run_record.RUN_RECORD}: its {name} does not follow from its other fields"
-    yield from _strangers(out, run)
+    yield from _unexpected_files(out, run)
     success = shards.read_success(out, run)
     if success is None:
         yield f"{out}: not finished; the same 'augment generate' command goes on"
@@ -109,7 +109,7 @@ class _ManifestRows:
             ) from error
 
 
-def _strangers(out: StoragePath, run: RunConfig) -> Iterator[str]:
+def _unexpected_files(out: StoragePath, run: RunConfig) -> Iterator[str]:
     known = {shards.shard_name(shard) for shard in range(run.num_shards)}
     folder = out / shards.DATA
     for path in sorted(folder.iterdir(), key=str) if folder.is_dir() else ():

@@ -59,7 +59,7 @@ class Job:
     """Where this worker computes, ``cuda:1`` say; auto: on the run's kind of device."""
 
     def read(self, shards: Iterable[int]) -> Generator[PlannedBatch]:
-        """Give the batches of these shards, planned and read ahead."""
+        """Give the batches of these shards, planned and prefetched."""
         return read_batches(self.plan, self.run, self.needs, shards)
 
 

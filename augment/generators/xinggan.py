@@ -68,7 +68,7 @@ class XingBlock(nn.Module):
         return new_appearance, torch.cat([new_appearance, new_shape], dim=1)
 
     def _attend(self, features: Tensor, others: Tensor) -> Tensor:
-        """Return ``features`` plus their own values, mixed by likeness to ``others``."""
+        """Return ``features`` plus their own values, mixed by similarity to ``others``."""
         query, key, value = (
             tokens.flatten(2).transpose(1, 2)
             for tokens in (self.query(features), self.key(others), self.value(features))

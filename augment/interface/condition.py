@@ -24,7 +24,11 @@ class Condition:
     pose: Pose
     target_pose: Pose
     target_image: Float[Tensor, "batch 3 height width"] | None = None
-    """The image that the target pose was seen in, of whomever; for systems that need it."""
+    """The image that the target pose was seen in, of whomever; for systems that need it.
+
+    In training pairs and test pairs it is the answer itself, and a system that needs it takes care
+    to look only at what it may know, such as the background.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from augment.interface.condition import Condition, Pair, as_pixels, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from manifests import keypoints, pixels
+from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 
 Need = Literal["target_image"]
@@ -39,7 +40,7 @@ class PoseTransfer(nn.Module, ABC):
 
     Options: ClassVar[type[Frozen]] = NoOptions
     """What can be chosen when images are generated, such as a number of steps or a guidance scale;
-    every option has a default."""
+    every option is a number, a text or a truth value and has a default."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What of the ``Condition`` the system wants filled in beyond source image and poses."""
@@ -115,12 +116,13 @@ class PoseTransfer(nn.Module, ABC):
         """(height, width) of the images that the network was made for."""
         return 128, 64
 
-    def transfer(
+    def transfer(  # noqa: PLR0913 - the call from Python, with a default for most
         self,
         image: UInt8[np.ndarray, "height width 3"],
         pose: Float[np.ndarray, "18 2"],
         target_pose: Float[np.ndarray, "18 2"],
         *,
+        target_image: UInt8[np.ndarray, "target_height target_width 3"] | None = None,
         seed: int = 0,
         options: Frozen | None = None,
     ) -> UInt8[np.ndarray, "network_height network_width 3"]:
@@ -133,22 +135,36 @@ class PoseTransfer(nn.Module, ABC):
             image: RGB, 0 to 255.
             pose: Where the joints are in ``image``.
             target_pose: Where they shall be.
+            target_image: What the target pose was seen in, of any size; for systems that need it.
             seed: Another one draws another image, if the system draws any; 0 to 2**64 - 1.
             options: Of the class ``Options``; by default the defaults.
+
+        Raises:
+            UserError: If the system needs a target image and there is none.
         """
+        if "target_image" in self.needs and target_image is None:
+            raise UserError(
+                f"{type(self).__name__}: found no target_image, expected the image that the target "
+                "pose was seen in"
+            )
         height, width = self.image_size
         old, new = (image.shape[1], image.shape[0]), (width, height)
         device = self.device
 
+        def stretched(
+            picture: UInt8[np.ndarray, "any_height any_width 3"],
+        ) -> UInt8[np.ndarray, "1 network_height network_width 3"]:
+            return np.ascontiguousarray(pixels.resize(picture, new))[None]
+
         def resized(joints: Float[np.ndarray, "18 2"]) -> Float32[np.ndarray, "1 18 2"]:
             return keypoints.resize(np.asarray(joints, np.float32), old, new)[None]
 
-        stretched = image if old == new else pixels.resize(image, new)
         condition = condition_of(
-            np.ascontiguousarray(stretched)[None],
+            stretched(image),
             resized(pose),
             resized(target_pose),
             device=device,
+            target_image=None if target_image is None else stretched(target_image),
         )
         random = RowRandom(np.array([seed], np.uint64), device)
         with torch.inference_mode():

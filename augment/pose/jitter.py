@@ -45,13 +45,13 @@ class Jitter:
 
     def draw(self, count: int, height: int, width: int) -> Float[Tensor, "count 2 3"]:
         """Return random maps for images of one size, drawn from torch's CPU generator."""
-        draws = 2 * torch.rand(count, 4) - 1
-        angle = math.radians(self.angle_degrees) * draws[:, 0]
-        factor = 1 + self.scale * draws[:, 1]
+        numbers = 2 * torch.rand(count, 4) - 1
+        angle = math.radians(self.angle_degrees) * numbers[:, 0]
+        factor = 1 + self.scale * numbers[:, 1]
         cosine, sine = factor * torch.cos(angle), factor * torch.sin(angle)
         turn = torch.stack([cosine, -sine, sine, cosine], dim=1).reshape(count, 2, 2)
         centre = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-        shift = centre - turn @ centre + self.shift_px * draws[:, 2:]
+        shift = centre - turn @ centre + self.shift_px * numbers[:, 2:]
         return torch.cat([turn, shift[:, :, None]], dim=2)
 
 

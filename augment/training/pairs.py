@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from augment.interface.condition import Pair, as_floats, condition_of
+from augment.interface.condition import Pair, condition_of
 from manifests import keypoints
 from manifests.compute.devices import upload
 from manifests.runtime.console import UserError
@@ -95,12 +95,12 @@ class TrainingImages:
     def pair(self, rows: Int64[np.ndarray, "batch 2"]) -> Pair:
         """Return the pairs of (source row, target row)."""
         source, target = upload(torch.from_numpy(rows.T.copy()), self._device)
-        return Pair(
-            condition_of(
-                self._pixels[source],
-                self._joints[source],
-                self._joints[target],
-                device=self._device,
-            ),
-            as_floats(self._pixels[target]),
+        condition = condition_of(
+            self._pixels[source],
+            self._joints[source],
+            self._joints[target],
+            device=self._device,
+            target_image=self._pixels[target],
         )
+        assert condition.target_image is not None
+        return Pair(condition, condition.target_image)

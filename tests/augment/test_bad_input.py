@@ -38,11 +38,11 @@ def keypoints(pattern, new, count=0):
     return ["index", ".", "--keypoints", "wrong.csv", "--out", "new.parquet"]
 
 
-def truncated(words):
+def truncated(arguments):
     # The only image of its person, so that it is the source of a row.
     file = Path("bounding_box_train/0010_c2s1_000301_01.jpg")
     file.write_bytes(file.read_bytes()[:-100])
-    return words
+    return arguments
 
 
 def other_system():
@@ -51,10 +51,10 @@ def other_system():
     return [*TRAIN, "--init", "gfla.safetensors"]
 
 
-def another_run(words):
+def another_run(arguments):
     with pytest.raises(SystemExit, match=r"^0$"):
-        PROGRAM.main([*words, "--quiet"])
-    return [*words, "--seed", "1"]
+        PROGRAM.main([*arguments, "--quiet"])
+    return [*arguments, "--seed", "1"]
 
 
 def damaged_state():
@@ -65,17 +65,17 @@ def damaged_state():
     return TRAIN
 
 
-def in_a_folder_of(words, *names):
+def in_a_folder_of(arguments, *names):
     Path("run").mkdir()
     for name in names:
         Path("run", name).write_text("{}")
-    return words
+    return arguments
 
 
-def after(words, earlier):
+def after(arguments, earlier):
     with pytest.raises(SystemExit, match=r"^0$"):
         PROGRAM.main([*earlier, "--quiet"])
-    return words
+    return arguments
 
 
 CASES = {
@@ -224,12 +224,12 @@ def check(said, code, expected, before, here):
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_ends_in_one_sentence_and_loses_nothing(case, here, capsys):
     prepare, code, expected = CASES[case]
-    words = prepare()
+    arguments = prepare()
     before = files_below(here)
     capsys.readouterr()
 
     with pytest.raises(SystemExit) as left:
-        PROGRAM.main(words)
+        PROGRAM.main(arguments)
 
     assert left.value.code == code
     check(capsys.readouterr().err, code, expected, before, here)
@@ -238,11 +238,11 @@ def test_a_mistake_ends_in_one_sentence_and_loses_nothing(case, here, capsys):
 @pytest.mark.parametrize("case", ["a missing folder", "an image cut off, among others"])
 def test_the_process_ends_so_too(case, here):
     prepare, code, expected = CASES[case]
-    words = prepare()
+    arguments = prepare()
     before = files_below(here)
 
     done = subprocess.run(
-        [sys.executable, "-m", "augment.cli", *words],
+        [sys.executable, "-m", "augment.cli", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False, capture_output=True, text=True,
     )  # fmt: skip

@@ -71,9 +71,9 @@ class Driver:
         self.ids.mkdir(exist_ok=True)
         script = Path(__file__).resolve().parents[1] / "helpers" / "cluster_driver.py"
         flag = address if by_flag else ""
-        words = [people, self.out, flag, self.ids, patience_s, num_workers]
+        arguments = [people, self.out, flag, self.ids, patience_s, num_workers]
         self.process = subprocess.Popen(
-            [sys.executable, script, *map(str, words)],
+            [sys.executable, script, *map(str, arguments)],
             env=os.environ | ({} if by_flag else {"RAY_ADDRESS": address}),
             stderr=subprocess.PIPE,
             text=True,

@@ -7,7 +7,8 @@ import pyarrow as pa
 import torch
 from pydantic import create_model
 
-from augment.generation.job import GenerateSettings, Weights
+from augment.generation.resolve import Weights
+from augment.generation.settings import GenerateSettings
 from augment.interface.system import PoseTransfer
 from manifests import io, pixels
 from manifests.io import Images

@@ -420,16 +420,16 @@ def test_a_shard_of_another_run_is_refused_and_left_alone(people, tmp_path, stra
     out, other = tmp_path / "out", tmp_path / "other"
     run(people, out)
     run(people, other, seed=1)
-    stranger = out / "data/part-000002.parquet"
-    shutil.copyfile(other / "data/part-000002.parquet", stranger)
+    foreign_shard = out / "data/part-000002.parquet"
+    shutil.copyfile(other / "data/part-000002.parquet", foreign_shard)
     (out / "_SUCCESS").unlink()
-    foreign = stranger.read_bytes()
+    foreign = foreign_shard.read_bytes()
 
     with pytest.raises(UserError, match=r"part-000002\.parquet: a shard of another run"):
         run(people, out)
 
-    assert stranger.read_bytes() == foreign
-    stranger.unlink()
+    assert foreign_shard.read_bytes() == foreign
+    foreign_shard.unlink()
     assert run(people, out) == Exit.DONE
     assert_complete(out, straight)
 

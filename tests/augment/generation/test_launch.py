@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from augment.generation.job import GenerateSettings, generate
+from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.ray_pool import connect
 from augment.generation.run_config import read_run_config
+from augment.generation.settings import GenerateSettings
 from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm, submit
@@ -29,11 +30,11 @@ def on_slurm(job=None, **changes):
 
 
 def test_the_script_runs_the_same_command_without_the_launch_flags(capsys):
-    words = [
+    arguments = [
         *("--launch", "slurm", "--num-workers", "3", "--print", "--slurm.gpus", "2"),
         *("--slurm.partition", "long", "--out", "my out", "--per-id", "4"),
     ]
-    settings, _ = parse(LaunchSettings, "augment generate", "", words)
+    settings, _ = parse(LaunchSettings, "augment generate", "", arguments)
 
     assert launch(settings, Console(quiet=True, log_format="json")) == Exit.DONE
 
@@ -175,8 +176,10 @@ def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process
     ]
 
     started = [
-        subprocess.Popen([*command, *words], env=clean | environ, stderr=subprocess.PIPE, text=True)
-        for words, environ in workers
+        subprocess.Popen(
+            [*command, *arguments], env=clean | environ, stderr=subprocess.PIPE, text=True
+        )
+        for arguments, environ in workers
     ]
     said = [process.communicate()[1] for process in started]
 
@@ -213,9 +216,9 @@ def test_the_kubernetes_manifests_start_as_many_workers_as_they_tell_them(page):
     assert container["image"]
     mounted = [mount["name"] for mount in container["volumeMounts"]]
     assert mounted == [volume["name"] for volume in pod["volumes"]]
-    name, command, *words = container["command"]
+    name, command, *arguments = container["command"]
     assert (name, command) == ("augment", "generate")
-    settings, _ = parse(LaunchSettings, "augment generate", "", words)
+    settings, _ = parse(LaunchSettings, "augment generate", "", arguments)
     assert settings.job.num_workers == spec["completions"] == spec["parallelism"]
     (mount,) = container["volumeMounts"]
     assert {settings.job.images.parent, settings.job.out.parent} == {Path(mount["mountPath"])}

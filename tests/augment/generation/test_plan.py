@@ -79,7 +79,7 @@ def test_every_pose_is_as_likely_as_another_at_every_place():
 
     poses = plan.rows(0, len(plan)).pose.reshape(-1, 3)
 
-    # Five standard errors of 2,000 draws among six.
+    # Five standard errors of 2,000 sources among six.
     error = 5 * (2_000 * (1 / 6) * (5 / 6)) ** 0.5
     for place in range(3):
         assert np.abs(np.bincount(poses[:, place], minlength=6) - 2_000 / 6).max() < error
@@ -127,10 +127,10 @@ small = st.fixed_dictionaries(
 @given(kind=small, seed=st.integers(0, 2**31), order=st.randoms(use_true_random=False))
 def test_the_plan_does_not_depend_on_row_order(kind, seed, order):
     images = trivial.made_up(**kind)
-    places = list(range(len(images)))
-    order.shuffle(places)
+    rows = list(range(len(images)))
+    order.shuffle(rows)
 
-    shuffled = images.take(np.array(places))
+    shuffled = images.take(np.array(rows))
 
     assert told(plan_of(shuffled, 3, seed)) == told(plan_of(images, 3, seed))
 

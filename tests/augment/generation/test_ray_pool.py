@@ -1,4 +1,4 @@
-"""The driver of actors, on a stand-in for Ray whose actors answer when they are waited for."""
+"""The driver of actors, on a made-up Ray whose actors answer when they are waited for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def remote(function: Callable) -> SimpleNamespace:
 def started(begin: Callable, make: Callable) -> RayPool:
     """Return a pool of one actor."""
     actor = SimpleNamespace(begin=remote(begin), make=remote(make))
-    return RayPool(Ray(), lambda member: [actor], 1, Console(quiet=True))
+    return RayPool(Ray(), lambda actor_class: [actor], 1, Console(quiet=True))
 
 
 def told(answer: object, number: int) -> object:
@@ -82,10 +82,10 @@ def test_a_signal_while_the_run_begins_is_not_lost(number, code):
 def test_a_shard_that_sees_five_actors_die_is_named_when_all_others_are_made(monkeypatch):
     monkeypatch.setattr(ray_pool, "PAUSE_S", 0.0)
     monkeypatch.setattr(ray_pool, "POLL_S", 0.0)
-    asked = []
+    begun = []
 
     def make(shard):
-        asked.append(shard)
+        begun.append(shard)
         if shard == 1:
             raise RayError("killed for its memory")
         return 4
@@ -98,4 +98,4 @@ def test_a_shard_that_sees_five_actors_die_is_named_when_all_others_are_made(mon
         made.extend(workers.make(range(4)))
 
     assert made == [4, 4, 4]
-    assert sorted(asked) == [0, 1, 1, 1, 1, 1, 2, 3]
+    assert sorted(begun) == [0, 1, 1, 1, 1, 1, 2, 3]

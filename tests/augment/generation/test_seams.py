@@ -11,15 +11,19 @@ from augment.checkpoints import store
 from augment.generation import launch
 from augment.generation.job import generate
 from augment.generation.run_config import read_run_config
+from augment.generators.patn import Patn
 from augment.interface.condition import condition_of
 from augment.interface.randomness import RowRandom
 from augment.quality.evaluate import score_pairs
 from augment.quality.protocol import EvaluationProtocol
+from augment.training.loop import LoopSettings, Trainer
+from augment.training.samples import contact_sheet
 from manifests import io, pixels
 from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from tests.helpers import trivial
+from tests.helpers.training import TINY, made_up_images
 
 QUIET = Console(quiet=True)
 
@@ -100,6 +104,20 @@ def test_one_image_follows_from_its_seed():
     assert not np.array_equal(made[0], made[2])
 
 
+def test_every_sample_of_a_training_draws_numbers_of_its_own_the_same_in_every_sheet():
+    class NoisyPatn(Patn):
+        generate = Noisy.generate
+
+    loop = LoopSettings(precision="float32")
+    trainer = Trainer(NoisyPatn(TINY), made_up_images(), loop, torch.device("cpu"))
+    sheets = [contact_sheet(trainer) for _ in range(2)]
+
+    first, second = Noisy.drawn
+    assert len(first) == len(torch.unique(first, dim=0)) == 8
+    assert torch.equal(first, second)
+    assert sheets[0] == sheets[1]
+
+
 def test_every_pair_of_an_evaluation_draws_numbers_of_its_own(people):
     images = io.read_images(people)
     for batch_size in (4, 3):
@@ -168,6 +186,69 @@ def test_a_system_that_asks_for_it_gets_the_image_of_its_target_pose(people, tmp
         target = pixels.read(images.file(files[row["pose_id"]])).astype(int)
         # Truncated, not rounded, on the way back from [-1, 1].
         assert np.abs(image.astype(int) - target).max() <= 1
+
+
+def test_training_pairs_have_the_image_of_their_target_pose():
+    pair = made_up_images().draw(seed=0, step=0, count=4)
+    assert torch.equal(pair.condition.target_image, pair.target)
+
+
+def test_one_image_may_need_the_image_of_its_target_pose():
+    image, pose = np.zeros((128, 64, 3), np.uint8), np.full((18, 2), 30.0)
+    seen = np.full((64, 32, 3), 200, np.uint8)
+    made = Elsewhere().transfer(image, pose, pose, target_image=seen)
+    assert made.shape == (128, 64, 3)
+    # Truncated, not rounded, on the way back from [-1, 1].
+    assert np.abs(made.astype(int) - 200).max() <= 1
+    with pytest.raises(UserError, match="Elsewhere: found no target_image, expected the image"):
+        Elsewhere().transfer(image, pose, pose)
+
+
+def poses_of_digest(people, digest):
+    """Write a table of poses beside the people, whose images are said to have a digest."""
+    images = io.read_images(people)
+    rows = [{**row, "sha256": digest} for row in images.table.to_pylist()]
+    path = people.with_name(f"poses-{digest[:1]}.parquet")
+    io.write_images(trivial.table_of(rows, images.keypoints(), images.root), path)
+    return path
+
+
+def test_target_images_are_part_of_a_run_only_for_systems_that_look_at_them(people, tmp_path):
+    first, second = (poses_of_digest(people, digit * 64) for digit in "ab")
+    # The files have other digests: every row fails, which is not the question here.
+    assert run(people, tmp_path / "looks", Elsewhere, poses=first) == Exit.ROW_ERRORS
+    with pytest.raises(UserError, match=r"content\.target_images_sha256: '[0-9a-f]{64}', now '"):
+        run(people, tmp_path / "looks", Elsewhere, poses=second)
+
+    assert run(people, tmp_path / "does not", trivial.Trivial, poses=first) == Exit.DONE
+    assert run(people, tmp_path / "does not", trivial.Trivial, poses=second) == Exit.DONE
+    content = read_run_config(tmp_path / "does not").model_dump(mode="json")["content"]
+    assert "target_images_sha256" not in content
+
+
+def test_a_run_with_target_images_goes_on_where_it_was_killed_with_the_same_bytes(people, tmp_path):
+    io.read_images(people).file(0).write_bytes(b"no image")
+    assert run(people, tmp_path / "straight", Elsewhere) == Exit.ROW_ERRORS
+    out = tmp_path / "out"
+    assert run(people, out, Elsewhere, worker="0/2") == Exit.DONE
+    # A writer died within a shard, another one left its file unpublished.
+    whole = (out / "data/part-000002.parquet").read_bytes()
+    (out / "data/part-000002.parquet").write_bytes(whole[: len(whole) // 2])
+    (out / "data/.part-000001.parquet.0.tmp").write_bytes(whole)
+
+    assert run(people, out, Elsewhere) == Exit.ROW_ERRORS
+
+    assert len(list((out / "data").iterdir())) == 5
+    assert trivial.files_of(out) == trivial.files_of(tmp_path / "straight")
+
+
+def test_a_folder_with_none_of_the_target_images_is_refused(people, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    poses = trivial.made_up(num_people=3, first=60, root=tmp_path / "elsewhere")
+    io.write_images(poses, tmp_path / "poses.parquet")
+    sentence = "elsewhere: found none of 9 images of target poses that were looked for"
+    with pytest.raises(UserError, match=sentence):
+        run(people, tmp_path / "out", Elsewhere, poses=tmp_path / "poses.parquet")
 
 
 def test_a_target_image_that_cannot_be_read_is_an_error_of_its_rows_alone(people, tmp_path):

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from augment.generation import shards
+from augment.generation import manifest, shards
 from augment.generation.job import generate
 from augment.generation.run_config import (
     Content,
@@ -22,10 +23,11 @@ from augment.generation.run_config import (
 from augment.generation.verify import problems
 from manifests import io
 from manifests.runtime import storage
-from manifests.runtime.console import Console, UserError
+from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import MANIFEST, SHARD
 from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
+from tests.helpers.generation import run
 
 RUN = RunConfig(
     content=Content(
@@ -246,7 +248,7 @@ def test_finalising_again_changes_nothing(out):
     before = trivial.files_of(out)
     card = (out / "README.md").read_text()
 
-    shards.finalise(out, read_run_config(out), card)
+    manifest.finalise(out, read_run_config(out), card)
 
     assert trivial.files_of(out) == before
 
@@ -255,7 +257,7 @@ def test_a_run_with_a_missing_shard_is_not_finalised(out):
     shards.withdraw(out)
     (out / "data/part-000001.parquet").unlink()
 
-    assert shards.finalise(out, read_run_config(out), "") is None
+    assert manifest.finalise(out, read_run_config(out), "") is None
     assert not (out / "_SUCCESS").exists()
 
 
@@ -265,7 +267,7 @@ def test_rows_that_stand_twice_are_refused(out):
     shards.publish(out, run, 2, table.replace_schema_metadata(None), "cpu")
 
     with pytest.raises(UserError, match=r"part-000002\.parquet: rows stand twice or out of order"):
-        shards.finalise(out, run, "")
+        manifest.finalise(out, run, "")
 
 
 def test_rows_that_stand_twice_in_one_shard_are_refused(out):
@@ -274,7 +276,7 @@ def test_rows_that_stand_twice_in_one_shard_are_refused(out):
     shards.publish(out, run, 1, table.take([0, 1, 1, 2]), "cpu")
 
     with pytest.raises(UserError, match=r"part-000001\.parquet: rows stand twice or out of order"):
-        shards.finalise(out, run, "")
+        manifest.finalise(out, run, "")
 
 
 def test_a_run_on_two_kinds_of_devices_says_so(out):
@@ -285,7 +287,7 @@ def test_a_run_on_two_kinds_of_devices_says_so(out):
         rows = pq.read_table(shards.shard_file(out, shard)).replace_schema_metadata(None)
         shards.publish(out, run, shard, rows, "B")
 
-    shards.finalise(out, run, "made on {devices}")
+    manifest.finalise(out, run, "made on {devices}")
 
     assert (out / "README.md").read_text().startswith("made on 4 rows on A, 16 rows on B (mixed,")
 
@@ -312,7 +314,7 @@ def test_a_finaliser_whose_file_was_tidied_away_accepts_the_finished_run(out, mo
     before = trivial.files_of(out)
     monkeypatch.setattr(storage.os, "fsync", lambda handle: shards.tidy(out))
 
-    success = shards.finalise(out, run, "")
+    success = manifest.finalise(out, run, "")
 
     assert success == shards.read_success(out, run)
     assert trivial.files_of(out) == before
@@ -324,7 +326,7 @@ def test_names_with_a_dot_or_an_underscore_are_not_data(out):
     (out / "data/.part-000009.parquet").write_text("")
     (out / "_SUCCESS").unlink()
 
-    shards.finalise(out, read_run_config(out), "")
+    manifest.finalise(out, read_run_config(out), "")
 
     assert read_synthetic(out).table.equals(before)
 
@@ -354,7 +356,7 @@ def test_a_long_shard_is_one_row_group_of_the_manifest(out, tmp_path):
     shutil.copy(out / "data/part-000000.parquet", tmp_path / "long/data")
     long_shard(tmp_path / "long", run)
 
-    shards.finalise(tmp_path / "long", run, "{errors}")
+    manifest.finalise(tmp_path / "long", run, "{errors}")
 
     metadata = pq.read_metadata(tmp_path / "long/manifest.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [5_000]
@@ -377,11 +379,11 @@ def test_finalising_opens_no_shard_while_one_is_missing(out):
     (out / "data/part-000003.parquet").unlink()
     shutil.copy(out / "data/part-000001.parquet", out / "data/part-000002.parquet")
 
-    assert shards.finalise(out, run, "") is None
+    assert manifest.finalise(out, run, "") is None
 
     (out / "data/part-000003.parquet").write_bytes(b"")
     with pytest.raises(UserError, match=r"part-000002\.parquet: a shard of another run"):
-        shards.finalise(out, run, "")
+        manifest.finalise(out, run, "")
 
 
 def test_a_manifest_in_other_row_groups_is_as_sound(out):
@@ -409,3 +411,30 @@ def test_a_manifest_that_is_none_is_refused(out):
 
     with pytest.raises(UserError, match=r"manifest\.parquet: damaged"):
         list(problems(out, read_run_config(out)))
+
+
+def test_a_run_opens_every_shard_once_after_it_was_written(people, tmp_path, monkeypatch):
+    opened = []
+    parquet = io.parquet
+    monkeypatch.setattr(io, "parquet", lambda path: opened.append(path.name) or parquet(path))
+
+    assert run(people, tmp_path / "out") == Exit.DONE
+
+    written = sorted(path.name for path in (tmp_path / "out/data").iterdir())
+    # A look for each before, which finds none; rows for the manifest after.
+    assert len(written) == 5
+    tables = {"images.parquet": 1, "manifest.parquet": 1}
+    assert Counter(opened) == {**dict.fromkeys(written, 2), **tables}
+
+
+def test_a_worker_that_does_not_finish_the_run_opens_no_shard_that_it_wrote(
+    people, tmp_path, monkeypatch
+):
+    opened = []
+    parquet = io.parquet
+    monkeypatch.setattr(io, "parquet", lambda path: opened.append(path.name) or parquet(path))
+
+    assert run(people, tmp_path / "out", worker="1/2") == Exit.DONE
+
+    # The looks before it begins.
+    assert opened == ["images.parquet", "part-000001.parquet", "part-000003.parquet"]

@@ -26,8 +26,8 @@ def weights(tmp_path):
 def test_one_image_is_made_from_two_rows_of_a_table(weights, tiny_images, tiny_root, tmp_path):
     first, second = tiny_images.only("train").strings("image_id")[:2]
     table = tiny_root / "images.parquet"
-    words = ["transfer", first, "--pose", second, "--out", str(tmp_path / "made.png")]
-    code = PROGRAM.run([*words, "--images", str(table), "--weights", str(weights), "--quiet"])
+    arguments = ["transfer", first, "--pose", second, "--out", str(tmp_path / "made.png")]
+    code = PROGRAM.run([*arguments, "--images", str(table), "--weights", str(weights), "--quiet"])
     assert code == 0
     network = augment.load(weights)
     rows = tiny_images.strings("image_id")
@@ -51,23 +51,30 @@ def test_an_image_of_another_size_is_stretched_with_its_pose(weights):
 
 
 def test_a_row_that_is_not_there_is_named(weights, tiny_images, tiny_root, tmp_path):
-    words = ["transfer", "nobody.jpg", "--pose", "nobody.jpg", "--out", str(tmp_path / "made.png")]
+    arguments = [
+        "transfer",
+        "nobody.jpg",
+        "--pose",
+        "nobody.jpg",
+        "--out",
+        str(tmp_path / "made.png"),
+    ]
     with pytest.raises(UserError, match=r"no image_id 'nobody\.jpg'"):
-        PROGRAM.run([*words, "--images", str(tiny_root / "images.parquet")])
+        PROGRAM.run([*arguments, "--images", str(tiny_root / "images.parquet")])
 
 
 def test_two_sources_of_poses_are_refused(tiny_images, tiny_root, tmp_path):
-    words = ["transfer", "a.jpg", "--pose", "b.jpg", "--out", str(tmp_path / "made.png")]
-    words += ["--images", str(tiny_root / "images.parquet"), "--estimator", "keypointrcnn"]
+    arguments = ["transfer", "a.jpg", "--pose", "b.jpg", "--out", str(tmp_path / "made.png")]
+    arguments += ["--images", str(tiny_root / "images.parquet"), "--estimator", "keypointrcnn"]
     with pytest.raises(UserError, match="found --images and --estimator, expected one of them"):
-        PROGRAM.run(words)
+        PROGRAM.run(arguments)
 
 
 def test_a_row_without_a_pose_is_refused(tiny_images, tiny_root, tmp_path):
     name = tiny_images.only("query").strings("image_id")[0]
-    words = ["transfer", name, "--pose", name, "--out", str(tmp_path / "made.png")]
+    arguments = ["transfer", name, "--pose", name, "--out", str(tmp_path / "made.png")]
     with pytest.raises(UserError, match=f"found no joint in '{name}', expected a pose"):
-        PROGRAM.run([*words, "--images", str(tiny_root / "images.parquet")])
+        PROGRAM.run([*arguments, "--images", str(tiny_root / "images.parquet")])
 
 
 def test_without_a_source_of_poses_the_command_says_what_it_needs(tmp_path):

@@ -263,34 +263,36 @@ def test_batches_never_cross_shards_and_the_last_one_is_padded(people, tmp_path)
     assert Counting.sizes == [3] * (3 + 3 + 2)
 
 
-class Ahead(trivial.Trivial):
+class Prefetching(trivial.Trivial):
     """Computes a batch only when so many more have been read."""
 
-    wanted = 0
+    num_ahead = 0
     reads: ClassVar[list[int]] = []
     """Of each batch that was read, how many were computed before."""
     computed = 0
     progress = threading.Condition()
 
     def generate(self, condition, random, options):
-        with Ahead.progress:
-            Ahead.computed += 1
-            wanted = min(Ahead.computed + Ahead.wanted, 10)
-            assert Ahead.progress.wait_for(lambda: len(Ahead.reads) >= wanted, timeout=5)
+        with Prefetching.progress:
+            Prefetching.computed += 1
+            num_reads = min(Prefetching.computed + Prefetching.num_ahead, 10)
+            assert Prefetching.progress.wait_for(
+                lambda: len(Prefetching.reads) >= num_reads, timeout=5
+            )
         return super().generate(condition, random, options)
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Let ``Ahead`` know of every batch that is read."""
-    Ahead.reads, Ahead.computed = [], 0
+    """Let ``Prefetching`` know of every batch that is read."""
+    Prefetching.reads, Prefetching.computed = [], 0
     read = reading.BatchReader.read
 
     def record(*arguments):
         images = read(*arguments)
-        with Ahead.progress:
-            Ahead.reads.append(Ahead.computed)
-            Ahead.progress.notify()
+        with Prefetching.progress:
+            Prefetching.reads.append(Prefetching.computed)
+            Prefetching.progress.notify()
         return images
 
     monkeypatch.setattr(reading.BatchReader, "read", record)
@@ -298,25 +300,28 @@ def recorded(monkeypatch):
 
 def test_the_next_shards_are_read_while_one_computes_and_only_so_many(people, tmp_path, recorded):
     # Some in the queue, one with the reader.
-    Ahead.wanted = reading.BATCHES_READ_AHEAD + 1
+    Prefetching.num_ahead = reading.BATCHES_PREFETCHED + 1
 
     # Five shards of two batches.
-    run(people, tmp_path / "out", trivial.trivial_weights(network=Ahead))
+    run(people, tmp_path / "out", trivial.trivial_weights(network=Prefetching))
 
-    assert len(Ahead.reads) == 10
+    assert len(Prefetching.reads) == 10
     # One more may be on its way from the queue to the network.
-    assert max(number - computed for number, computed in enumerate(Ahead.reads)) <= Ahead.wanted
+    assert (
+        max(number - computed for number, computed in enumerate(Prefetching.reads))
+        <= Prefetching.num_ahead
+    )
 
 
-def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
+def test_an_actor_reads_the_shard_that_it_is_given_next_while_one_computes(
     people, tmp_path, recorded
 ):
     run(people, tmp_path / "straight")
-    Ahead.reads.clear()
+    Prefetching.reads.clear()
     # The other batch of the shard at hand, or else the first one of the next.
-    Ahead.wanted = 1
+    Prefetching.num_ahead = 1
     settings = trivial.job_settings(people, tmp_path / "out")
-    actor = ShardActor(settings, trivial.trivial_weights(network=Ahead))
+    actor = ShardActor(settings, trivial.trivial_weights(network=Prefetching))
     actor.begin()
 
     with ThreadPoolExecutor(2) as calls:
@@ -327,16 +332,16 @@ def test_an_actor_reads_the_shard_that_it_was_asked_for_next_while_one_computes(
 
 
 def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, monkeypatch):
-    asked = []
+    planned = []
     rows = GenerationPlan.rows
     monkeypatch.setattr(
-        GenerationPlan, "rows", lambda plan, *part: asked.append(part) or rows(plan, *part)
+        GenerationPlan, "rows", lambda plan, *part: planned.append(part) or rows(plan, *part)
     )
 
     run(people, tmp_path / "out", worker="1/3")
 
     # Shards 1 and 4 of the five, of four rows each.
-    assert asked == [(4, 8), (16, 20)]
+    assert planned == [(4, 8), (16, 20)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,15 @@ def _condition(count: int) -> Condition:
         for _ in range(2)
     ]
     poses[0].joints[:, 3] = torch.nan
-    return Condition(2 * torch.rand(count, 3, HEIGHT, WIDTH, generator=numbers) - 1, *poses)
+    image = 2 * torch.rand(count, 3, HEIGHT, WIDTH, generator=numbers) - 1
+    return Condition(image, *poses, target_image=-image)
+
+
+def _row(condition: Condition, row: int) -> Condition:
+    """Return one row of a batch as a batch of its own."""
+    one = slice(row, row + 1)
+    poses = Pose(condition.pose.joints[one]), Pose(condition.target_pose.joints[one])
+    return Condition(condition.image[one], *poses, target_image=condition.target_image[one])
 
 
 def _images() -> TrainingImages:
@@ -204,10 +213,8 @@ def test_an_image_does_not_depend_on_its_batch(name) -> None:
     with torch.no_grad():
         together = generated(network, many)
         for row in range(3):
-            one = slice(row, row + 1)
-            poses = Pose(many.pose.joints[one]), Pose(many.target_pose.joints[one])
-            alone = generated(network, Condition(many.image[one], *poses))
-            assert (alone - together[one]).abs().max() < BATCH_NOISE
+            alone = generated(network, _row(many, row), first_seed=row)
+            assert (alone[0] - together[row]).abs().max() < BATCH_NOISE
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -240,7 +247,7 @@ def test_the_target_pose_changes_the_image(name) -> None:
     condition = _condition(1)
     with torch.no_grad():
         there = generated(network, condition)
-        here = generated(network, Condition(condition.image, condition.pose, condition.pose))
+        here = generated(network, replace(condition, target_pose=condition.pose))
     assert not torch.equal(there, here)
 
 
@@ -258,12 +265,17 @@ def test_the_published_numbers_of_parameters(name) -> None:
         assert found == expected, child
 
 
-def _by_hand(network: PoseTransfer, people: Images, source: str, pose: str) -> np.ndarray:
+def _by_hand(
+    network: PoseTransfer, people: Images, source: str, pose: str, seed: int
+) -> np.ndarray:
     """Return one image of ``transfer``, as integers that can be subtracted."""
     rows = {image_id: row for row, image_id in enumerate(people.strings("image_id"))}
     joints = people.keypoints()
-    image = pixels.read(people.file(rows[source]))
-    return network.transfer(image, joints[rows[source]], joints[rows[pose]]).astype(int)
+    image, target_image = (pixels.read(people.file(rows[name])) for name in (source, pose))
+    made = network.transfer(
+        image, joints[rows[source]], joints[rows[pose]], target_image=target_image, seed=seed
+    )
+    return made.astype(int)
 
 
 @pytest.mark.parametrize("name", names())
@@ -282,9 +294,9 @@ def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) 
     assert generate(settings, quiet) == Exit.DONE
     made = read_synthetic(tmp_path / "out").without_errors()
     assert made.strings("generator") == [name, name]
-    columns = (made.strings(column) for column in ("source_id", "pose_id"))
-    for source, pose, data in zip(*columns, made.read_bytes(np.arange(2)), strict=True):
-        expected = _by_hand(network, people, source, pose)
+    columns = (made.table[column].to_pylist() for column in ("source_id", "pose_id", "seed"))
+    for source, pose, seed, data in zip(*columns, made.read_bytes(np.arange(2)), strict=True):
+        expected = _by_hand(network, people, source, pose, seed)
         assert expected.std() > 20
         assert abs(pixels.decode(data, source) - expected).max() <= ONE_LEVEL
 
@@ -297,16 +309,16 @@ def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) 
     pairs = [(ids[0], ids[1]), (ids[3], ids[2])]
     (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in [("from", "to"), *pairs]))
     protocol = EvaluationProtocol(pairs=tmp_path / "pairs.csv", split="train")
-    asked = EvaluateSettings(
+    settings = EvaluateSettings(
         images=table, weights=str(weights), device="cpu", out=tmp_path / "e.json", protocol=protocol
     )
-    assert evaluate(asked, quiet) == Exit.DONE
+    assert evaluate(settings, quiet) == Exit.DONE
     result = json.loads((tmp_path / "e.json").read_text())
     assert result["num_pairs"] == 2
     scores = {(row["name"], row["family"]): row["value"] for row in result["scores"]}
     targets = {row: pixels.read(people.file(row)).astype(int) for row in (1, 2)}
     distances = [
-        abs(_by_hand(network, people, *pair) - targets[row]).mean()
-        for pair, row in zip(pairs, (1, 2), strict=True)
+        abs(_by_hand(network, people, *pair, seed=number) - targets[row]).mean()
+        for number, (pair, row) in enumerate(zip(pairs, (1, 2), strict=True))
     ]
     assert abs(scores["L1", "raw"] * 127.5 - np.mean(distances)) < ONE_LEVEL / 100

@@ -94,17 +94,17 @@ def test_the_second_stages_terms_follow_the_published_weights() -> None:
     source, target, fake, flow = (outputs[name] for name in ("source", "target", "fake", "flow"))
     features = _features("relu3_1", *CONTENT_LAYERS, *STYLE_LAYERS)
     of_source, of_target, of_fake = (features(image) for image in (source, target, fake))
-    judged, real = network.discriminator(fake), network.discriminator(target)
+    scored, real = network.discriminator(fake), network.discriminator(target)
     expected = {
         "l1": 5 * F.l1_loss(fake, target),
         "style": 500 * style(of_fake, of_target),
         "content": 0.5 * content(of_fake, of_target),
-        "fool": 2 * ((judged - 1) ** 2).mean(),
+        "fool": 2 * ((scored - 1) ** 2).mean(),
         "correctness": 5 * correctness(of_source["relu3_1"], of_target["relu3_1"], flow),
         "bending": 0.0025 * bending(flow, 3),
     }
     _assert_terms(network.losses("generator", _pair(), outputs), expected)
-    expected = {"discriminator": 0.5 * (((real - 1) ** 2).mean() + (judged**2).mean())}
+    expected = {"discriminator": 0.5 * (((real - 1) ** 2).mean() + (scored**2).mean())}
     _assert_terms(network.losses("discriminator", _pair(), outputs), expected)
 
 
@@ -131,8 +131,8 @@ def test_the_attention_equals_the_published_one_written_out() -> None:
             extract_blocks(target, torch.zeros_like(flow), 3),
             extract_blocks(source, flow, 3),
         ]
-        likeness = attention.compare(torch.cat(blocks, dim=1))
-        weights = unfold_weights(torch.softmax(attention.weigh(likeness), dim=1), 3)
+        similarity = attention.compare(torch.cat(blocks, dim=1))
+        weights = unfold_weights(torch.softmax(attention.weigh(similarity), dim=1), 3)
         expected = F.avg_pool2d(weights * blocks[1], 3)
         assert (attention(source, target, flow) - expected).abs().max() < FLOAT_NOISE
 

@@ -1,0 +1,193 @@
+"""From settings and environment to what a run is: its weights, its plan, its ``RunConfig``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from augment.checkpoints import store
+from augment.generation.options import options_of
+from augment.generation.plan import GenerationPlan, make_plan
+from augment.generation.run_config import (
+    Content,
+    Encoding,
+    RunConfig,
+    Sampling,
+    default_rows_per_shard,
+    table_digest,
+)
+from augment.generation.sampler import repays_compiling
+from augment.generation.settings import GenerateSettings
+from augment.interface.system import PoseTransfer
+from augment.pose.bank import pose_bank
+from manifests import io, subset
+from manifests.compute.devices import device_class, has_bf16, own_gpu, pick_device
+from manifests.runtime import cluster
+from manifests.runtime.console import UserError
+
+CPU_BATCH_SIZE: Final = 16
+GPU_BATCH_SIZE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A trained network that is loaded when it is needed."""
+
+    generator: str
+    sha256: str
+    image_size: tuple[int, int]
+    """(height, width)."""
+    load: Callable[[torch.device], PoseTransfer]
+    facts: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
+    """What the weights say of their training."""
+    system: type[PoseTransfer] = PoseTransfer
+    """Its ``needs`` and ``Options``."""
+
+
+def open_weights(name: str) -> Weights:
+    """Return shipped weights or those of a file.
+
+    Raises:
+        UserError: If there is no such file or it is none of ours.
+    """
+    path = store.find(name)
+    network = store.load(path)
+    header = store.read_header(path)
+    return Weights(
+        generator=header.generator,
+        sha256=io.sha256_file(path),
+        image_size=network.image_size,
+        load=network.to,
+        facts=header.facts,
+        system=type(network),
+    )
+
+
+def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> GenerationPlan:
+    """Return the plan of a job.
+
+    Args:
+        settings: Where the tables are, how many images, which seed.
+        size: (width, height) of the generated images.
+
+    Raises:
+        UserError: If a table is bad or the bank too small.
+    """
+    assert settings.images is not None, "made-up people are drawn before"
+    images = io.read_images(settings.images, settings.root)
+    images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
+    # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
+    poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
+    return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
+
+
+def resolve(
+    settings: GenerateSettings, plan: GenerationPlan, weights: Weights, found: RunConfig | None
+) -> RunConfig:
+    """Return the run that the settings ask for; what is 'auto' is as in ``found``, if given.
+
+    Raises:
+        UserError: If a number is out of range or the device is not there.
+    """
+    _check_numbers(settings)
+    height, width = weights.image_size
+    lossy = settings.image_format == "jpg"
+    content = Content(
+        generator=weights.generator,
+        weights_sha256=weights.sha256,
+        images_sha256=table_digest(plan.sources),
+        poses_sha256=plan.bank.digest,
+        target_images_sha256=_target_images(plan, weights),
+        rows=len(plan),
+        per_id=settings.per_id,
+        seed=settings.seed,
+        options=options_of(settings, weights.system).model_dump(mode="json"),
+        width=width,
+        height=height,
+        encoding=Encoding(
+            image_format=settings.image_format,
+            quality=settings.quality if lossy else None,
+            subsampling=settings.subsampling if lossy else None,
+        ),
+        sampling=_sampling(settings, found, len(plan)),
+    )
+    return RunConfig(content=content, rows_per_shard=_rows_per_shard(settings, found, content))
+
+
+def resolve_again(run: RunConfig, settings: GenerateSettings, found: RunConfig) -> RunConfig:
+    """Return the run with what is 'auto' as in ``found``; no table is hashed again.
+
+    Raises:
+        UserError: If the device of ``found`` is not there.
+    """
+    sampling = _sampling(settings, found, run.content.rows)
+    content = run.content.model_copy(update={"sampling": sampling})
+    return RunConfig(content=content, rows_per_shard=_rows_per_shard(settings, found, content))
+
+
+def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:
+    needed = "target_image" in weights.system.needs
+    return subset.sha256_of_images(plan.bank.images) if needed else None
+
+
+def _rows_per_shard(settings: GenerateSettings, found: RunConfig | None, content: Content) -> int:
+    if settings.rows_per_shard != "auto":
+        return settings.rows_per_shard
+    if found is not None:
+        return found.rows_per_shard
+    return default_rows_per_shard(content.rows, content.sampling.batch_size)
+
+
+def _sampling(settings: GenerateSettings, run: RunConfig | None, num_rows: int) -> Sampling:
+    found = None if run is None else run.content.sampling
+    name = found.device if found is not None and settings.device == "auto" else settings.device
+    device = own_device(name)
+    on_cpu = device.type == "cpu"
+    precision, batch_size, threads = settings.precision, settings.batch_size, settings.threads
+    if precision == "auto":
+        best = "bf16" if has_bf16(device) else "float32"
+        precision = best if found is None else found.precision
+    if batch_size == "auto":
+        best = CPU_BATCH_SIZE if on_cpu else GPU_BATCH_SIZE
+        batch_size = best if found is None else found.batch_size
+    if threads == "auto":
+        threads = torch.get_num_threads() if found is None else found.threads
+    compiled = settings.compile == "yes"
+    if settings.compile == "auto":
+        # Every worker compiles for itself.
+        share = (
+            num_rows
+            // cluster.worker_index(settings.worker, os.environ, settings.num_workers).count
+        )
+        compiled = repays_compiling(device, share) if found is None else found.compiled
+    return Sampling(
+        device=device.type,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+        cpu=device_class(device) if on_cpu else None,
+        torch=torch.__version__,
+        compiled=compiled,
+    )
+
+
+def own_device(name: str) -> torch.device:
+    """Return the device of a name; of several GPUs, that of this process's local rank.
+
+    Raises:
+        UserError: If there is no such device.
+    """
+    return pick_device(own_gpu(name, os.environ, torch.cuda.device_count()))
+
+
+def _check_numbers(settings: GenerateSettings) -> None:
+    for name in ("batch_size", "threads", "rows_per_shard"):
+        value = getattr(settings, name)
+        if value != "auto" and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: found {value}, expected at least 1")
+    if not 1 <= settings.quality <= 100:
+        raise UserError(f"--quality: found {settings.quality}, expected 1 to 100")
