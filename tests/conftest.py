@@ -113,7 +113,7 @@ def finish() -> Callable[..., Synthetic]:
     """Return a writer of finished OUT folders as ``augment generate`` leaves them."""
 
     def write(out: Path, rows: list[dict[str, object]], rows_per_shard: int = 4) -> Synthetic:
-        places = [
+        locations = [
             {
                 "shard": f"part-{row // rows_per_shard:06d}.parquet",
                 "shard_row": row % rows_per_shard,
@@ -122,9 +122,11 @@ def finish() -> Callable[..., Synthetic]:
         ]
         for start in range(0, len(rows), rows_per_shard):
             shard = pa.Table.from_pylist(rows[start : start + rows_per_shard], SHARD)
-            write_table(shard, out / "data" / str(places[start]["shard"]), {})
-        joined = [{**row, **place} for row, place in zip(rows, places, strict=True)]
-        write_table(pa.Table.from_pylist(joined, MANIFEST), out / "manifest.parquet", {})
+            write_table(shard, out / "data" / str(locations[start]["shard"]), {})
+        rows_of_manifest = [
+            {**row, **location} for row, location in zip(rows, locations, strict=True)
+        ]
+        write_table(pa.Table.from_pylist(rows_of_manifest, MANIFEST), out / "manifest.parquet", {})
         write_bytes(b"{}", out / "_SUCCESS")
         return read_synthetic(out)
 
