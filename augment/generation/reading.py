@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
 from augment.generation.encoding import EncodedBatch
 from augment.generation.plan import GenerationPlan, PlannedRows
@@ -61,30 +61,15 @@ class PlannedBatch:
 
 
 class ImageReader:
-    """Reads the images of a table; those read for one person are kept until the next."""
+    """Reads the images of a table."""
 
     def __init__(self, images: Images, size: tuple[int, int]) -> None:
         """Take the table and the (width, height) that images are stretched to."""
         self._images = images
         self._size = size
-        self._person: str | None = None
-        self._cache: dict[int, ByteImage | str] = {}
 
-    def read(self, row: int, person: str) -> ByteImage | str:
-        """Return the image of a row, or what is wrong with it.
-
-        Args:
-            row: Of the table.
-            person: For whom it is read: rows of one person come one after the other, and often need
-                the same images.
-        """
-        if person != self._person:
-            self._person, self._cache = person, {}
-        if row not in self._cache:
-            self._cache[row] = self._decode(row)
-        return self._cache[row]
-
-    def _decode(self, row: int) -> ByteImage | str:
+    def read(self, row: int) -> ByteImage | str:
+        """Return the image of a row of the table, or what is wrong with it."""
         # One by one: a list of the whole column would be as long as the table of all workers.
         name = str(self._images.table["image_id"][row].as_py())
         try:
@@ -101,33 +86,42 @@ class ImageReader:
 
 
 class BatchReader:
-    """Reads all images that the rows of a batch need."""
+    """Reads all images that the rows of a batch need.
+
+    The sources of one person are kept until the next: rows of one person come one after the other
+    and share a few. Their target poses are all different, so of those nothing is kept.
+    """
 
     def __init__(self, plan: GenerationPlan, run: RunConfig, needs: Collection[Need]) -> None:
         size = (run.content.width, run.content.height)
         self._shape = (run.content.sampling.batch_size, size[1], size[0], 3)
         self._sources = ImageReader(plan.sources, size)
         self._targets = ImageReader(plan.bank.images, size) if "target_image" in needs else None
+        self._person: str | None = None
+        self._kept: dict[int, ByteImage | str] = {}
 
     def read(self, rows: PlannedRows) -> BatchImages:
         """Return the images of these rows; what is wrong with one of a row's is its error."""
         errors: list[str | None] = [None] * len(rows)
-        source = self._batch(self._sources, rows.source, rows.people, errors)
+        sources = map(self._source, rows.source.tolist(), rows.people)
+        source = self._batch(sources, errors)
         target = None
         if self._targets is not None:
-            target = self._batch(self._targets, rows.pose, rows.people, errors)
+            target = self._batch(map(self._targets.read, rows.pose.tolist()), errors)
         return BatchImages(source, target, errors)
 
+    def _source(self, row: int, person: str) -> ByteImage | str:
+        if person != self._person:
+            self._person, self._kept = person, {}
+        if row not in self._kept:
+            self._kept[row] = self._sources.read(row)
+        return self._kept[row]
+
     def _batch(
-        self,
-        reader: ImageReader,
-        numbers: Int64[np.ndarray, " rows"],
-        people: tuple[str, ...],
-        errors: list[str | None],
+        self, images: Iterable[ByteImage | str], errors: list[str | None]
     ) -> UInt8[np.ndarray, "batch height width 3"]:
         batch = np.zeros(self._shape, np.uint8)
-        for position, (row, person) in enumerate(zip(numbers.tolist(), people, strict=True)):
-            image = reader.read(row, person)
+        for position, image in enumerate(images):
             if isinstance(image, str):
                 errors[position] = errors[position] or image
             else:

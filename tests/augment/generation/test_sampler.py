@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ from augment.interface.condition import Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import NoOptions
 from augment.pose.pose import Pose
+from manifests.runtime.settings import Frozen
+from tests.helpers import trivial
 from tests.helpers.sampling import generated
 
 FOLDING_TOLERANCE = 1e-6
@@ -154,6 +157,32 @@ def test_a_compiled_network_makes_the_same_images(patn, condition):
             assert (
                 compiled(batch, RowRandom.numbered(len(batch.image), batch.image.device)) - plain
             ).abs().max() <= COMPILED_TOLERANCE
+
+
+class Scaled(trivial.Trivial):
+    """Noise of a chosen scale on the source."""
+
+    class Options(Frozen):
+        scale: float = 1.0
+
+    def generate(self, condition, random, options):
+        first, second = random.normal(3, 1, 1), random.uniform(3, 1, 1)
+        return condition.image / 2 + options.scale * (first / 8 + second / 8)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_draws_the_numbers_of_its_rows_and_follows_its_options(condition):
+    cpu = torch.device("cpu")
+    options = Scaled.Options(scale=0.5)
+    compiled = Sampler(Scaled(), cpu, options, compiled=True).generator()
+
+    with sampling_mode(cpu, "float32"):
+        for seeds in ([4, 9], [9, 2**64 - 1]):
+            one, other = (RowRandom(np.array(seeds, np.uint64), cpu) for _ in range(2))
+            plain = Scaled().generate(condition, one, options)
+            assert (compiled(condition, other) - plain).abs().max() <= COMPILED_TOLERANCE
 
 
 def test_compiling_is_never_chosen_on_a_cpu():
