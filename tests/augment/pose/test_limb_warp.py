@@ -137,6 +137,16 @@ def test_from_front_to_back_the_torso_is_mirrored() -> None:
     assert (moved.image[..., 35:60, 30] - image[..., 35:60, 34]).abs().max() < POSITION_NOISE
 
 
+def test_a_head_that_looks_to_the_other_side_is_mirrored() -> None:
+    image, mask = noise()
+    neck = {1: (32.0, 30.0)}
+    left, right = only(neck | {0: (26.0, 20.0)}), only(neck | {0: (38.0, 20.0)})
+    face = (slice(None), slice(None), slice(12, 22))
+    turned, kept = limb_warp(image, mask, left, right), limb_warp(image, mask, left, left)
+    assert (turned.image[*face, 30] - image[*face, 34]).abs().max() < POSITION_NOISE
+    assert (kept.image[*face, 30] - image[*face, 30]).abs().max() < POSITION_NOISE
+
+
 def test_a_missing_limb_is_borrowed_from_the_other_side_and_mirrored() -> None:
     image, mask = noise()
     left = {6: (50.0, 40.0), 7: (50.0, 60.0)}
@@ -199,6 +209,12 @@ def test_a_pose_without_a_sound_torso_moves_nobody_and_spares_the_other_rows(
     for moved in (limb_warp(image, mask, pair, both), limb_warp(image, mask, both, pair)):
         assert torch.count_nonzero(moved.coverage[0]) == torch.count_nonzero(moved.image[0]) == 0
         assert moved.coverage[1].sum() > 500
+
+
+def test_between_two_poses_with_shoulders_at_the_hips_nobody_is_moved() -> None:
+    image, mask = noise()
+    flat = only({8: (25.0, 31.0), 11: (39.0, 31.0), 9: (25.0, 60.0)})
+    assert torch.count_nonzero(limb_warp(image, mask, flat, flat).coverage) == 0
 
 
 @given(st.lists(st.lists(st.one_of(st.floats(width=32), st.integers(0, 40)), min_size=72,
