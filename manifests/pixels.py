@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
@@ -22,6 +22,9 @@ cv2.setNumThreads(0)
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PALETTE = 3
+_WITH_ALPHA = (4, 6)
+"""Colour types of the PNG standard."""
 _SUBSAMPLING: Final = {
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
@@ -55,6 +58,38 @@ def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
     if image is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise PixelError(f"{where}: the image cannot be decoded")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_mask(data: bytes, where: str) -> Bool[np.ndarray, "height width"]:
+    """Return which pixels a PNG mask marks.
+
+    Grey: values above 127, or 1 where there are only 0 and 1. Palette and colours that are grey:
+    the same for their brightness; other colours of a palette: all that is not black.
+
+    Raises:
+        PixelError: If the data are no whole PNG, or no mask (16 bits, transparency, a coloured
+            picture, other grey values); names ``where``.
+    """
+    if not data.startswith(_PNG):
+        raise PixelError(f"{where}: found no PNG, expected a mask as PNG")
+    size(data, where)
+    bits, colours = data[24], data[25]
+    if bits == 16 or colours in _WITH_ALPHA:
+        found = "16 bits per value" if bits == 16 else "an alpha channel"
+        raise PixelError(f"{where}: found {found}, expected a mask of grey values or a palette")
+    image = decode(data, where)
+    is_coloured = bool((image != image[..., :1]).any())
+    if is_coloured and colours != _PALETTE:
+        raise PixelError(f"{where}: found a coloured picture, expected a mask")
+    values = image.max(axis=2)
+    if is_coloured or values.max() <= 1:
+        return np.asarray(values > 0)
+    if values.max() <= 127:
+        raise PixelError(
+            f"{where}: found grey values up to {values.max()}, expected 0 and 1, or 0 to 255 with "
+            "the person above 127"
+        )
+    return np.asarray(values > 127)
 
 
 def size(data: bytes, where: str) -> tuple[int, int]:

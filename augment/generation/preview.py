@@ -1,4 +1,4 @@
-"""``augment preview``: a contact sheet of a finished run."""
+"""``augment preview``: a contact sheet of a finished run, or of an images table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from PIL.Image import Image
 from tyro.conf import Positional
 
+from augment.generation.images_preview import images_sheet
 from augment.generation.run_config import require_run_config
 from augment.quality import contact_sheets
 from manifests import pixels
@@ -23,10 +24,10 @@ from manifests.synthetic import Synthetic, read_synthetic
 
 
 class PreviewSettings(Frozen):
-    """Draw some rows of a finished run: source, target pose, result."""
+    """Draw some rows of a finished run, or of an images table with joints and masks."""
 
     run: Positional[StoragePathFlag]
-    """Folder of the run, or its URL."""
+    """Folder of the run, or its URL; or an images table (.parquet)."""
     out: Path = Path("preview.png")
     """PNG file."""
     rows: int = 12
@@ -43,19 +44,42 @@ def preview(settings: PreviewSettings, console: Console) -> Exit:
     """Write the contact sheet.
 
     Raises:
-        UserError: If the run is not finished, all its rows failed, a source cannot be read, or
-            ``out`` is no PNG.
+        UserError: If the run is not finished, all its rows failed, an image cannot be read, there
+            is nothing to show, or ``out`` is no PNG.
     """
     if settings.out.suffix.lower() != ".png":
         raise UserError(f"--out {settings.out}: found '{settings.out.suffix}', expected .png")
+    sheet, num_shown, num_images = _images_sheet(settings) or _run_sheet(settings)
+    write_bytes(contact_sheets.as_png(sheet), settings.out)
+    console.say(f"{settings.out}: {num_shown:,} of {num_images:,} images", event="preview")
+    return Exit.DONE
+
+
+def _images_sheet(settings: PreviewSettings) -> tuple[Image, int, int] | None:
+    """Return the sheet of an images table, how many rows it shows, and of how many."""
+    path = settings.run
+    if not isinstance(path, Path) or path.suffix != ".parquet":
+        return None
+    if settings.images is not None:
+        raise UserError(f"{path}: is a table already; expected no --images beside it")
+    images = read_images(path, settings.root)
+    _require_rows(settings, len(images))
+    rows = choose(len(images), settings.rows, settings.seed)
+    return images_sheet(images.take(rows)), len(rows), len(images)
+
+
+def _run_sheet(settings: PreviewSettings) -> tuple[Image, int, int]:
+    """Return the sheet of a run, how many rows it shows, and of how many."""
     synthetic = read_synthetic(settings.run).without_errors()
-    if not len(synthetic) or settings.rows < 1:
-        raise UserError(f"{settings.run}: found no image to show, expected at least one")
+    _require_rows(settings, len(synthetic))
     sources = read_images(_table(settings), settings.root or _root(settings))
     rows = choose(len(synthetic), settings.rows, settings.seed)
-    write_bytes(contact_sheets.as_png(contact_sheet(synthetic, rows, sources)), settings.out)
-    console.say(f"{settings.out}: {len(rows):,} of {len(synthetic):,} images", event="preview")
-    return Exit.DONE
+    return contact_sheet(synthetic, rows, sources), len(rows), len(synthetic)
+
+
+def _require_rows(settings: PreviewSettings, num_images: int) -> None:
+    if not num_images or settings.rows < 1:
+        raise UserError(f"{settings.run}: found no image to show, expected at least one")
 
 
 def choose(count: int, num_shown: int, seed: int) -> Int64[np.ndarray, " rows"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from manifests.keypoints import LIMBS, NUM_JOINTS, visible
@@ -28,6 +28,7 @@ _LABEL_PX = 16
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _NIGHT = (24, 24, 28)
+_OUTSIDE = (0, 20, 90)
 _BONE_WIDTH = 1 / 36
 _JOINT_RADIUS = 1 / 52
 """Of the image's height."""
@@ -137,6 +138,14 @@ def draw_pose(
         draw.ellipse(box, fill=_colour(joint, NUM_JOINTS, 1.0))
     small = canvas.resize((size[0] * scale, size[1] * scale), Image.Resampling.BOX)
     return np.asarray(small, np.uint8)
+
+
+def draw_mask(
+    image: UInt8[np.ndarray, "height width 3"], mask: Bool[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the image with what lies outside the mask dimmed to a dark blue."""
+    dimmed = image // 4 + np.asarray(_OUTSIDE, np.uint8)
+    return np.where(mask[..., None], image, dimmed)
 
 
 def as_png(image: Image.Image) -> bytes:

@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from manifests import io
 from manifests.datasets.layouts import DEFAULT, LayoutOptions, layout, layouts
+from manifests.datasets.mask_files import add_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -32,6 +33,14 @@ class IndexSettings(Frozen):
     pattern: str | None = None
     """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split
     (folder)."""
+
+    masks: Path | None = None
+    """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
+    person."""
+    scale_masks: bool = False
+    """Scale masks of another size than their image instead of refusing them."""
+    masks_from_joints: bool = False
+    """Draw a mask around the joints of images that have no mask file."""
 
     @property
     def layout_name(self) -> str:
@@ -56,13 +65,23 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         UserError: If there is no such layout, it does not take a flag, or the folder, a file or a
             name is not as expected.
     """
+    if settings.scale_masks and settings.masks is None:
+        raise UserError("--scale-masks: found no --masks, expected a folder of masks to scale")
     name = settings.layout_name
     reader = layout(name)
     options = LayoutOptions(settings.keypoints, settings.table, settings.pattern)
     _check_options(name, options)
     images, report = reader.read(settings.root, options)
-    io.write_images(images, settings.out)
     console.say(report.text())
+    if settings.masks is not None or settings.masks_from_joints:
+        images, mask_report = add_masks(
+            images,
+            settings.masks,
+            scales=settings.scale_masks,
+            from_joints=settings.masks_from_joints,
+        )
+        console.say(mask_report.text())
+    io.write_images(images, settings.out)
     console.say(f"{settings.out}: {len(images):,} rows")
     return Exit.DONE
 
