@@ -64,16 +64,29 @@ def packaged_file() -> Path:
     """Return the network's file in the installed package, which is not imported.
 
     Raises:
-        UserError: If it is not there; names the command that installs it.
+        UserError: If it is not there, or that of another release; names the command that installs
+            it.
     """
     spec = importlib.util.find_spec("mediapipe")
     for folder in [] if spec is None else list(spec.submodule_search_locations or ()):
-        if (Path(folder) / FILE).is_file():
-            return Path(folder) / FILE
+        path = Path(folder) / FILE
+        if path.is_file():
+            _check_digest(path)
+            return path
     raise UserError(
         f"--estimator blazepose: found no {Path(FILE).name} on this machine; {INSTALL} bring it, "
         "or give its path"
     )
+
+
+def _check_digest(path: Path) -> None:
+    # The lite and the heavy network take and give the same shapes: only the digest tells them.
+    found = sha256_file(path)
+    if found != SHA256:
+        raise UserError(
+            f"--estimator blazepose: {path} has the SHA-256 {found[:8]}..., expected "
+            f"{SHA256[:8]}...; {INSTALL} bring that file, or --estimator {path} takes this one"
+        )
 
 
 class BlazePose:

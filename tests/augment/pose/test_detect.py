@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from augment.quality.pckh import count_joints
 from manifests import pixels
 from manifests.datasets import market1501
 from manifests.datasets.market1501 import read_keypoints
+from manifests.datasets.mask_files import add_masks
 from manifests.io import Images, read_images
 from manifests.keypoints import JOINT_NAMES, visible
 from manifests.masks import read_masks
@@ -278,6 +280,17 @@ def test_masks_and_confidence_are_kept_where_asked_and_sound(tiny_images: Images
     assert without.table["pose_confidence"].null_count == len(without) - 2
 
 
+def test_masks_drawn_from_joints_stay_where_the_estimator_finds_none(tiny_images: Images):
+    drawn, _ = add_masks(tiny_images, None, from_joints=True)
+    found = add_joints(drawn, Corner(), Choices(masks=True, min_confidence=0.5))
+    sure = found.table["pose_confidence"].to_numpy() >= 0.5
+    before, after = (table.table["mask_source"].to_pylist() for table in (drawn, found))
+    assert after == ["blazepose" if one else old for one, old in zip(sure, before, strict=True)]
+    assert {"blazepose", "joints"} <= set(after)
+    for row in np.flatnonzero(~sure).tolist():
+        assert found.table["mask"][row] == drawn.table["mask"][row]
+
+
 def test_below_the_confidence_there_is_nobody(tiny_images: Images):
     choices = Choices(masks=True, replaces=True, min_confidence=0.5)
     found = add_joints(tiny_images, Corner(), choices)
@@ -372,6 +385,22 @@ def test_blazepose_gives_the_same_bytes_on_every_thread(tmp_path: Path, person):
 def test_blazepose_without_its_package_names_the_commands_that_bring_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install --no-deps mediapipe==0\.10\.21"):
+        load_estimator("blazepose")
+
+
+def test_blazepose_of_another_release_is_refused_and_its_package_never_imported(
+    tmp_path: Path, monkeypatch
+):
+    file = tmp_path / "mediapipe" / blazepose.FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"heavy")
+    (tmp_path / "mediapipe/__init__.py").write_text("raise ImportError('not to be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = (
+        rf"{file} has the SHA-256 {sha256(b'heavy').hexdigest()[:8]}\.\.\., expected "
+        rf"e9a5c5cb\.\.\.; pip install .* or --estimator {file} takes this one"
+    )
+    with pytest.raises(UserError, match=told):
         load_estimator("blazepose")
 
 
