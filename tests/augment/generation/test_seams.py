@@ -12,7 +12,7 @@ from augment.generation import launch
 from augment.generation.job import generate
 from augment.generation.run_config import read_run_config
 from augment.generators.patn import Patn
-from augment.interface.condition import condition_of
+from augment.interface.condition import as_floats, condition_of
 from augment.interface.randomness import RowRandom
 from augment.quality.evaluate import score_pairs
 from augment.quality.protocol import EvaluationProtocol
@@ -189,8 +189,12 @@ def test_a_system_that_asks_for_it_gets_the_image_of_its_target_pose(people, tmp
 
 
 def test_training_pairs_have_the_image_of_their_target_pose():
-    pair = made_up_images().draw(seed=0, step=0, count=4)
-    assert torch.equal(pair.condition.target_image, pair.target)
+    images = made_up_images()
+    rows = images.index.draw(seed=0, step=0, count=4)
+    condition = images.pair(rows).condition
+    source, target = (as_floats(images._pixels[side]) for side in rows.T)
+    assert torch.equal(condition.image, source)
+    assert torch.equal(condition.target_image, target)
 
 
 def test_one_image_may_need_the_image_of_its_target_pose():

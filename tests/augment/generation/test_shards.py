@@ -413,6 +413,24 @@ def test_a_manifest_that_is_none_is_refused(out):
         list(problems(out, read_run_config(out)))
 
 
+@pytest.mark.parametrize("damage", ["cut off", "rows missing"])
+def test_a_run_with_a_damaged_shard_is_not_finalised_and_nothing_is_left(people, tmp_path, damage):
+    folder = tmp_path / "out"
+    assert run(people, folder) == Exit.DONE
+    for name in ("manifest.parquet", "README.md", "_SUCCESS"):
+        (folder / name).unlink()
+    path = shards.shard_file(folder, 3)
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        few = pq.read_table(path).slice(0, 3).replace_schema_metadata(None).cast(SHARD)
+        shards.publish(folder, read_run_config(folder), 3, few, "cpu")
+
+    assert manifest.finalise(folder, read_run_config(folder), "") is None
+
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "run.json"]
+
+
 def test_a_run_opens_every_shard_once_after_it_was_written(people, tmp_path, monkeypatch):
     opened = []
     parquet = io.parquet

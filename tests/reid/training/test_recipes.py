@@ -76,7 +76,9 @@ def test_without_a_recipe_nothing_has_changed():
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="found --recipe 'best', expected one of short, imagenet-cpu"):
+    with pytest.raises(
+        UserError, match="found --recipe 'best', expected one of short, imagenet-cpu"
+    ):
         settings_for(["--recipe", "best"])
 
 
