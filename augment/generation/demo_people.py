@@ -1,4 +1,4 @@
-"""Made-up people for whoever has no data at hand."""
+"""Made-up people, for runs without ``--images``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def made_up_people(out: StoragePath, console: Console) -> Path:
     every worker draws the same people for itself.
 
     Raises:
-        UserError: If the place holds something else or cannot be written.
+        UserError: If the folder holds something else or cannot be written.
     """
     if isinstance(out, ObjectStorePath):
         folder = Path(f"{out.name}-people")

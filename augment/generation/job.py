@@ -38,7 +38,7 @@ NUM_IMAGES_LOOKED_FOR: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Who begins a run and who makes its shards."""
+    """How a run is begun and how its shards are made: in this process, or on Ray."""
 
     begin: Callable[[GenerateSettings, GenerationPlan, Weights], RunConfig]
     make: Callable[[Job, Weights, Sequence[int], Console], None]
@@ -54,9 +54,9 @@ def generate(
 
     Args:
         settings: What to make.
-        console: Where it is told.
+        console: Where progress and the outcome are reported.
         weights: The network; by default ``settings.weights`` is opened.
-        executor: Who does it; by default this process.
+        executor: What does it; by default this process.
 
     Returns:
         ``DONE`` if this worker's part is complete, ``ROW_ERRORS`` if the whole run is and some rows
@@ -166,8 +166,8 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     """Make these shards in this process.
 
     Raises:
-        UserError: If none of some images is there, a shard cannot be written, or a row fails and
-            that shall be the end.
+        UserError: If none of the images that are looked for exists, a shard cannot be written, or
+            a row fails under ``--on-error fail``.
     """
     if not numbers:
         return

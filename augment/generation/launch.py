@@ -67,7 +67,7 @@ def launch(settings: LaunchSettings, console: Console, weights: Weights | None =
 
     Args:
         settings: What to make, and where.
-        console: Where it is told.
+        console: Where progress and the outcome are reported.
         weights: The network; by default ``settings.job.weights`` is opened.
 
     Returns:

@@ -122,7 +122,7 @@ def _write_manifest(out: StoragePath, run: RunConfig) -> Tally:
             tally.devices[device] += len(rows)
             tally.rows += len(rows)
             tally.errors += len(rows) - rows["error"].null_count
-            writer.write_table(_with_place(rows, shard), row_group_size=group_rows)
+            writer.write_table(_with_location(rows, shard), row_group_size=group_rows)
         if tally.rows != run.content.rows:
             raise UserError(
                 f"{out}: found {tally.rows:,} rows in the shards, planned {run.content.rows:,}"
@@ -134,7 +134,7 @@ def _rows_without_images(out: StoragePath, run: RunConfig, shard: int) -> tuple[
     """Return the kind of device that made a shard, and its rows.
 
     Raises:
-        _NotComplete: If it is missing, or its footer is damaged or tells of too few rows.
+        _NotComplete: If it is missing, its footer is damaged, or it has too few rows.
         UserError: If it is of another run, cannot be read, or is damaged behind a sound footer.
     """
     path = shard_file(out, shard)
@@ -154,7 +154,7 @@ def _rows_without_images(out: StoragePath, run: RunConfig, shard: int) -> tuple[
     raise _NotComplete
 
 
-def _with_place(rows: pa.Table, shard: int) -> pa.Table:
+def _with_location(rows: pa.Table, shard: int) -> pa.Table:
     numbers = pa.array(np.arange(len(rows), dtype=np.int32))
     names = pa.repeat(pa.scalar(shard_name(shard)), len(rows))
     placed = rows.append_column("shard", names).append_column("shard_row", numbers)

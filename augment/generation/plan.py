@@ -3,13 +3,13 @@
 Rows are people in sorted label order times k in 0 .. per_id - 1. Everything random about a row
 follows from (seed, person label, k) and the two input tables:
 
-- The target poses of a person are the first ``per_id`` of a shuffle of the bank, one draw each:
-  distinct, the same first ten for 10 and for 20 images per person, and never the price of a look
-  at the whole bank, which grows with the number of people.
-- The source is one draw per (person, k) among the person's train rows with shoulders and hips,
-  the row that shows the target pose itself left out.
-- Who has a single such row gives it to every k, so there that row's pose is left out of the bank
-  instead; both rules depend on nothing but the person and k.
+- The target poses of a person are the first ``per_id`` of a shuffle of the bank, which takes one
+  random number each: distinct, the same first ten for 10 and for 20 images per person, and never
+  the price of a look at the whole bank, which grows with the number of people.
+- The source is chosen by one random number per (person, k) among the person's train rows with
+  shoulders and hips, the row that shows the target pose itself left out.
+- A person with a single such row has it as the source of every k, so that row's pose is left out
+  of the bank instead; both rules depend on nothing but the person and k.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PlannedRows:
     pose: Int64[np.ndarray, " rows"]
     """Rows of ``GenerationPlan.bank``."""
     seed: UInt64[np.ndarray, " rows"]
-    """What the noise of systems that draw some follows from."""
+    """Seed of the row's ``RowRandom``."""
 
     def __len__(self) -> int:
         return len(self.k)
@@ -148,7 +148,7 @@ def make_plan(
         images: A table in any row order; query and gallery rows are not looked at.
         bank: The target poses.
         per_id: Images per person.
-        seed: Another seed draws other sources and poses.
+        seed: Another seed gives other sources and poses.
         size: (width, height) of the generated images.
 
     Raises:

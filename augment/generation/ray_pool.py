@@ -54,9 +54,9 @@ class _ActorState:
     ready: bool = False
     """It has begun the run since it last died."""
     beginning: bool = False
-    """It has been told to begin and has not answered yet."""
+    """The call that begins the run is in flight."""
     begin_at: float = 0.0
-    """When it may be told again, by the monotonic clock."""
+    """Earliest time of the next such call, by the monotonic clock."""
     num_shards: int = 0
     """In flight."""
 
@@ -148,7 +148,7 @@ class RayPool:
         return made
 
     def _begin_actors(self) -> None:
-        """Tell every actor to begin that is new or was started again."""
+        """Begin the run on every actor that is new or was restarted."""
         now = time.monotonic()
         for state in self._actors:
             if not state.ready and not state.beginning and now >= state.begin_at:
@@ -216,7 +216,7 @@ def connect(
     Args:
         address: ``host:port``; else ``$RAY_ADDRESS``; else a Ray is started on this machine.
         num_workers: How many actors; by default one per GPU of the cluster, or else per CPU.
-        console: Told where and how many.
+        console: Where the address and the number of actors are reported.
         gpus: Use the GPUs, if the cluster has some.
 
     Raises:
@@ -256,7 +256,7 @@ def connect(
 
 
 def _connect(ray: Any, address: str) -> None:
-    # Ray reports on its users unless told not to.
+    # Ray reports on its users unless this is set.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "local":
         # Seconds; Ray's own 30 are few on a machine with other work.
@@ -274,7 +274,7 @@ def _connect(ray: Any, address: str) -> None:
         # What Ray does with SIGTERM while it connects.
         raise Stopped(Exit.STOPPED_EARLY) from error
     except Exception as error:
-        # A node that does not start in time is told by an exception of no class of its own.
+        # A node that does not start in time raises a plain Exception.
         if not isinstance(error, (ConnectionError, ValueError, OSError)) and (
             type(error) is not Exception
         ):
@@ -294,5 +294,5 @@ def _check_listening(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise UserError(
             f"Ray at {address}: no answer ({error}); expected the address that 'ray start --head' "
-            "tells"
+            "prints"
         ) from error

@@ -79,7 +79,7 @@ def prepare_for_sampling(network: PoseTransfer, precision: Precision) -> PoseTra
 def fold_batch_norms(network: nn.Module) -> int:
     """Fold every batch norm that follows a convolution in a sequence; return how many.
 
-    The norm's place is kept by an identity, so names and indices stay.
+    An identity replaces the norm, so names and indices stay.
     """
     count = 0
     for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
@@ -132,7 +132,7 @@ def _compiled(network: PoseTransfer, device: torch.device, options: Frozen) -> G
 
 @contextmanager
 def sampling_mode(device: torch.device, precision: Precision) -> Generator[None]:
-    """No gradients, and bf16 arithmetic where asked for, while the block runs.
+    """No gradients, and autocast to bf16 where ``precision`` says so, while the block runs.
 
     Of several GPUs the one meant is the current one, whose streams and events are used.
     """

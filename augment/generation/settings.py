@@ -1,4 +1,4 @@
-"""What ``augment generate`` can be told."""
+"""Settings of ``augment generate``, with their defaults."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class GenerateSettings(Frozen):
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Take sources and poses from this part of the train rows, as 'reid train' does."""
     data_seed: int = 0
-    """Draws that part; the same here and in 'reid train' is the same part."""
+    """Selects that part; the same seed here and in 'reid train' selects the same part."""
     seed: int = 0
-    """Another seed draws other sources and poses."""
+    """Another seed gives other sources and poses."""
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda or cuda:N; auto and cuda: with several GPUs, the one
     of the local rank that torchrun or srun gives."""

@@ -1,4 +1,4 @@
-"""A worker that is told its shards one by one, wherever it lives."""
+"""The shard actor: a worker that gets its shards one by one, in whatever process it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manifests.compute.devices import cpu_threads
 
 
 class ShardActor:
-    """Makes the shards of one run; several may be asked for at once.
+    """Makes the shards of one run; several calls of ``make`` may run at once.
 
     One thread of its own computes, so that the next shard goes through the network while the one
     before is encoded and written.
@@ -43,7 +43,7 @@ class ShardActor:
         """Make a shard, publish it, and return its number of rows.
 
         Raises:
-            UserError: If it cannot be written, or a row fails and that shall be the end.
+            UserError: If it cannot be written, or a row fails under ``--on-error fail``.
         """
         assert self._job is not None, "an actor begins before it makes"
         # Planned and read while the shard before computes.

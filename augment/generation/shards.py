@@ -65,7 +65,7 @@ def shard_file(out: StoragePath, shard: int) -> StoragePath:
 
 
 def shard_state(out: StoragePath, run: RunConfig, shard: int) -> ShardState:
-    """Return what a look at the footer of a shard tells; its pages are not read.
+    """Return the state of a shard by its footer; its pages are not read.
 
     A damaged file (cut off, not Parquet) holds nothing of worth and is made again.
 
@@ -88,7 +88,7 @@ def shard_state(out: StoragePath, run: RunConfig, shard: int) -> ShardState:
 
 
 def state_of(file: pq.ParquetFile, path: StoragePath, run: RunConfig, shard: int) -> ShardState:
-    """Return what the footer of an open shard tells.
+    """Return the state of an open shard by its footer.
 
     Raises:
         UserError: If it is a sound shard of another run.
@@ -108,7 +108,7 @@ def publish(out: StoragePath, run: RunConfig, shard: int, table: pa.Table, devic
     """Write a shard whole or not at all.
 
     Raises:
-        UserError: If the place cannot be written.
+        UserError: If the folder cannot be written.
     """
     assert table.schema.equals(SHARD), "a shard has the columns of schema.SHARD"
     footer = {**keys_of(run), "shard": str(shard), "device": device, "huggingface": _HUGGINGFACE}

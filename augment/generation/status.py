@@ -14,7 +14,7 @@ from manifests.runtime.storage import StoragePath, StoragePathFlag
 
 
 class StatusSettings(Frozen):
-    """Tell how far a run has come; nothing is written."""
+    """Show how far a run has come; nothing is written."""
 
     out: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""

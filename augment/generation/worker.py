@@ -38,7 +38,7 @@ ROW_OVERHEAD_BYTES = 350
 
 
 class Advance(Protocol):
-    """What counts the rows done."""
+    """A progress bar."""
 
     def advance(self, count: int = 1) -> None:
         """Count further rows."""
@@ -72,10 +72,10 @@ def work(job: Job, sampler: Sampler, shards: Iterable[int], bar: Advance) -> Non
         job: The run, its folder and its plan.
         sampler: The network and where it runs.
         shards: The numbers of the shards.
-        bar: Told how many rows have been through the network.
+        bar: Counts the rows that have been through the network.
 
     Raises:
-        UserError: If a shard cannot be written, or a row fails and that shall be the end.
+        UserError: If a shard cannot be written, or a row fails and ``job.fail`` is set.
     """
     pipeline = ShardPipeline(job, sampler)
     with pipeline.encoders, ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
@@ -116,7 +116,7 @@ def finish(job: Job, shard: ShardInProgress, device: str) -> None:
     """Publish a shard when its images are encoded.
 
     Raises:
-        UserError: If it cannot be written, or a row failed and that shall be the end.
+        UserError: If it cannot be written, or a row failed and ``job.fail`` is set.
     """
     encoded = [batch.result() for batch in shard.encoded]
     table = shard_table(job.run, job.plan, shard.rows, encoded)

@@ -1,4 +1,4 @@
-"""What a network is given and what it shall answer, as tensors; pixels to floats and back."""
+"""The inputs and the target of a network, as tensors; pixels to floats and back."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Condition:
     pose: Pose
     target_pose: Pose
     target_image: Float[Tensor, "batch 3 height width"] | None = None
-    """The image that the target pose was seen in, of whomever; for systems that need it.
+    """The image that the target pose was seen in, of any person; for systems that need it.
 
-    In training pairs and test pairs it is the answer itself, and a system that needs it takes care
+    In training pairs and test pairs it is the target itself, and a system that needs it takes care
     to look only at what it may know, such as the background.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A condition and its answer: ``target`` is RGB in [-1, 1]."""
+    """A condition and its target: ``target`` is RGB in [-1, 1]."""
 
     condition: Condition
     target: Float[Tensor, "batch 3 height width"]

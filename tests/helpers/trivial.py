@@ -55,9 +55,9 @@ def trivial_weights(sha256="0" * 64, network=Trivial):
 def table_of(rows, joints, root):
     """Return an images table of dictionaries and joints."""
     table = pa.Table.from_pylist([{**row, "keypoints": None} for row in rows], IMAGES)
-    place = IMAGES.get_field_index("keypoints")
+    index = IMAGES.get_field_index("keypoints")
     column = io.keypoint_column(np.asarray(joints, np.float32))
-    return Images(table.set_column(place, IMAGES.field("keypoints"), column), Path(root), {})
+    return Images(table.set_column(index, IMAGES.field("keypoints"), column), Path(root), {})
 
 
 def made_up(

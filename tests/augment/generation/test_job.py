@@ -68,10 +68,10 @@ def test_a_dry_run_tells_rows_shards_disk_and_time_and_makes_nothing(people, tmp
 
     assert code == Exit.DONE
     assert not out.exists()
-    told = json.loads(capsys.readouterr().err)
-    assert (told["rows"], told["people"], told["shards"]) == (20, 4, 5)
-    assert told["seconds"] > 0
-    assert told["megabytes"] > 0
+    event = json.loads(capsys.readouterr().err)
+    assert (event["rows"], event["people"], event["shards"]) == (20, 4, 5)
+    assert event["seconds"] > 0
+    assert event["megabytes"] > 0
 
 
 def test_per_id_20_begins_with_the_rows_of_per_id_10(people, tmp_path):
@@ -174,15 +174,15 @@ def test_shards_and_manifest_hold_no_path_time_or_host(people, out, tmp_path):
     host = re.compile(rf"\b{re.escape(socket.gethostname())}\b")
 
     for name, data in trivial.files_of(out).items():
-        told = data.decode(errors="replace")
+        text = data.decode(errors="replace")
         if name.endswith(".parquet"):
             table = pq.read_table(pa.BufferReader(data))
             # Any two letters may occur in the bytes of an image.
             rows = table.select([column for column in table.column_names if column != "image"])
-            told = f"{rows.to_pylist()} {table.schema.metadata}"
-        assert not host.search(told)
-        assert str(tmp_path) not in told
-        assert "20" + "26-" not in told
+            text = f"{rows.to_pylist()} {table.schema.metadata}"
+        assert not host.search(text)
+        assert str(tmp_path) not in text
+        assert "20" + "26-" not in text
 
 
 def test_two_runs_in_two_folders_are_the_same_bytes(people, out, tmp_path):

@@ -23,7 +23,7 @@ def plan_of(images, per_id=4, seed=0, poses=None):
     return make_plan(images, pose_bank(poses or images, SIZE), per_id, seed, SIZE)
 
 
-def told(plan, start=0, stop=None):
+def row_tuples(plan, start=0, stop=None):
     """Return the rows as (person, k, source, pose, seed)."""
     rows = plan.rows(start, len(plan) if stop is None else stop)
     sources, poses = plan.sources.strings("image_id"), plan.bank.pose_ids.to_pylist()
@@ -45,7 +45,7 @@ def rows_and_joints(images):
 
 
 def test_golden_rows():
-    assert told(plan_of(trivial.made_up(num_people=2), per_id=3)) == [
+    assert row_tuples(plan_of(trivial.made_up(num_people=2), per_id=3)) == [
         ("0002", 0, "0002_c3s1_000002_01.jpg", "0002_c1s1_000000_01.jpg", 3386567338017332288),
         ("0002", 1, "0002_c2s1_000001_01.jpg", "0002_c3s1_000002_01.jpg", 2705227546854539214),
         ("0002", 2, "0002_c1s1_000000_01.jpg", "0002_c2s1_000001_01.jpg", 1049019536371125542),
@@ -56,7 +56,7 @@ def test_golden_rows():
 
 
 def test_rows_are_people_in_label_order_times_k():
-    people = [(person, k) for person, k, *_ in told(plan_of(trivial.made_up(), per_id=3))]
+    people = [(person, k) for person, k, *_ in row_tuples(plan_of(trivial.made_up(), per_id=3))]
 
     assert people == [(f"{person:04d}", k) for person in (2, 3, 4, 5) for k in range(3)]
 
@@ -65,12 +65,12 @@ def test_target_poses_are_the_beginning_of_a_shuffle_of_the_bank():
     plan = plan_of(trivial.made_up(), per_id=4)
     size = len(plan.bank)
 
-    for place, person in enumerate(plan.people):
+    for position, person in enumerate(plan.people):
         bank = plan.bank.pose_ids.to_pylist()
-        for i, draw in enumerate(random_bits(0, person, 4, stream=1).tolist()):
-            j = i + bounded(draw, size - i)
+        for i, bits in enumerate(random_bits(0, person, 4, stream=1).tolist()):
+            j = i + bounded(bits, size - i)
             bank[i], bank[j] = bank[j], bank[i]
-        assert [row[3] for row in told(plan)[4 * place : 4 * place + 4]] == bank[:4]
+        assert [row[3] for row in row_tuples(plan)[4 * position : 4 * position + 4]] == bank[:4]
 
 
 def test_every_pose_is_as_likely_as_another_at_every_place():
@@ -81,8 +81,8 @@ def test_every_pose_is_as_likely_as_another_at_every_place():
 
     # Five standard errors of 2,000 sources among six.
     error = 5 * (2_000 * (1 / 6) * (5 / 6)) ** 0.5
-    for place in range(3):
-        assert np.abs(np.bincount(poses[:, place], minlength=6) - 2_000 / 6).max() < error
+    for column in range(3):
+        assert np.abs(np.bincount(poses[:, column], minlength=6) - 2_000 / 6).max() < error
 
 
 def test_the_rows_of_a_person_cost_no_look_at_the_whole_bank():
@@ -101,7 +101,7 @@ def test_sources_are_one_draw_per_person_and_k():
     # Poses of others: then no source is ever its own target.
     plan = plan_of(images, per_id=6, poses=trivial.made_up(first=60))
 
-    for person, k, source, _, seed in told(plan):
+    for person, k, source, _, seed in row_tuples(plan):
         choice, expected_seed = random_bits(0, person, 2, counter=k).tolist()
         own = [name for name in plan.sources.strings("image_id") if name.startswith(person)]
         assert source == own[bounded(choice, 3)]
@@ -111,7 +111,9 @@ def test_sources_are_one_draw_per_person_and_k():
 def test_every_usable_source_of_a_person_is_drawn():
     plan = plan_of(trivial.made_up(num_people=30, images_per_person=4), per_id=40)
 
-    assert {source for _, _, source, _, _ in told(plan)} == set(plan.sources.strings("image_id"))
+    assert {source for _, _, source, _, _ in row_tuples(plan)} == set(
+        plan.sources.strings("image_id")
+    )
 
 
 small = st.fixed_dictionaries(
@@ -132,7 +134,7 @@ def test_the_plan_does_not_depend_on_row_order(kind, seed, order):
 
     shuffled = images.take(np.array(rows))
 
-    assert told(plan_of(shuffled, 3, seed)) == told(plan_of(images, 3, seed))
+    assert row_tuples(plan_of(shuffled, 3, seed)) == row_tuples(plan_of(images, 3, seed))
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,9 +143,9 @@ def test_the_plan_does_not_depend_on_where_it_is_cut(kind, cut):
     plan = plan_of(trivial.made_up(**kind), per_id=4)
     cuts = [*range(0, len(plan), cut), len(plan)]
 
-    parts = [told(plan, start, stop) for start, stop in pairwise(cuts)]
+    parts = [row_tuples(plan, start, stop) for start, stop in pairwise(cuts)]
 
-    assert [row for part in parts for row in part] == told(plan)
+    assert [row for part in parts for row in part] == row_tuples(plan)
 
 
 @settings(max_examples=30, deadline=None)
@@ -151,7 +153,7 @@ def test_the_plan_does_not_depend_on_where_it_is_cut(kind, cut):
 def test_fewer_images_per_person_are_the_first_of_more(kind, per_id):
     images = trivial.made_up(**kind)
 
-    few, many = (told(plan_of(images, count)) for count in (per_id, 4))
+    few, many = (row_tuples(plan_of(images, count)) for count in (per_id, 4))
 
     assert few == [row for row in many if row[1] < per_id]
 
@@ -162,7 +164,7 @@ def test_target_poses_of_a_person_differ_and_are_never_the_source_itself(kind, s
     plan = plan_of(trivial.made_up(**kind), per_id=4, seed=seed)
 
     poses = {}
-    for person, _, source, pose, _ in told(plan):
+    for person, _, source, pose, _ in row_tuples(plan):
         assert pose != source
         poses.setdefault(person, []).append(pose)
     assert all(len(set(own)) == 4 for own in poses.values())
@@ -174,18 +176,18 @@ def test_another_person_without_poses_of_use_changes_no_other_row():
     more_joints[:, LEFT_HIP] = np.nan
     both = trivial.table_of(rows + more, np.concatenate([joints, more_joints]), ".")
 
-    alone = told(plan_of(trivial.table_of(rows, joints, ".")))
+    alone = row_tuples(plan_of(trivial.table_of(rows, joints, ".")))
 
-    assert [row for row in told(plan_of(both)) if row[0] != "3000"] == alone
+    assert [row for row in row_tuples(plan_of(both)) if row[0] != "3000"] == alone
 
 
 def test_another_person_changes_no_other_row_while_the_poses_stay():
     poses = trivial.made_up(first=60)
     few, many = trivial.made_up(num_people=3), trivial.made_up(num_people=5, seed=0)
 
-    alone = told(plan_of(few, poses=poses))
+    alone = row_tuples(plan_of(few, poses=poses))
 
-    assert [row for row in told(plan_of(many, poses=poses)) if row[0] < "0005"] == alone
+    assert [row for row in row_tuples(plan_of(many, poses=poses)) if row[0] < "0005"] == alone
 
 
 def test_query_and_gallery_give_neither_source_nor_pose():
@@ -196,9 +198,9 @@ def test_query_and_gallery_give_neither_source_nor_pose():
             row["image_id"] = f"{split}_{row['image_id']}"
         rows, joints = rows + more, np.concatenate([joints, more_joints])
 
-    told_rows = told(plan_of(trivial.table_of(rows, joints, ".")))
+    tuples = row_tuples(plan_of(trivial.table_of(rows, joints, ".")))
 
-    assert told_rows == told(plan_of(trivial.made_up()))
+    assert tuples == row_tuples(plan_of(trivial.made_up()))
 
 
 def test_one_usable_row_serves_every_k_and_never_shows_its_own_pose():
@@ -207,7 +209,7 @@ def test_one_usable_row_serves_every_k_and_never_shows_its_own_pose():
 
     plan = plan_of(trivial.table_of(rows, joints, "."), per_id=9)
 
-    first = [row for row in told(plan) if row[0] == "0002"]
+    first = [row for row in row_tuples(plan) if row[0] == "0002"]
     assert {source for _, _, source, _, _ in first} == {rows[0]["image_id"]}
     # All nine poses but the source's own: 12 less the two without a hip and itself.
     assert {pose for *_, pose, _ in first} == {row["image_id"] for row in rows[3:]}
@@ -221,7 +223,7 @@ def test_a_person_without_shoulders_and_hips_gives_the_rows_with_most_joints_and
 
     plan = plan_of(trivial.table_of(rows, joints, "."), per_id=8)
 
-    sources = {source for person, _, source, _, _ in told(plan) if person == "0002"}
+    sources = {source for person, _, source, _, _ in row_tuples(plan) if person == "0002"}
     assert sources == {rows[1]["image_id"], rows[2]["image_id"]}
     assert plan.num_without_torso == 1
 

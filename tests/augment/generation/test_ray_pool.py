@@ -47,7 +47,7 @@ def started(begin: Callable, make: Callable) -> RayPool:
     return RayPool(Ray(), lambda actor_class: [actor], 1, Console(quiet=True))
 
 
-def told(answer: object, number: int) -> object:
+def signalled(answer: object, number: int) -> object:
     """Answer just after the driver got a signal."""
     os.kill(os.getpid(), number)
     return answer
@@ -58,7 +58,7 @@ SIGNALS = [(signal.SIGTERM, Exit.STOPPED_EARLY), (signal.SIGINT, Exit.INTERRUPTE
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_last_shard_is_awaited_is_not_lost(number, code):
-    workers = started(lambda: "run", lambda shard: told(4, number) if shard == 2 else 4)
+    workers = started(lambda: "run", lambda shard: signalled(4, number) if shard == 2 else 4)
     assert workers.begin(object) == "run"
     made = workers.make([0, 1, 2])
 
@@ -71,7 +71,7 @@ def test_a_signal_while_the_last_shard_is_awaited_is_not_lost(number, code):
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_the_run_begins_is_not_lost(number, code):
-    workers = started(lambda: told("run", number), lambda shard: 4)
+    workers = started(lambda: signalled("run", number), lambda shard: 4)
 
     with pytest.raises(Stopped) as stopped:
         workers.begin(object)

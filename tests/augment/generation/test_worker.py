@@ -46,11 +46,11 @@ def test_an_image_is_the_network_s_answer_to_its_source_and_target_pose(people, 
     run(people, tmp_path / "out", image_format="png")
 
     images = io.read_images(people)
-    place = {name: row for row, name in enumerate(images.strings("image_id"))}
+    row_of = {name: row for row, name in enumerate(images.strings("image_id"))}
     joints = images.keypoints()
     for row in shard_rows(tmp_path / "out"):
-        source = pixels.read(images.file(place[row["source_id"]]))
-        shift = joints[place[row["pose_id"]]].mean() / np.float32(64) - np.float32(0.5)
+        source = pixels.read(images.file(row_of[row["source_id"]]))
+        shift = joints[row_of[row["pose_id"]]].mean() / np.float32(64) - np.float32(0.5)
         floats = as_floats(torch.from_numpy(source)[None])
         expected = as_pixels(0.6 * floats + 0.4 * torch.tensor(shift).clamp(-1, 1))[0].numpy()
         found = pixels.decode(row["image"]["bytes"], row["image_id"])
@@ -141,9 +141,9 @@ class Broken(trivial.Trivial):
         made = super().generate(condition, random, options)
         first = 2 * Broken.calls
         Broken.calls += 1
-        for place, row in enumerate(range(first, first + 2)):
+        for position, row in enumerate(range(first, first + 2)):
             if 5 <= row < 10:
-                made[place, 0, 0, 0] = torch.nan
+                made[position, 0, 0, 0] = torch.nan
         return made
 
 

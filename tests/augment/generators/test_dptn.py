@@ -49,12 +49,12 @@ def test_the_generators_terms_follow_the_published_weights() -> None:
         scores = network.discriminator(outputs["fake"])
         assert features is not None
         expected = {"fool": 5 * ((scores - 1) ** 2).mean()}
-        for task, share, output, wanted in (
+        for task, share, output, target in (
             ("transfer", 0.8, "fake", pair.target),
             ("source", 0.2, "reconstruction", pair.condition.image),
         ):
-            left, right = features(outputs[output]), features(wanted)
-            expected[f"{task}_l1"] = share * 2 * F.l1_loss(outputs[output], wanted)
+            left, right = features(outputs[output]), features(target)
+            expected[f"{task}_l1"] = share * 2 * F.l1_loss(outputs[output], target)
             expected[f"{task}_style"] = share * 500 * style(left, right)
             expected[f"{task}_content"] = share * 0.5 * content(left, right)
     assert terms.keys() == expected.keys()

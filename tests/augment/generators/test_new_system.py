@@ -109,13 +109,20 @@ def generate(people: Path, weights: Path, out: Path, *arguments: object) -> list
     return [pixels.decode(data, "row") for data in made.read_bytes(np.arange(len(made)))]
 
 
-def test_one_file_is_a_system_that_trains_generates_and_is_evaluated(people, weights, tmp_path):
+def test_one_file_is_a_system_that_trains_generates_is_previewed_and_evaluated(
+    people, weights, tmp_path
+):
     assert "tinted" in generators.names()
     header = store.read_header(weights)
     assert (header.generator, header.config["steps"]) == ("tinted", 2)
     assert (weights.parent / "samples/step-000002.png").is_file()
 
     assert len(generate(people, weights, tmp_path / "out", "--options.noise-scale", 0)) == 6
+
+    sheet = tmp_path / "sheet.png"
+    assert augment("preview", tmp_path / "out", "--rows", 2, "--out", sheet) == Exit.DONE
+    # Two rows below the title: source, target pose and result at twice their size, with labels.
+    assert pixels.read(sheet).shape == (24 + 2 * (256 + 16 + 6) + 6, 3 * 128 + 2 * 6 + 12, 3)
 
     pair = "0002_c1s1_000000_01.jpg,0002_c2s1_000001_01.jpg"
     (tmp_path / "pairs.csv").write_text(f"from,to\n{pair}\n")
