@@ -142,7 +142,7 @@ class Frames:
         return Frames(self.origin[:, cut], self.axis[:, cut])
 
     @classmethod
-    def joined(cls, groups: Sequence[Frames]) -> Frames:
+    def concatenated(cls, groups: Sequence[Frames]) -> Frames:
         """Return the parts of all groups, one group after the other."""
         origins, axes = [group.origin for group in groups], [group.axis for group in groups]
         return cls(torch.cat(origins, dim=1), torch.cat(axes, dim=1))
@@ -179,11 +179,11 @@ class Parts:
         return Parts(source, target, self.across[:, cut], region, valid)
 
     @classmethod
-    def joined(cls, groups: Sequence[Parts]) -> Parts:
+    def concatenated(cls, groups: Sequence[Parts]) -> Parts:
         """Return the parts of all groups, one group after the other."""
         return cls(
-            Frames.joined([group.source for group in groups]),
-            Frames.joined([group.target for group in groups]),
+            Frames.concatenated([group.source for group in groups]),
+            Frames.concatenated([group.target for group in groups]),
             torch.cat([group.across for group in groups], dim=1),
             torch.cat([group.region for group in groups], dim=1),
             torch.cat([group.valid for group in groups], dim=1),
@@ -199,7 +199,7 @@ def body_parts(pose: Pose, target_pose: Pose) -> Parts:
     limbs = _limbs(source, target, turned)
     legs, arms = limbs.between(0, NUM_LEGS), limbs.between(NUM_LEGS, len(LIMBS))
     torso, head = _torso(source, target, turned), _head(source, target)
-    parts = Parts.joined([legs, torso, arms, head])
+    parts = Parts.concatenated([legs, torso, arms, head])
     scale = target.length / source.length
     usable = source.has_torso & target.has_torso
     usable = usable & (scale >= SCALE_LIMITS[0]) & (scale <= SCALE_LIMITS[1])
@@ -269,9 +269,9 @@ def _torso(source: Body, target: Body, turned: Bool[Tensor, " batch"]) -> Parts:
     wider = (target.width / source.width.clamp(min=TINY)).clamp(*WIDTH_LIMITS)
     across = (1.0 - 2.0 * turned) / (wider * target.length / source.length)
     # Half a line from right to left, along the spine and across it.
-    half, unit = source.across / 2, frames.unit
-    along = (half * unit).sum(dim=-1).abs()
-    beside = _cross(unit, half).abs()
+    half_width, unit = source.across / 2, frames.unit
+    along = (half_width * unit).sum(dim=-1).abs()
+    beside = _cross(unit, half_width).abs()
     length, margin = source.length, TORSO_MARGIN * source.length
     region = [-along[:, 0], length + along[:, 1], beside[:, 0], beside[:, 1], margin]
     valid = torch.ones_like(turned)

@@ -99,9 +99,9 @@ def _parts(source, target):
         and _handedness(source, spine_s) * _handedness(target, spine_t) < 0
     )
     left_leg_last = _lowest(target, (11, 12, 13)) > _lowest(target, (8, 9, 10))
-    bodies = (source, target, length_s, length_t, turned)
-    yield from _pair(table.THIGH, THIGHS, left_leg_last, bodies)
-    yield from _pair(table.SHIN, SHINS, left_leg_last, bodies)
+    both = (source, target, length_s, length_t, turned)
+    yield from _pair(table.THIGH, THIGHS, left_leg_last, both)
+    yield from _pair(table.SHIN, SHINS, left_leg_last, both)
 
     sign = -1 if turned else 1
     low, high = table.WIDTH_LIMITS
@@ -118,8 +118,8 @@ def _parts(source, target):
 
     facing = _facing(target)
     left_arm_last = facing < 0 if facing else target[5, 1] > target[2, 1]
-    yield from _pair(table.UPPER_ARM, UPPER_ARMS, left_arm_last, bodies)
-    yield from _pair(table.FOREARM, FOREARMS, left_arm_last, bodies)
+    yield from _pair(table.UPPER_ARM, UPPER_ARMS, left_arm_last, both)
+    yield from _pair(table.FOREARM, FOREARMS, left_arm_last, both)
 
     neck_s, neck_t = _neck(source), _neck(target)
     sign = -1 if _facing(source) * facing < 0 else 1
@@ -131,8 +131,8 @@ def _parts(source, target):
     )
 
 
-def _pair(limb, sides, left_last, bodies):
-    source, target, length_s, length_t, turned = bodies
+def _pair(limb, sides, left_last, both):
+    source, target, length_s, length_t, turned = both
     for first, second in sides if left_last else sides[::-1]:
         if np.isnan(target[[first, second]]).any():
             continue
@@ -177,8 +177,8 @@ def _handedness(joints, spine):
     return np.dot(_beside(spine), left)
 
 
-def _lowest(joints, places):
-    return max((joints[k, 1] for k in places if not np.isnan(joints[k, 1])), default=-np.inf)
+def _lowest(joints, numbers):
+    return max((joints[k, 1] for k in numbers if not np.isnan(joints[k, 1])), default=-np.inf)
 
 
 def _neck(joints):

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from augment.pose import body_parts
 from augment.pose.limb_warp import LimbWarp, limb_warp
 from augment.pose.pose import Pose
-from manifests.people.body_shape import tubes
+from manifests.people.body_shape import body_tubes
 from manifests.people.cameras import CAMERAS
-from manifests.people.clothing import person_of
+from manifests.people.clothing import sample_person
 from manifests.people.dataset import view_of
-from manifests.people.pose_sampling import joints_of, posture_of, skeleton
-from manifests.people.renderer import draw
+from manifests.people.pose_sampling import project_joints, sample_body_pose, skeleton
+from manifests.people.renderer import render
 from manifests.runtime.random_numbers import KeyedRandom
 from tests.helpers.scalar_limb_warp import scalar_limb_warp
 
 GREY_LEVEL = 1 / 127.5
 """Of an image in [-1, 1]; a coverage in [0, 1] has steps of half as much."""
 POSITION_NOISE = 2e-3
-"""Positions in float32 are off by 1e-5 px over 128 px, an edge of a drawing rises by 2 per px, and
+"""Positions in float32 are off by 1e-5 px over 128 px, an edge drawn rises by 2 per px, and
 ten parts are laid over each other."""
 HEIGHT, WIDTH = 128, 64
 TORSO = {2: (25.0, 30.0), 5: (39.0, 30.0), 8: (27.0, 62.0), 11: (37.0, 62.0)}
@@ -35,17 +35,17 @@ def people(count: int, key: str = "source") -> tuple[torch.Tensor, torch.Tensor,
     while len(images) < count:
         number += 1
         rng = KeyedRandom(0, f"{key}/{number}")
-        person = person_of(0, f"{number:04d}")
-        posture = posture_of(rng, person)
-        points = skeleton(person, posture)
+        person = sample_person(0, f"{number:04d}")
+        body_pose = sample_body_pose(rng, person)
+        points = skeleton(person, body_pose)
         view = view_of(rng, CAMERAS[0].pitch, junk=False)
-        drawing = draw(tubes(person, posture, points), view, CAMERAS[0].light)
-        found = joints_of(rng, points, posture, view, drawing)
+        rendering = render(body_tubes(person, body_pose, points), view, CAMERAS[0].light)
+        found = project_joints(rng, points, body_pose, view, rendering)
         if np.isnan(found[list(TORSO)]).any():
             continue
-        pixels = drawing.colour + (1 - drawing.coverage[..., None]) * 128
+        pixels = rendering.colour + (1 - rendering.coverage[..., None]) * 128
         images.append(torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1)
-        masks.append(torch.from_numpy(drawing.coverage)[None].float())
+        masks.append(torch.from_numpy(rendering.coverage)[None].float())
         joints.append(torch.from_numpy(found).float())
     return torch.stack(images).clamp(-1, 1), torch.stack(masks), Pose(torch.stack(joints))
 
