@@ -23,7 +23,7 @@ from tests.helpers.scalar_limb_warp import scalar_limb_warp
 GREY_LEVEL = 1 / 127.5
 """Of an image in [-1, 1]; a coverage in [0, 1] has steps of half as much."""
 POSITION_NOISE = 2e-3
-"""Positions in float32 are off by 1e-5 px over 128 px, an edge of a drawing rises by 2 per px, and
+"""Positions in float32 are off by 1e-5 px over 128 px, an edge drawn rises by 2 per px, and
 ten parts are laid over each other."""
 HEIGHT, WIDTH = 128, 64
 TORSO = {2: (25.0, 30.0), 5: (39.0, 30.0), 8: (27.0, 62.0), 11: (37.0, 62.0)}
