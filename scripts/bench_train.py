@@ -118,15 +118,12 @@ class Plain:
             for name in network.sampling
             for value in self.network.get_submodule(name).parameters()
         ]
+        both = discriminators.appearance, discriminators.shape
         self._optimizers = [
             torch.optim.Adam(
                 values, network.config.learning_rate, betas=(0.5, 0.999), foreach=False, fused=False
             )
-            for values in (
-                generator,
-                list(discriminators.appearance.parameters()),
-                list(discriminators.shape.parameters()),
-            )
+            for values in (generator, *(list(one.parameters()) for one in both))
         ]  # fmt: skip
 
     def steps(self) -> Iterator[dict[str, float]]:

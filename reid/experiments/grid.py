@@ -26,7 +26,7 @@ from reid.training.train import TrainSettings
 
 BASELINE: Final = "none"
 
-Control = Literal["repeated-real", "shuffled-labels", "synthetic-only"]
+Control = Literal["repeated-real", "shuffled-labels", "synthetic-only", "added-real"]
 
 
 class CellTraining(TrainSettings):
@@ -179,7 +179,7 @@ def training_of(settings: StudySettings, cell: Cell, inputs: Inputs | None = Non
         "synthetic": synthetic and str(synthetic),
     }
     if synthetic is None:
-        values["synthetic_share"] = None
+        values |= {"synthetic_share": None, "synthetic_mix": "replace"}
     if cell.variant.control is not None:
         values["control"] = cell.variant.control
     if settings.budget == "epochs":
