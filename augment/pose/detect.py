@@ -235,7 +235,7 @@ def _summary(images: Images, estimator: Estimator, choices: Choices) -> str:
     )
     if choices.masks:
         num_masks = len(images) - images.table["mask"].null_count
-        text += f", {num_masks:,} with a mask"
+        text += f", {num_masks:,} with a mask, {len(images) - num_masks:,} without a sound one"
     if choices.min_confidence:
         confidence = images.table["pose_confidence"].to_numpy(zero_copy_only=False)
         low = int((confidence < choices.min_confidence).sum())
