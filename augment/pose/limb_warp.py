@@ -75,11 +75,13 @@ def limb_warp(
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         parts = body_parts(pose, target_pose)
         layers = torch.cat([image * mask, mask], dim=1).float()
-        moved, regions = _moved(layers, parts), _regions(parts, *layers.shape[-2:])
         result = torch.zeros_like(layers)
-        for layer, region in zip(moved.unbind(2), regions.split(1, dim=1), strict=True):
+        # Part by part: all ten at once take ten times the memory and a fifth longer on a CPU.
+        for place in range(parts.valid.shape[1]):
+            part = parts.between(place, place + 1)
+            layer = _moved(layers, part)[:, :, 0] * _regions(part, *layers.shape[-2:])
             # The usual "over" of premultiplied colours.
-            result = torch.addcmul(layer * region, 1 - layer[:, 3:] * region, result)
+            result = torch.addcmul(layer, 1 - layer[:, 3:], result)
         return LimbWarp(result[:, :3], result[:, 3:])
 
 
