@@ -63,7 +63,7 @@ def _images_sheet(settings: PreviewSettings) -> tuple[Image, int, int] | None:
     if settings.images is not None:
         raise UserError(f"{path}: is a table already; expected no --images beside it")
     images = read_images(path, settings.root)
-    _require_rows(settings, len(images))
+    _check_rows(settings, len(images))
     rows = choose(len(images), settings.rows, settings.seed)
     return images_sheet(images.take(rows)), len(rows), len(images)
 
@@ -71,13 +71,13 @@ def _images_sheet(settings: PreviewSettings) -> tuple[Image, int, int] | None:
 def _run_sheet(settings: PreviewSettings) -> tuple[Image, int, int]:
     """Return the sheet of a run, how many rows it shows, and of how many."""
     synthetic = read_synthetic(settings.run).without_errors()
-    _require_rows(settings, len(synthetic))
+    _check_rows(settings, len(synthetic))
     sources = read_images(_table(settings), settings.root or _root(settings))
     rows = choose(len(synthetic), settings.rows, settings.seed)
     return contact_sheet(synthetic, rows, sources), len(rows), len(synthetic)
 
 
-def _require_rows(settings: PreviewSettings, num_images: int) -> None:
+def _check_rows(settings: PreviewSettings, num_images: int) -> None:
     if not num_images or settings.rows < 1:
         raise UserError(f"{settings.run}: found no image to show, expected at least one")
 

@@ -88,17 +88,17 @@ class MetricSelection:
         return factories, [*missing, NotMeasured("DS", reason)]
 
     def _inception_scores(self) -> list[MetricFactory]:
-        self._require(_MIN_INCEPTION_SCORE_PAIRS)
+        self._check_num_pairs(_MIN_INCEPTION_SCORE_PAIRS)
         network = self._inception
         return [lambda: InceptionScores(network, self.num_pairs)]
 
     def _fid(self) -> list[MetricFactory]:
-        self._require(PUBLISHED_BATCH)
+        self._check_num_pairs(PUBLISHED_BATCH)
         real = self._real_moments("FID", pool3_of(self._inception))
         return [fid_metric(self._inception, real, self.num_pairs)]
 
     def _lpips(self) -> list[MetricFactory]:
-        self._require(PUBLISHED_BATCH)
+        self._check_num_pairs(PUBLISHED_BATCH)
         return lpips_metrics(load_lpips(self.protocol.alexnet, self.device), self.num_pairs)
 
     def _joint_accuracy(self) -> list[MetricFactory]:
@@ -109,7 +109,7 @@ class MetricSelection:
         return [lambda: JointAccuracy(estimator)]
 
     def _reid_frechet(self) -> list[MetricFactory]:
-        self._require(PUBLISHED_BATCH)
+        self._check_num_pairs(PUBLISHED_BATCH)
         network, name = self._reid
         real = self._real_moments("re-ID Frechet distance", reid_of(network))
         return [reid_frechet_metric(network, name, real, self.num_pairs)]
@@ -131,7 +131,7 @@ class MetricSelection:
             raise UserError("no re-ID network; give --reid FILE, written by 'reid export'")
         return load_reid(path, self.device), path.name
 
-    def _require(self, num_pairs: int) -> None:
+    def _check_num_pairs(self, num_pairs: int) -> None:
         if self.num_pairs < num_pairs:
             raise _TooFewError(f"found {self.num_pairs} pairs, expected {num_pairs} at least")
 

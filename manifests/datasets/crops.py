@@ -108,8 +108,8 @@ def images_of(
     return Images(table, root.resolve(), provenance)
 
 
-def require_folder(folder: Path) -> None:
-    """Refuse a folder that does not exist.
+def check_folder(folder: Path) -> None:
+    """Check that a folder exists.
 
     Raises:
         UserError: If it does not exist or is a file.

@@ -12,9 +12,9 @@ from manifests import rules
 from manifests.datasets.crops import (
     Crop,
     Report,
+    check_folder,
     images_of,
     kind_of_skipped_file,
-    require_folder,
 )
 from manifests.datasets.csv_table import read_csv
 from manifests.datasets.layouts import Layout, LayoutOptions
@@ -58,7 +58,7 @@ def index_table(root: Path, csv: Path) -> tuple[Images, Report]:
         UserError: If the folder, the CSV or an image is missing or damaged, a column is missing
             or unknown, a value is not allowed, or a path is in two rows.
     """
-    require_folder(root)
+    check_folder(root)
     frame = read_csv(csv, ",")
     _check_columns(csv, list(frame.columns))
     crops: list[Crop] = []
@@ -84,7 +84,7 @@ def index_pattern(root: Path, regex: str) -> tuple[Images, Report]:
             matches, a value is not allowed, or an image is damaged.
     """
     pattern = _pattern(regex)
-    require_folder(root)
+    check_folder(root)
     crops: list[Crop] = []
     skipped_files: Counter[str] = Counter()
     for path in _files_below(root):

@@ -20,9 +20,9 @@ from manifests import rules
 from manifests.datasets.crops import (
     Crop,
     Report,
+    check_folder,
     images_of,
     kind_of_skipped_file,
-    require_folder,
 )
 from manifests.datasets.csv_table import read_csv
 from manifests.datasets.layouts import Layout
@@ -59,9 +59,9 @@ def index(root: Path, keypoint_files: Sequence[Path] = ()) -> tuple[Images, Repo
         UserError: If a folder is missing, no file has a Market-1501 name, a keypoint file is
             wrong, an image is damaged, or a rule of ``rules.check_images`` is broken.
     """
-    require_folder(root)
+    check_folder(root)
     for name in FOLDERS.values():
-        require_folder(root / name)
+        check_folder(root / name)
     joints = _joints_of(keypoint_files)
     crops: list[Crop] = []
     skipped_files: Counter[str] = Counter()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests import masks, pixels
-from manifests.datasets.crops import require_folder
+from manifests.datasets.crops import check_folder
 from manifests.io import Images
 from manifests.keypoints import has_torso
 from manifests.masks import MaskSource
@@ -94,7 +94,7 @@ def add_masks(
     """
     files, num_unknown = {}, 0
     if folder is not None:
-        require_folder(folder)
+        check_folder(folder)
         files, num_unknown = _files_of(images.strings("image_id"), folder)
     joints = images.keypoints()
     drawable = has_torso(joints) & from_joints

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
+from manifests.runtime.command_line import value_of
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive, Share
 from manifests.runtime.storage import StoragePathFlag
@@ -233,12 +233,7 @@ def with_recipe(settings: type[Settings], arguments: Sequence[str], flag: str) -
     Raises:
         UserError: If there is no such recipe.
     """
-    name = "short"
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        if argument == flag:
-            name = following
-        elif argument.startswith(f"{flag}="):
-            name = argument.partition("=")[2]
+    name = value_of(flag, arguments, default="short")
     if name not in RECIPES:
         raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
