@@ -216,7 +216,7 @@ def read_table(
         path: The file.
         schema: Its columns, in their order.
         what: What was expected, for messages.
-        optional: The last columns of the schema, which all may be missing: they are null then.
+        optional: Columns which all may be missing: they are null then.
 
     Raises:
         UserError: If it is missing, damaged or of another schema; says that ``what`` was expected.
@@ -235,9 +235,9 @@ def read_table(
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file; expected {what}") from error
     for name in absent:
-        table = table.append_column(
-            schema.field(name), pa.nulls(len(table), schema.field(name).type)
-        )
+        field = schema.field(name)
+        place = schema.get_field_index(name)
+        table = table.add_column(place, field, pa.nulls(len(table), field.type))
     return table
 
 

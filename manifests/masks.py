@@ -72,6 +72,22 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(grey >= 0.5)
 
 
+def mask_of(images: Images, row: int, size: tuple[int, int]) -> Mask:
+    """Return the mask of a row that has one, at (width, height).
+
+    Raises:
+        UserError: If it has not the size of its image.
+    """
+    table = images.table
+    name, width, height, data = (
+        table[column][row].as_py() for column in ("image_id", "width", "height", "mask")
+    )
+    where = f"row '{name}' of the images"
+    if width is None or height is None:
+        raise UserError(f"{where}: found a mask but no width and height")
+    return resize_mask(decode_mask(data, (width, height), where), size)
+
+
 def is_sound(mask: Mask) -> bool:
     """Return whether a mask covers as much of its crop as a person does."""
     return bool(MIN_SHARE <= mask.mean() <= MAX_SHARE)

@@ -91,8 +91,8 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
 
     Raises:
         UserError: If an image is in two rows, also across both tables; a synthetic row is not
-            in train; its source is no train image of the same person; or its pose is not taken
-            from a train image. The message names the folder and the first such rows.
+            in train; its source is no train image of the same person; or its pose or background is
+            not taken from a train image. The message names the folder and the first such rows.
     """
     where = str(synthetic.root)
     train = images.only("train")
@@ -133,6 +133,15 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
             f"{i} ({pose})"
             for i, pose in zip(ids, synthetic.strings("pose_id"), strict=True)
             if pose not in person_of
+        ),
+    )
+    _check_none(
+        where,
+        "background_id that is no train image of these images",
+        (
+            f"{i} ({background})"
+            for i, background in zip(ids, synthetic.strings("background_id"), strict=True)
+            if background is not None and background not in person_of
         ),
     )
     return synthetic.table["error"].null_count

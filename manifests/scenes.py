@@ -7,11 +7,16 @@ in pixels are those of a crop of 128 rows and grow with the crop.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
+
+from manifests.io import Images
+from manifests.masks import mask_of
 
 CUT_WIDENING_PX: Final = 3.0
 """How much wider than the mask the hole in a street is: shadows and the rim of clothes go too."""
@@ -24,6 +29,8 @@ EDGE_SIGMA_PX: Final = 0.8
 MIN_STREET: Final = 0.1
 """Share of the crop that must be street for the hole to be filled from."""
 REFERENCE_HEIGHT: Final = 128
+
+_THREADS: Final = 2
 
 
 def widen(
@@ -47,6 +54,73 @@ def has_street(
 ) -> bool:
     """Return whether enough of a crop lies outside the person for its street to be of use."""
     return bool(widen(mask, widening_px).mean() <= 1.0 - MIN_STREET)
+
+
+def hole_of(
+    mask: Bool[np.ndarray, "height width"], widening_px: float = CUT_WIDENING_PX
+) -> UInt8[np.ndarray, "height width"]:
+    """Return where ``street`` fills the crop: 255 there, elsewhere 0."""
+    return np.where(widen(mask, widening_px), np.uint8(255), np.uint8(0))
+
+
+def rows_with_street(images: Images, size: tuple[int, int]) -> Bool[np.ndarray, " rows"]:
+    """Return which rows have a mask that shows a person and leaves some street beside it.
+
+    Args:
+        images: An images table.
+        size: (width, height) at which the street will be used.
+
+    Raises:
+        UserError: If a mask has not the size of its image.
+    """
+    found = np.asarray(images.table["mask"].is_valid())
+    for row in np.flatnonzero(found).tolist():
+        mask = mask_of(images, row, size)
+        found[row] = mask.any() and has_street(mask)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """Images taken apart: the person, and the street without the person."""
+
+    usable: Bool[np.ndarray, " rows"]
+    """Which rows have a mask that leaves some street; of the others all is 0."""
+    alpha: UInt8[np.ndarray, "rows height width"]
+    """How much of each pixel is the person (``alpha_of``)."""
+    streets: UInt8[np.ndarray, "rows height width 3"]
+    holes: UInt8[np.ndarray, "rows height width"]
+    """Where the street was filled: 255, elsewhere 0."""
+
+
+def take_apart(images: Images, pixels: UInt8[np.ndarray, "rows height width 3"]) -> Scenes:
+    """Return people and streets of all rows of a table.
+
+    Args:
+        images: The table, with masks.
+        pixels: The decoded images, stretched to one size.
+
+    Raises:
+        UserError: If a mask has not the size of its image.
+    """
+    size = (pixels.shape[2], pixels.shape[1])
+    scenes = Scenes(
+        rows_with_street(images, size),
+        np.zeros(pixels.shape[:3], np.uint8),
+        np.zeros_like(pixels),
+        np.zeros(pixels.shape[:3], np.uint8),
+    )
+
+    def take(row: int) -> None:
+        mask = mask_of(images, row, size)
+        scenes.alpha[row] = alpha_of(mask)
+        scenes.streets[row] = street(pixels[row], mask)
+        scenes.holes[row] = hole_of(mask)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(take, np.flatnonzero(scenes.usable).tolist()):
+            pass
+    return scenes
 
 
 def street(

@@ -51,12 +51,16 @@ _SYNTHETIC = (
     pa.field("k", pa.int32(), nullable=False),
     pa.field("source_id", pa.string(), nullable=False),
     pa.field("pose_id", pa.string(), nullable=False),
+    pa.field("background_id", pa.string()),
     pa.field("seed", pa.uint64(), nullable=False),
     pa.field("generator", pa.string()),
     pa.field("weights_sha256", pa.string()),
     pa.field("weight", pa.float32()),
     pa.field("error", pa.string()),
 )
+
+BACKGROUND_COLUMNS: Final = ("background_id",)
+"""Columns that a manifest from before there were backgrounds does not have."""
 
 IMAGE_STRUCT: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct that ``datasets.load_dataset("parquet", ...)`` opens as an image."""

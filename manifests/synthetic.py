@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from manifests.io import ROW_GROUP_ROWS, keypoint_array, parquet, read_table
 from manifests.runtime.console import UserError
 from manifests.runtime.storage import StoragePath, storage_path
-from manifests.schema import MANIFEST
+from manifests.schema import BACKGROUND_COLUMNS, MANIFEST
 
 SUCCESS: Final = "_SUCCESS"
 """The file that marks a finished run."""
@@ -111,7 +111,8 @@ def read_synthetic(out: StoragePath) -> Synthetic:
         UserError: If OUT is missing, not finished, or its manifest is not one.
     """
     manifest = finished_manifest(out)
-    table = read_table(manifest, MANIFEST, "the manifest of 'augment generate'")
+    what = "the manifest of 'augment generate'"
+    table = read_table(manifest, MANIFEST, what, optional=BACKGROUND_COLUMNS)
     return Synthetic(table.replace_schema_metadata(None), out)
 
 

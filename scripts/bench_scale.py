@@ -142,7 +142,7 @@ def settings_of(folder: Path, options: argparse.Namespace) -> GenerateSettings:
 def planned(folder: Path, options: argparse.Namespace) -> tuple[GenerationPlan, RunConfig]:
     """Return what every worker works out before its first shard."""
     settings = settings_of(folder, options)
-    plan = plan_of(settings, (WIDTH, HEIGHT))
+    plan = plan_of(settings, WEIGHTS)
     return plan, resolve(settings, plan, WEIGHTS, None)
 
 

@@ -25,8 +25,8 @@ configs:
 
 # Synthetic images for person re-identification
 
-{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each), made by
-pose transfer: the person of a real train image in the pose of another train image. {{errors}} of
+{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each):
+{_what(plan)}. {{errors}} of
 them failed and have an error text instead of an image.
 
 | | |
@@ -38,7 +38,7 @@ them failed and have an error text instead of an image.
 | stored as | {stored} |
 | poses to choose from | {len(plan.bank):,} |
 | people without a pose with shoulders and hips | {plan.num_without_torso:,} |
-| arithmetic | {sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch} |
+{_of_streets(plan)}| arithmetic | {sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch} |
 | made on | {{devices}} |
 | content key | {run.content_key} |
 | layout key | {run.layout_key} |
@@ -47,5 +47,28 @@ The images show the people of the source data: its terms of use hold for them to
 mark an image as synthetic to a network if the real images were stored otherwise.
 
 `manifest.parquet` has one row per planned image; `data/` has the same rows with the image bytes.
-`split` is always train, `camera_id` the source's, `keypoints` the target pose in pixels (x, y).
+`split` is always train, `camera_id` {_camera(plan)}, `keypoints`
+{_pose(plan)} in pixels (x, y).
 """
+
+
+def _what(plan: GenerationPlan) -> str:
+    person = "the person of a real train image"
+    if plan.keeps_pose:
+        return f"{person}, as it is, before the street of another train image"
+    pose = f"{person} in the pose of another train image, made by pose transfer"
+    return f"{pose}, before the street of that image" if plan.bank.streets else pose
+
+
+def _of_streets(plan: GenerationPlan) -> str:
+    if not plan.bank.streets:
+        return ""
+    return f"| people left out for want of a mask | {plan.num_without_mask:,} |\n"
+
+
+def _camera(plan: GenerationPlan) -> str:
+    return "that of the street (`background_id`)" if plan.bank.streets else "the source's"
+
+
+def _pose(plan: GenerationPlan) -> str:
+    return "the source's pose" if plan.keeps_pose else "the target pose"

@@ -64,21 +64,30 @@ def shard_table(
     ]
     digests = [None if image is None else hashlib.sha256(image).hexdigest() for image in images]
     count = len(rows)
+    seen = plan.bank.images.table.take(pa.array(rows.pose))
+    # Before a street an image looks like one of the camera that saw it.
+    camera_of = seen if plan.bank.streets else source
+    pose_ids, joints = seen["image_id"], plan.bank.joints[rows.pose]
+    if plan.keeps_pose:
+        pose_ids, joints = source["image_id"], plan.source_joints[rows.source]
     columns = {
         "image_id": pa.array(names),
         "path": pa.nulls(count, pa.string()),
         "split": pa.repeat(pa.scalar("train"), count),
         "person_id": pa.array(rows.people, pa.string()),
-        "camera_id": source["camera_id"],
-        "sequence": source["sequence"],
-        "frame": source["frame"],
+        "camera_id": camera_of["camera_id"],
+        **{
+            name: pa.nulls(count, pa.int32()) if plan.bank.streets else source[name]
+            for name in ("sequence", "frame")
+        },
         "width": pa.repeat(pa.scalar(content.width, pa.int32()), count),
         "height": pa.repeat(pa.scalar(content.height, pa.int32()), count),
-        "keypoints": keypoint_column(plan.bank.joints[rows.pose]),
+        "keypoints": keypoint_column(joints),
         "sha256": pa.array(digests, pa.string()),
         "k": pa.array(rows.k.astype(np.int32)),
         "source_id": pa.array(source_ids),
-        "pose_id": plan.bank.pose_ids.take(pa.array(rows.pose)),
+        "pose_id": pose_ids,
+        "background_id": seen["image_id"] if plan.bank.streets else pa.nulls(count, pa.string()),
         "seed": pa.array(rows.seed),
         "generator": pa.repeat(pa.scalar(content.generator), count),
         "weights_sha256": pa.repeat(pa.scalar(content.weights_sha256), count),

@@ -104,8 +104,9 @@ def to_market1501(synthetic: Synthetic, folder: Path) -> None:
     """
     for name in market1501.FOLDERS.values():
         (folder / name).mkdir()
-    for row, data in _images(synthetic):
-        name, source = row["image_id"], row["source_id"]
+    names = market1501.synthetic_names(synthetic)
+    for name, (row, data) in zip(names, _images(synthetic), strict=True):
+        source = row["source_id"]
         if not market1501.NAME.fullmatch(source):
             raise UserError(
                 f"{synthetic.root}: image '{name}' is named after '{source}', expected a "
@@ -117,7 +118,7 @@ def to_market1501(synthetic: Synthetic, folder: Path) -> None:
                 "nothing else; export to another layout, or generate with --image-format jpg"
             )
         (folder / market1501.FOLDERS["train"] / name).write_bytes(data)
-    text = market1501.keypoint_text(synthetic.strings("image_id"), synthetic.keypoints())
+    text = market1501.keypoint_text(names, synthetic.keypoints())
     (folder / "keypoints_synthetic.csv").write_text(text, encoding="utf-8")
 
 
@@ -169,7 +170,8 @@ WRITERS: Final[dict[Layout, Callable[[Synthetic, Path], None]]] = {
 
 
 def _images(synthetic: Synthetic) -> Iterator[tuple[dict[str, str], bytes]]:
-    names = ("image_id", "person_id", "camera_id", "split", "source_id", "pose_id", "k", "shard")
+    names = ("image_id", "person_id", "camera_id", "split", "source_id", "pose_id")
+    names += ("background_id", "k", "shard")
     columns = [synthetic.table[name].to_pylist() for name in names]
     data = synthetic.read_bytes(np.arange(len(synthetic)))
     for *values, image in zip(*columns, data, strict=True):

@@ -88,8 +88,7 @@ def _generate(
         name = settings.weights or SAMPLE_WEIGHTS
         settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
-    height, width = weights.image_size
-    plan = plan_of(settings, (width, height))
+    plan = plan_of(settings, weights)
     _say_about(plan, worker, console)
     if settings.dry_run:
         run = resolve(settings, plan, weights, read_run_config(settings.out))
@@ -172,7 +171,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     if not numbers:
         return
     _check_images_exist(job.plan.sources, "source images")
-    if "target_image" in job.needs:
+    if job.needs & {"target_image", "background"}:
         _check_images_exist(job.plan.bank.images, "images of target poses")
     sampling = job.run.content.sampling
     sampler = open_sampler(job, weights)
@@ -231,6 +230,12 @@ def _say_about(plan: GenerationPlan, worker: cluster.WorkerIndex, console: Conso
             "shoulders and both hips; their most complete images serve as sources",
             event="people_without_torso",
             people=plan.num_without_torso,
+        )
+    if plan.num_without_mask:
+        console.say(
+            f"{plan.num_without_mask:,} people are left out: no image of theirs has a mask",
+            event="people_without_mask",
+            people=plan.num_without_mask,
         )
 
 

@@ -110,8 +110,7 @@ def _on_slurm(settings: LaunchSettings, console: Console, weights: Weights | Non
         made_up_people(job.out, console)
     else:
         weights = weights or open_weights(job.weights or DEFAULT_WEIGHTS)
-        height, width = weights.image_size
-        plan_of(job, (width, height))
+        plan_of(job, weights)
     logs = Path(settings.slurm.logs)
     return submit(script, logs, wait=settings.launcher.wait, console=console)
 

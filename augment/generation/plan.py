@@ -76,6 +76,10 @@ class GenerationPlan:
     seed: int
     num_without_torso: int
     """People without any usable row; their best annotated rows serve."""
+    num_without_mask: int = 0
+    """People left out: the system needs masks, and no image of theirs has one."""
+    keeps_pose: bool = False
+    """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
 
     def __len__(self) -> int:
         return len(self.people) * self.per_id
@@ -139,8 +143,15 @@ class GenerationPlan:
         return sources, seeds
 
 
-def make_plan(
-    images: Images, bank: PoseBank, per_id: int, seed: int, size: tuple[int, int]
+def make_plan(  # noqa: PLR0913 - a run's choices, one by one
+    images: Images,
+    bank: PoseBank,
+    per_id: int,
+    seed: int,
+    size: tuple[int, int],
+    *,
+    masked: bool = False,
+    keeps_pose: bool = False,
 ) -> GenerationPlan:
     """Return the plan for the train people of a table.
 
@@ -150,16 +161,26 @@ def make_plan(
         per_id: Images per person.
         seed: Another seed gives other sources and poses.
         size: (width, height) of the generated images.
+        masked: Take only sources with a mask, for systems that need it.
+        keeps_pose: Images will show their sources' own poses.
 
     Raises:
-        UserError: If there are no train rows, ``per_id`` is below 1, or the bank has fewer poses
-            than one person needs.
+        UserError: If there are no train rows, none with a mask where one is needed, ``per_id`` is
+            below 1, or the bank has fewer poses than one person needs.
     """
     if per_id < 1:
         raise UserError(f"--per-id: found {per_id}, expected at least 1")
     train = images.only("train")
     if not len(train):
         raise UserError(f"found no train rows in {len(images):,} images, expected some people")
+    num_people = pc.count_distinct(train.table["person_id"]).as_py()
+    if masked:
+        train = train.take(np.flatnonzero(np.asarray(train.table["mask"].is_valid())))
+        if not len(train):
+            raise UserError(
+                "found no train image with a mask, which these weights need; 'augment detect "
+                "--masks' adds them"
+            )
     joints = joints_in(train, size)
     people, person = _people(train)
     candidates, num_without_torso = _candidates(train, joints, person)
@@ -174,6 +195,8 @@ def make_plan(
         per_id,
         seed,
         num_without_torso,
+        num_people - len(people),
+        keeps_pose,
     )
     _check_bank_size(plan)
     _check_stems(plan)

@@ -7,7 +7,7 @@ across the borders of shards too. Every queue is bounded. Batches never cross sh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,7 +21,9 @@ from augment.generation.run_config import RunConfig
 from augment.interface.system import Need
 from manifests import pixels
 from manifests.io import Images
+from manifests.masks import Mask, mask_of
 from manifests.runtime.prefetch import prefetch
+from manifests.scenes import alpha_of, hole_of, street
 
 SHARDS_PREFETCHED = 1
 BATCHES_PREFETCHED = 2
@@ -34,10 +36,10 @@ class BatchImages:
     """Decoded images of one batch, padded; a row that failed is black."""
 
     source: UInt8[np.ndarray, "batch height width 3"]
-    target: UInt8[np.ndarray, "batch height width 3"] | None
-    """What the target poses were seen in, if the system needs it."""
     errors: list[str | None]
     """Of the rows before the padding."""
+    needed: Mapping[str, UInt8[np.ndarray, "batch ..."]]
+    """What else the system needs: arguments of ``condition_of``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,10 @@ class ImageReader:
         self._images = images
         self._size = size
 
+    def mask(self, row: int) -> Mask:
+        """Return where the person is in the image of a row."""
+        return mask_of(self._images, row, self._size)
+
     def read(self, row: int) -> ByteImage | str:
         """Return the image of a row of the table, or what is wrong with it."""
         # One by one: a list of the whole column would be as long as the table of all workers.
@@ -94,21 +100,31 @@ class BatchReader:
 
     def __init__(self, plan: GenerationPlan, run: RunConfig, needs: Collection[Need]) -> None:
         size = (run.content.width, run.content.height)
-        self._shape = (run.content.sampling.batch_size, size[1], size[0], 3)
+        self._shape = (run.content.sampling.batch_size, size[1], size[0])
+        self._needs = frozenset(needs)
         self._sources = ImageReader(plan.sources, size)
-        self._targets = ImageReader(plan.bank.images, size) if "target_image" in needs else None
+        self._targets = ImageReader(plan.bank.images, size)
         self._person: str | None = None
         self._kept: dict[int, ByteImage | str] = {}
 
     def read(self, rows: PlannedRows) -> BatchImages:
         """Return the images of these rows; what is wrong with one of a row's is its error."""
         errors: list[str | None] = [None] * len(rows)
-        sources = map(self._source, rows.source.tolist(), rows.people)
-        source = self._batch(sources, errors)
-        target = None
-        if self._targets is not None:
-            target = self._batch(map(self._targets.read, rows.pose.tolist()), errors)
-        return BatchImages(source, target, errors)
+        source_rows, pose_rows = rows.source.tolist(), rows.pose.tolist()
+        source = self._batch(map(self._source, source_rows, rows.people), errors)
+        needed: dict[str, np.ndarray] = {}
+        if "mask" in self._needs:
+            alphas = (alpha_of(self._sources.mask(row)) for row in source_rows)
+            needed["mask"] = self._padded(alphas)
+        if self._needs & {"target_image", "background"}:
+            seen = self._batch(map(self._targets.read, pose_rows), errors)
+            if "target_image" in self._needs:
+                needed["target_image"] = seen
+            if "background" in self._needs:
+                cut = [self._targets.mask(row) for row in pose_rows]
+                needed["background"] = self._padded(map(street, seen, cut), 3)
+                needed["hole"] = self._padded(map(hole_of, cut))
+        return BatchImages(source, errors, needed)
 
     def _source(self, row: int, person: str) -> ByteImage | str:
         if person != self._person:
@@ -120,12 +136,18 @@ class BatchReader:
     def _batch(
         self, images: Iterable[ByteImage | str], errors: list[str | None]
     ) -> UInt8[np.ndarray, "batch height width 3"]:
-        batch = np.zeros(self._shape, np.uint8)
+        batch = np.zeros((*self._shape, 3), np.uint8)
         for position, image in enumerate(images):
             if isinstance(image, str):
                 errors[position] = errors[position] or image
             else:
                 batch[position] = image
+        return batch
+
+    def _padded(self, arrays: Iterable[np.ndarray], *channels: int) -> np.ndarray:
+        batch = np.zeros((*self._shape, *channels), np.uint8)
+        for position, array in enumerate(arrays):
+            batch[position] = array
         return batch
 
 

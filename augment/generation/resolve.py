@@ -18,6 +18,7 @@ from augment.generation.run_config import (
     RunConfig,
     Sampling,
     default_rows_per_shard,
+    masks_digest,
     table_digest,
 )
 from augment.generation.sampler import repays_compiling
@@ -67,12 +68,12 @@ def open_weights(name: str) -> Weights:
     )
 
 
-def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> GenerationPlan:
+def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     """Return the plan of a job.
 
     Args:
         settings: Where the tables are, how many images, which seed.
-        size: (width, height) of the generated images.
+        weights: The size of their images, and what they need of sources and poses.
 
     Raises:
         UserError: If a table is bad or the bank too small.
@@ -82,7 +83,18 @@ def plan_of(settings: GenerateSettings, size: tuple[int, int]) -> GenerationPlan
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
-    return make_plan(images, pose_bank(poses, size), settings.per_id, settings.seed, size)
+    needs = weights.system.needs
+    size = weights.image_size[::-1]
+    bank = pose_bank(poses, size, streets="background" in needs)
+    return make_plan(
+        images,
+        bank,
+        settings.per_id,
+        settings.seed,
+        size,
+        masked="mask" in needs,
+        keeps_pose=weights.system.keeps_pose,
+    )
 
 
 def resolve(
@@ -102,6 +114,7 @@ def resolve(
         images_sha256=table_digest(plan.sources),
         poses_sha256=plan.bank.digest,
         target_images_sha256=_target_images(plan, weights),
+        masks_sha256=_masks(plan, weights),
         rows=len(plan),
         per_id=settings.per_id,
         seed=settings.seed,
@@ -130,8 +143,15 @@ def resolve_again(run: RunConfig, settings: GenerateSettings, found: RunConfig) 
 
 
 def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:
-    needed = "target_image" in weights.system.needs
+    needed = weights.system.needs & {"target_image", "background"}
     return subset.sha256_of_images(plan.bank.images) if needed else None
+
+
+def _masks(plan: GenerationPlan, weights: Weights) -> str | None:
+    needs = weights.system.needs
+    sources = [plan.sources] if "mask" in needs else []
+    seen = [plan.bank.images] if "background" in needs else []
+    return masks_digest([*sources, *seen]) if sources or seen else None
 
 
 def _rows_per_shard(settings: GenerateSettings, found: RunConfig | None, content: Content) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 
-CODE_VERSION: Final = 3
+CODE_VERSION: Final = 4
 """Raised when the same settings and inputs begin to give other bytes."""
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -86,6 +87,8 @@ class Content(Frozen):
     """Of the pose bank."""
     target_images_sha256: str | None = None
     """Of the files that the bank's poses were seen in, for a system that looks at them."""
+    masks_sha256: str | None = None
+    """Of the masks of sources and of what poses were seen in, for a system that looks at them."""
     rows: int
     per_id: int
     seed: int
@@ -100,7 +103,7 @@ class Content(Frozen):
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
-        optional = ("options", "target_images_sha256")
+        optional = ("options", "target_images_sha256", "masks_sha256")
         return {k: value for k, value in fields.items() if k not in optional or value}
 
 
@@ -235,6 +238,21 @@ def table_digest(images: Images) -> str:
         # One NaN: others differ in bits that mean nothing.
         joints = np.where(np.isnan(joints), np.float32(np.nan), joints)
         digest.update(joints.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def masks_digest(tables: Sequence[Images]) -> str:
+    """Return the SHA-256 of the masks of some tables, by image, in any row order."""
+    digest = hashlib.sha256()
+    for images in tables:
+        rows = images.take(pc.sort_indices(images.table["image_id"]).to_numpy()).table
+        digest.update(b"[")
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            block = rows.slice(first, _BLOCK_ROWS)
+            for name, mask in zip(
+                *(block[c].to_pylist() for c in ("image_id", "mask")), strict=True
+            ):
+                digest.update(f"{name}\0{len(mask or b'')}\0".encode() + (mask or b""))
     return digest.hexdigest()
 
 

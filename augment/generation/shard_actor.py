@@ -33,8 +33,7 @@ class ShardActor:
         Raises:
             UserError: If an input is bad, or the folder belongs to another run.
         """
-        height, width = self._network().image_size
-        plan = plan_of(self._settings, (width, height))
+        plan = plan_of(self._settings, self._network())
         run = begin_or_join(self._settings, plan, self._network())
         self._job = job_of(self._settings, run, plan, self._network())
         return run.to_json()

@@ -16,10 +16,10 @@ from tyro.conf import Positional
 from augment.checkpoints import store
 from augment.generation.options import options_of, with_options
 from augment.generation.settings import DEFAULT_WEIGHTS
-from augment.pose.estimators.interface import joints_of
 from augment.pose.estimators.registry import load_estimator
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import pick_device
+from manifests.masks import Mask, mask_of
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -55,6 +55,8 @@ class Posed:
 
     image: UInt8[np.ndarray, "height width 3"]
     joints: Float[np.ndarray, "18 2"]
+    mask: Mask | None = None
+    """Where the person is, if that is known."""
 
 
 def settings_for(arguments: Sequence[str]) -> type[TransferSettings]:
@@ -93,6 +95,8 @@ def transfer(settings: TransferSettings, console: Console) -> Exit:
         source.joints,
         target_pose,
         target_image=target.image,
+        mask=source.mask,
+        target_mask=target.mask,
         seed=settings.seed,
         options=options,
     )
@@ -114,7 +118,11 @@ def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callab
         def of_table(name: str) -> Posed:
             if name not in rows:
                 raise UserError(f"{settings.images}: found no image_id '{name}'")
-            return Posed(pixels.read(images.file(rows[name])), joints[rows[name]])
+            row = rows[name]
+            image = pixels.read(images.file(row))
+            known = images.table["mask"][row].is_valid
+            size = (image.shape[1], image.shape[0])
+            return Posed(image, joints[row], mask_of(images, row, size) if known else None)
 
         return of_table
     if settings.estimator is not None:
@@ -122,7 +130,8 @@ def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callab
 
         def of_estimator(name: str) -> Posed:
             image = pixels.read(Path(name))
-            return Posed(image, joints_of(estimator, [image])[0])
+            (found,) = estimator.detect([image])
+            return Posed(image, found.joints, found.mask)
 
         return of_estimator
     raise UserError(

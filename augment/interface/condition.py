@@ -14,6 +14,16 @@ from manifests.compute.devices import upload
 
 
 @dataclass(frozen=True, slots=True)
+class Background:
+    """The street of an image without the person who was seen there (``manifests.scenes``)."""
+
+    image: Float[Tensor, "batch 3 height width"]
+    """RGB in [-1, 1]; where the person stood it is filled from the rim."""
+    hole: Float[Tensor, "batch 1 height width"]
+    """1 where it was filled, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """This person, in that pose.
 
@@ -29,6 +39,10 @@ class Condition:
     In training pairs and test pairs it is the target itself, and a system that needs it takes care
     to look only at what it may know, such as the background.
     """
+    mask: Float[Tensor, "batch 1 height width"] | None = None
+    """How much of each pixel of ``image`` is the person, in [0, 1]; for systems that need it."""
+    background: Background | None = None
+    """What the target pose was seen before; for systems that need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,15 @@ def condition_of(
     target_image: UInt8[np.ndarray, "batch height width 3"]
     | UInt8[Tensor, "batch height width 3"]
     | None = None,
+    mask: UInt8[np.ndarray, "batch height width"]
+    | UInt8[Tensor, "batch height width"]
+    | None = None,
+    background: UInt8[np.ndarray, "batch height width 3"]
+    | UInt8[Tensor, "batch height width 3"]
+    | None = None,
+    hole: UInt8[np.ndarray, "batch height width"]
+    | UInt8[Tensor, "batch height width"]
+    | None = None,
 ) -> Condition:
     """Return the condition of a batch, on a device; the one place where one is built.
 
@@ -60,6 +83,10 @@ def condition_of(
         target_joints: Where the joints shall be.
         device: Where the network runs.
         target_image: What the target poses were seen in, if the system needs it.
+        mask: How much of each source pixel is the person, 0 to 255 (``manifests.scenes.alpha_of``).
+        background: What the target poses were seen before, the people cut out
+            (``manifests.scenes.street``).
+        hole: Where they were cut out, 255, elsewhere 0; comes with ``background``.
     """
     device = torch.device(device)
 
@@ -67,11 +94,20 @@ def condition_of(
         tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         return upload(tensor, device)
 
+    def as_share(values: np.ndarray | Tensor) -> Tensor:
+        return on_device(values)[:, None].float() / 255
+
+    behind = None
+    if background is not None:
+        assert hole is not None, "a background comes with its hole"
+        behind = Background(as_floats(on_device(background)), as_share(hole))
     return Condition(
         as_floats(on_device(image)),
         Pose(on_device(joints)),
         Pose(on_device(target_joints)),
         None if target_image is None else as_floats(on_device(target_image)),
+        None if mask is None else as_share(mask),
+        behind,
     )
 
 

@@ -10,22 +10,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair, as_pixels, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
-from manifests import keypoints, pixels
+from manifests import keypoints, masks, pixels, scenes
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 
-Need = Literal["target_image"]
-"""What a system may ask for beside source image and poses; the readers bring it."""
+Need = Literal["target_image", "mask", "background"]
+"""What a system may ask for beside source image and poses, by its name in ``Condition``; the
+readers bring it."""
 
 
 class NoOptions(Frozen):
@@ -45,6 +46,10 @@ class PoseTransfer(nn.Module, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What of the ``Condition`` the system wants filled in beyond source image and poses."""
 
+    keeps_pose: ClassVar[bool] = False
+    """Whether its images show the source's own pose; the target pose then only brings along what
+    it was seen before."""
+
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
@@ -52,9 +57,9 @@ class PoseTransfer(nn.Module, ABC):
     """Dotted names of the discriminators. A checkpoint may hold each, whole or not at all: a
     training starts from it, sampling leaves it aside."""
 
-    @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training plan."""
+        """Return the training plan; empty for a system that has nothing to train."""
+        return ()
 
     @abstractmethod
     def generate(
@@ -68,16 +73,15 @@ class PoseTransfer(nn.Module, ABC):
             options: Of the class ``Options``.
         """
 
-    @abstractmethod
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
         """Return the outputs that the phases of one step share, with gradients."""
+        raise NotImplementedError
 
-    @abstractmethod
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted terms of one phase; the loop minimises their sum."""
+        raise NotImplementedError
 
     @classmethod
-    @abstractmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of one authors' file under our names.
 
@@ -86,8 +90,11 @@ class PoseTransfer(nn.Module, ABC):
                 the generator's, or one discriminator's.
 
         Raises:
-            UserError: If tensors are missing or left over; the message names some of each.
+            UserError: If tensors are missing or left over; the message names some of each. Or if
+                the system has no authors' weights.
         """
+        del weights
+        raise UserError(f"{cls.__name__}: has no authors' weights to convert")
 
     @classmethod
     def official_name(cls, name: str) -> str:
@@ -123,6 +130,8 @@ class PoseTransfer(nn.Module, ABC):
         target_pose: Float[np.ndarray, "18 2"],
         *,
         target_image: UInt8[np.ndarray, "target_height target_width 3"] | None = None,
+        mask: Bool[np.ndarray, "height width"] | None = None,
+        target_mask: Bool[np.ndarray, "target_height target_width"] | None = None,
         seed: int = 0,
         options: Frozen | None = None,
     ) -> UInt8[np.ndarray, "network_height network_width 3"]:
@@ -135,18 +144,27 @@ class PoseTransfer(nn.Module, ABC):
             image: RGB, 0 to 255.
             pose: Where the joints are in ``image``.
             target_pose: Where they shall be.
-            target_image: What the target pose was seen in, of any size; for systems that need it.
+            target_image: What the target pose was seen in, of any size; for systems that need it
+                or the background behind the pose.
+            mask: Where the person is in ``image``; for systems that need it.
+            target_mask: Where somebody is in ``target_image`` who is not to be seen; for systems
+                that need the background.
             seed: Another one draws another image, if the system draws any; 0 to 2**64 - 1.
             options: Of the class ``Options``; by default the defaults.
 
         Raises:
-            UserError: If the system needs a target image and there is none.
+            UserError: If something is missing that the system needs.
         """
-        if "target_image" in self.needs and target_image is None:
-            raise UserError(
-                f"{type(self).__name__}: found no target_image, expected the image that the target "
-                "pose was seen in"
-            )
+        needs = self.needs
+        given = {"target_image": target_image, "mask": mask, "target_mask": target_mask}
+        needed = {"mask"} & needs
+        needed |= {"target_image"} if needs & {"target_image", "background"} else set()
+        needed |= {"target_mask"} if "background" in needs else set()
+        for name in sorted(needed):
+            if given[name] is None:
+                raise UserError(
+                    f"{type(self).__name__}: found no {name}, expected {_MEANING[name]}"
+                )
         height, width = self.image_size
         old, new = (image.shape[1], image.shape[0]), (width, height)
         device = self.device
@@ -165,8 +183,30 @@ class PoseTransfer(nn.Module, ABC):
             resized(target_pose),
             device=device,
             target_image=None if target_image is None else stretched(target_image),
+            mask=None if mask is None else scenes.alpha_of(masks.resize_mask(mask, new))[None],
+            **_background(target_image, target_mask, new),
         )
         random = RowRandom(np.array([seed], np.uint64), device)
         with torch.inference_mode():
             result = self.generate(condition, random, options or self.Options())
         return as_pixels(result)[0].cpu().numpy()
+
+
+_MEANING: Final = {
+    "mask": "where the person is in the image",
+    "target_image": "the image that the target pose was seen in",
+    "target_mask": "where somebody is in the target image",
+}
+
+
+def _background(
+    image: UInt8[np.ndarray, "any_height any_width 3"] | None,
+    mask: Bool[np.ndarray, "any_height any_width"] | None,
+    size: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Return the arguments of ``condition_of`` for one background, none without image and mask."""
+    if image is None or mask is None:
+        return {}
+    mask = masks.resize_mask(mask, size)
+    street = scenes.street(pixels.resize(image, size), mask)
+    return {"background": street[None], "hole": scenes.hole_of(mask)[None]}

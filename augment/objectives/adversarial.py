@@ -23,6 +23,12 @@ def least_squares(scores: Float[Tensor, "*shape"], *, real: bool) -> Float[Tenso
     return ((scores.float() - (1.0 if real else 0.0)) ** 2).mean()
 
 
+def hinge(scores: Float[Tensor, "*shape"], *, real: bool) -> Float[Tensor, ""]:
+    """Return the mean hinge loss of a discriminator (Lim and Ye 2017): margins of 1 about 0."""
+    scores = scores.float()
+    return F.relu(1.0 - scores if real else 1.0 + scores).mean()
+
+
 _UNKNOWN: Final = -1
 
 

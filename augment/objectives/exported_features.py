@@ -19,6 +19,9 @@ from manifests.runtime.console import UserError
 
 SETTING: Final = "--config.features"
 
+OUTPUT: Final = "output"
+"""The layer that stands for the network's own output, the features of a re-ID network."""
+
 RECTIFIERS: Final = ("relu", "relu_", "leaky_relu", "leaky_relu_", "hardswish", "silu", "gelu")
 
 
@@ -34,7 +37,8 @@ class ExportedFeatures:
         Args:
             path: A file of ``reid export``, made for the size of the images.
             layers: VGG19's names, ``relu<block>_<convolution>``: block b stands for height and
-                width divided by 2^(b-1), or for the nearest resolution that the network has.
+                width divided by 2^(b-1), or for the nearest resolution that the network has; or
+                ``OUTPUT`` for what the network itself puts out.
         """
         self._path = Path(path)
         self._layers = layers
@@ -73,6 +77,10 @@ def _cut(
         )
     outputs: list[fx.Node] = []
     for layer in layers:
+        if layer == OUTPUT:
+            (end,) = network.graph.find_nodes(op="output")
+            outputs.append(end.all_input_nodes[0])
+            continue
         expected = height / 2 ** (int(layer.removeprefix("relu").partition("_")[0]) - 1)
         nearest = min(heights.values(), key=lambda rows: abs(rows - expected))
         outputs.append(max(node for node, rows in heights.items() if rows == nearest))

@@ -14,12 +14,16 @@ from jaxtyping import Float32
 from manifests import keypoints
 from manifests.io import Images, keypoint_array
 from manifests.runtime.console import UserError
+from manifests.scenes import rows_with_street
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
 
 IMAGE_COLUMNS: Final = ["image_id", "path", "sha256", "person_id", "camera_id"]
 """What a bank keeps of the images that its poses were seen in."""
+
+MASK_COLUMNS: Final = ["width", "height", "mask"]
+"""What it keeps beside that where streets are asked for."""
 
 _BLOCK_ROWS: Final = 65_536
 """Rows worked on at once, so that what is in between does not grow with the table."""
@@ -38,6 +42,8 @@ class PoseBank:
     joints: Float32[np.ndarray, "poses 18 2"]
     digest: str
     """SHA-256 of the images' names, the joints and the people who were seen."""
+    streets: bool = False
+    """Whether every pose was seen before a street that can be used; ``images`` then has masks."""
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -48,17 +54,26 @@ class PoseBank:
         return self.images.table["image_id"]
 
 
-def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
+def pose_bank(images: Images, size: tuple[int, int], *, streets: bool = False) -> PoseBank:
     """Return the usable poses of the train split; query and gallery never give one.
 
     Args:
         images: A table in any row order.
         size: (width, height) of the generated images, to which the poses are stretched.
+        streets: Take only poses that were seen before a street that can be used, and keep the
+            masks: for systems that look at what stands behind a pose.
 
     Raises:
         UserError: If a train row has no size, or no pose is usable.
     """
     train = images.only("train")
+    if streets:
+        train = train.take(np.flatnonzero(rows_with_street(train, size)))
+        if not len(train):
+            raise UserError(
+                "found no train image with a mask that leaves a street beside the person; expected "
+                "masks (see 'augment detect --masks')"
+            )
     order = pc.sort_indices(train.table["image_id"]).to_numpy()
     joints = joints_in(train, size)
     usable = order[keypoints.has_torso(joints)[order]]
@@ -67,9 +82,10 @@ def pose_bank(images: Images, size: tuple[int, int]) -> PoseBank:
             f"found no pose with both shoulders and both hips in {len(train):,} train rows; "
             "expected keypoints (see 'augment index --keypoints')"
         )
-    seen = replace(train, table=train.table.select(IMAGE_COLUMNS)).take(usable)
+    columns = [*IMAGE_COLUMNS, *MASK_COLUMNS] if streets else IMAGE_COLUMNS
+    seen = replace(train, table=train.table.select(columns)).take(usable)
     joints = joints[usable]
-    return PoseBank(seen, joints, _digest(seen.table, joints))
+    return PoseBank(seen, joints, _digest(seen.table, joints), streets)
 
 
 def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "rows 18 2"]:

@@ -16,22 +16,38 @@ from augment.training.settings import TrainSettings, config_of
 from manifests import io, keypoints, pixels, subset
 from manifests.compute.exported_networks import sha256_of_network
 from manifests.runtime.console import Console, UserError
+from manifests.scenes import take_apart
 
 Facts = dict[str, str | int | float]
 """What the header of the weights says of their training, beside the settings of the system."""
 
 
 def load_images(
-    settings: TrainSettings, image_size: tuple[int, int], device: torch.device, console: Console
+    settings: TrainSettings, network: PoseTransfer, device: torch.device, console: Console
 ) -> tuple[TrainingImages, Facts]:
-    """Return the train images, stretched to (height, width), and what the weights owe to them."""
+    """Return the train images, stretched to the network's, and what the weights owe to them.
+
+    Raises:
+        UserError: If an image cannot be read, or the network needs masks and there are none.
+    """
     images = io.read_images(settings.images, settings.root)
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed).only("train")
-    height, width = image_size
+    height, width = network.image_size
     joints = joints_in(images, (width, height))
     decoded = pixels.read_all(images, (width, height))
     people = images.strings("person_id")
-    training = TrainingImages(decoded, joints, people, device)
+    scenes = None
+    if network.needs & {"mask", "background"}:
+        scenes = take_apart(images, decoded)
+        if not scenes.usable.any():
+            raise UserError(
+                f"--generator {settings.generator}: found no train image with a mask, which it "
+                "needs; 'augment detect --masks' adds them"
+            )
+        console.say(
+            f"{int(scenes.usable.sum()):,} of {len(images):,} train images have a mask and a street"
+        )
+    training = TrainingImages(decoded, joints, people, device, scenes)
     num_people = len(set(people))
     console.say(
         f"{len(images):,} train images of {num_people:,} people, "

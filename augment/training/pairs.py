@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import Tensor
 
 from augment.interface.condition import Pair, condition_of
 from manifests import keypoints
 from manifests.compute.devices import upload
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
+from manifests.scenes import Scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,23 @@ class PairIndex:
         return self.rows[self.first[person, None] + np.stack([source, target], axis=1)]
 
 
-def index_pairs(person_ids: list[str], joints: Float32[np.ndarray, "rows 18 2"]) -> PairIndex:
+def index_pairs(
+    person_ids: list[str],
+    joints: Float32[np.ndarray, "rows 18 2"],
+    also: Bool[np.ndarray, " rows"] | None = None,
+) -> PairIndex:
     """Return the pairs among the rows whose poses have shoulders and hips.
+
+    Args:
+        person_ids: One per row.
+        joints: One pose per row.
+        also: Which rows are usable otherwise; default: all.
 
     Raises:
         UserError: If nobody has two such rows.
     """
-    usable = np.flatnonzero(keypoints.has_torso(joints))
+    fit = keypoints.has_torso(joints)
+    usable = np.flatnonzero(fit if also is None else fit & also)
     people, person = np.unique(np.asarray(person_ids)[usable], return_inverse=True)
     rows = usable[np.argsort(person, kind="stable")]
     count = np.bincount(person, minlength=len(people)).astype(np.int64)
@@ -80,11 +92,18 @@ class TrainingImages:
         joints: Float32[np.ndarray, "rows 18 2"],
         person_ids: list[str],
         device: torch.device | str = "cpu",
+        scenes: Scenes | None = None,
     ) -> None:
-        self.index = index_pairs(person_ids, joints)
+        self.index = index_pairs(person_ids, joints, None if scenes is None else scenes.usable)
         self._pixels = torch.from_numpy(pixels).to(device)
         self._joints = torch.from_numpy(np.ascontiguousarray(joints)).to(device)
         self._device = torch.device(device)
+        self._scenes: dict[str, Tensor] = {}
+        if scenes is not None:
+            self._scenes = {
+                name: torch.from_numpy(getattr(scenes, name)).to(device)
+                for name in ("alpha", "streets", "holes")
+            }
 
     def draw(
         self, seed: int, step: int, count: int, stream: int = 0, part: slice = slice(None)
@@ -95,12 +114,20 @@ class TrainingImages:
     def pair(self, rows: Int64[np.ndarray, "batch 2"]) -> Pair:
         """Return the pairs of (source row, target row)."""
         source, target = upload(torch.from_numpy(rows.T.copy()), self._device)
+        apart: dict[str, Tensor] = {}
+        if self._scenes:
+            apart = {
+                "mask": self._scenes["alpha"][source],
+                "background": self._scenes["streets"][target],
+                "hole": self._scenes["holes"][target],
+            }
         condition = condition_of(
             self._pixels[source],
             self._joints[source],
             self._joints[target],
             device=self._device,
             target_image=self._pixels[target],
+            **apart,
         )
         assert condition.target_image is not None
         return Pair(condition, condition.target_image)

@@ -55,7 +55,12 @@ def _train(
     out = settings.out
     facts = facts_of_files(settings) | ({"processes": group.size} if group.size > 1 else {})
     network = build_network(settings, device)
-    training, of_images = load_images(settings, network.image_size, device, console)
+    if not network.stages():
+        raise UserError(
+            f"--generator {settings.generator}: has nothing to train; 'augment generate --weights "
+            f"{settings.generator}' makes images with it"
+        )
+    training, of_images = load_images(settings, network, device, console)
     facts |= of_images
     trainer = Trainer(network, training, settings, device, group)
     trainer.step = _first_step(settings, trainer.num_steps)

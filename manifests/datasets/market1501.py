@@ -197,12 +197,7 @@ def _export_real(images: Images, out: Path) -> int:
 
 
 def _export_synthetic(synthetic: Synthetic, out: Path) -> int:
-    names = [
-        synthetic_name(source, k)
-        for source, k in zip(
-            synthetic.strings("source_id"), synthetic.table["k"].to_pylist(), strict=True
-        )
-    ]
+    names = synthetic_names(synthetic)
     data = synthetic.read_bytes(np.arange(len(synthetic)))
     for name, image in zip(names, data, strict=True):
         # torchreid looks for *.jpg only: another format would read as no images at all.
@@ -217,13 +212,33 @@ def _export_synthetic(synthetic: Synthetic, out: Path) -> int:
     return len(names)
 
 
-def synthetic_name(source_id: str, k: int) -> str:
+def synthetic_names(synthetic: Synthetic) -> list[str]:
+    """Return the file names of synthetic images, from which readers take person and camera."""
+    columns = ("source_id", "k", "camera_id", "background_id")
+    return [
+        synthetic_name(source, k, None if background is None else camera)
+        for source, k, camera, background in zip(
+            *(synthetic.table[name].to_pylist() for name in columns), strict=True
+        )
+    ]
+
+
+def synthetic_name(source_id: str, k: int, camera: int | None = None) -> str:
     """Return the file name of a person's ``k``-th synthetic image.
+
+    Args:
+        source_id: The image that the person was seen in, a Market-1501 name.
+        k: Counted from 0.
+        camera: Which camera the image looks like, if not the source's.
 
     >>> synthetic_name("0002_c1s1_000451_03.jpg", 7)
     '0002_c1s1_000451_03_aug00007.jpg'
+    >>> synthetic_name("0002_c1s1_000451_03.jpg", 7, camera=4)
+    '0002_c4s1_000451_03_aug00007.jpg'
     """
     stem = source_id.split(".", maxsplit=1)[0]
+    if camera is not None:
+        stem = re.sub(r"_c\d", f"_c{camera}", stem, count=1)
     return f"{stem}_aug{k:05d}.jpg"
 
 

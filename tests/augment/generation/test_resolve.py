@@ -23,7 +23,7 @@ from tests.helpers.generation import QUIET, UNLOADED, run
 
 def planned(settings):
     """Return the job of these settings, not begun yet."""
-    plan = plan_of(settings, (64, 128))
+    plan = plan_of(settings, UNLOADED)
     return job_of(settings, resolve(settings, plan, UNLOADED, None), plan, UNLOADED)
 
 
