@@ -17,6 +17,7 @@ def card(run: RunConfig, plan: GenerationPlan) -> str:
         if encoding.image_format == "png"
         else f"JPEG, quality {encoding.quality}, chroma {encoding.subsampling}"
     )
+    arithmetic = f"{sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch}"
     return f"""---
 configs:
 - config_name: default
@@ -38,7 +39,7 @@ them failed and have an error text instead of an image.
 | stored as | {stored} |
 | poses to choose from | {len(plan.bank):,} |
 | people without a pose with shoulders and hips | {plan.num_without_torso:,} |
-{_of_streets(plan)}| arithmetic | {sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch} |
+{_of_streets(plan)}| arithmetic | {arithmetic} |
 | made on | {{devices}} |
 | content key | {run.content_key} |
 | layout key | {run.layout_key} |

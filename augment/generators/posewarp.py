@@ -11,11 +11,13 @@ pixel stays as it is, so that what tells a person is carried and not drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from itertools import pairwise
+from typing import Annotated, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
@@ -80,7 +82,7 @@ class Painter(nn.Module):
         )
         self.source = nn.Sequential(
             convolution(3 + 1, width, 4, 2),
-            *(convolution(a, b, 4, 2) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            *(convolution(a, b, 4, 2) for a, b in pairwise(widths)),
         )
         self.modulation = nn.Linear(widths[3], 2 * widths[3])
         self.up = nn.ModuleList(
@@ -161,7 +163,7 @@ class PoseWarp(PoseTransfer):
         batch_size: Positive = 16
         learning_rate: NotNegative = 1e-3
         discriminator_learning_rate: NotNegative = 4e-4
-        warmup_steps: NotNegative = 6_000
+        warmup_steps: Annotated[int, Field(ge=0)] = 6_000
         """Steps without the discriminator."""
         steps: Positive = 19_000
         """Steps with it; over the last two thirds the learning rate falls to zero."""

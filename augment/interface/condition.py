@@ -53,7 +53,7 @@ class Pair:
     target: Float[Tensor, "batch 3 height width"]
 
 
-def condition_of(
+def condition_of(  # noqa: PLR0913 - what a batch may bring, each by its name
     image: UInt8[np.ndarray, "batch height width 3"] | UInt8[Tensor, "batch height width 3"],
     joints: Float32[np.ndarray, "batch 18 2"] | Float32[Tensor, "batch 18 2"],
     target_joints: Float32[np.ndarray, "batch 18 2"] | Float32[Tensor, "batch 18 2"],

@@ -22,7 +22,10 @@ SETTING: Final = "--config.features"
 OUTPUT: Final = "output"
 """The layer that stands for the network's own output, the features of a re-ID network."""
 
-RECTIFIERS: Final = ("relu", "relu_", "leaky_relu", "leaky_relu_", "hardswish", "silu", "gelu")
+RECTIFIERS: Final = (
+    *("relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_"),
+    *("leaky_relu", "leaky_relu_", "hardswish", "silu", "gelu"),
+)
 
 
 class ExportedFeatures:

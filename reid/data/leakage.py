@@ -42,10 +42,10 @@ class Origin:
 
     num_rows: int
     num_from_unknown: int
-    """Source or pose stands in no row of the images table."""
+    """Source, pose or background stands in no row of the images table."""
     num_from_outside: int
-    """Source or pose is no image that the run trains on: outside its real fraction, of validation
-    people, or unknown."""
+    """Source, pose or background is no image that the run trains on: outside its real fraction, of
+    validation people, or unknown."""
     generator: str
     """What is known of the generator's training data."""
     generator_facts: dict[str, Any] | None
@@ -57,8 +57,8 @@ class Origin:
     def sentence(self) -> str:
         """What a reader of scores should know."""
         outside = (
-            f"{self.num_from_outside:,} of {self.num_rows:,} synthetic images have a source or "
-            "pose outside the real images trained on"
+            f"{self.num_from_outside:,} of {self.num_rows:,} synthetic images have a source, "
+            "pose or background outside the real images trained on"
         )
         screened = (
             f"; the network that screened them on {self.screened_by}" if self.screened_by else ""
@@ -86,9 +86,9 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
     """Check that no synthetic image comes from the test splits, by its provenance columns.
 
     Raises:
-        UserError: If a synthetic row is not in train, its source or pose is a test image, or the
-            generator's weights say that they were trained on another split than train, or on test
-            images of this table.
+        UserError: If a synthetic row is not in train, its source, pose or background is a test
+            image, or the generator's weights say that they were trained on another split than
+            train, or on test images of this table.
     """
     split_of = dict(zip(images.strings("image_id"), images.strings("split"), strict=True))
     columns = zip(*map(synthetic.strings, ("image_id", "split", *_PARENTS)), strict=True)
@@ -99,7 +99,7 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
                 "train only"
             )
         for role, parent in zip(_PARENTS, parents, strict=True):
-            if split_of.get(parent, "train") != "train":
+            if parent is not None and split_of.get(parent, "train") != "train":
                 raise UserError(
                     f"{synthetic.root}: {role} of synthetic image {name} is {parent}, an image of "
                     f"the split '{split_of[parent]}'; expected train images only, or the scores "
@@ -120,7 +120,7 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
             )
 
 
-_PARENTS: Final = ("source_id", "pose_id")
+_PARENTS: Final = ("source_id", "pose_id", "background_id")
 
 
 def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origin:
@@ -132,12 +132,14 @@ def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origi
         synthetic: The rows that are used.
     """
     known, trained = set(images.strings("image_id")), set(real_train.strings("image_id"))
-    parents = list(zip(*map(synthetic.strings, _PARENTS), strict=True))
+    columns = zip(*map(synthetic.strings, _PARENTS), strict=True)
+    # Not every generator looks at a background.
+    parents = [{parent for parent in row if parent is not None} for row in columns]
     facts = generator_facts(synthetic)
     return Origin(
         num_rows=len(parents),
-        num_from_unknown=sum(not known.issuperset(pair) for pair in parents),
-        num_from_outside=sum(not trained.issuperset(pair) for pair in parents),
+        num_from_unknown=sum(not known.issuperset(row) for row in parents),
+        num_from_outside=sum(not trained.issuperset(row) for row in parents),
         generator=_training_data(images, facts),
         generator_facts=facts,
         screened_by=_screening_data(synthetic),

@@ -12,6 +12,7 @@ from augment.generation.settings import GenerateSettings
 from augment.interface.system import PoseTransfer
 from manifests import io, pixels
 from manifests.io import Images
+from manifests.masks import encode_mask
 from manifests.runtime.settings import Frozen
 from manifests.schema import IMAGES
 
@@ -61,7 +62,15 @@ def table_of(rows, joints, root):
 
 
 def made_up(
-    num_people=4, images_per_person=3, *, split="train", first=2, seed=0, root=".", missing=()
+    num_people=4,
+    images_per_person=3,
+    *,
+    split="train",
+    first=2,
+    seed=0,
+    root=".",
+    missing=(),
+    masked=False,
 ):
     """Return an images table without files: names of Market-1501, random poses."""
     generator = np.random.default_rng(seed)
@@ -77,6 +86,8 @@ def made_up(
             "width": 64,
             "height": 128,
             "sha256": None,
+            "mask": encode_mask(box(person + image)) if masked else None,
+            "mask_source": "files" if masked else None,
         }
         for person in range(num_people)
         for image in range(images_per_person)
@@ -84,6 +95,13 @@ def made_up(
     joints = generator.uniform(0, 64, (len(rows), 18, 2))
     joints[:, list(missing)] = np.nan
     return table_of(rows, joints, root)
+
+
+def box(number):
+    """Return a mask of 128 x 64 pixels that differs from number to number."""
+    mask = np.zeros((128, 64), bool)
+    mask[20 + number : 100 + number, 20 - number : 44] = True
+    return mask
 
 
 def write_people(folder, **kinds):

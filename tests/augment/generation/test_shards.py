@@ -68,8 +68,8 @@ def out(tmp_path):
 
 
 def test_golden_keys():
-    assert RUN.content_key == "f169a48027c5689e37b8f5d51d1cf2d7653efff92446bdd9cd7e7bb7e85dfacc"
-    assert RUN.layout_key == "7ffe6c37fd340c3f403e9d49d0918a0b3a78aa82e085008d07eaf3ae7d9aa18a"
+    assert RUN.content_key == "0c90dcd8464be73d2169c85062d6ff5ac55ae43d9eeb0faf63696a9307000939"
+    assert RUN.layout_key == "43adcd21e2bcc4eed3ce38eeca0bd2778623a19bb242708d80a2fcb7d47881b5"
 
 
 def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():

@@ -58,7 +58,7 @@ def digest(images: Images) -> str:
     return hashlib.sha256("\n".join(map(str, images.strings("sha256"))).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("role", ["source_id", "pose_id"])
+@pytest.mark.parametrize("role", ["source_id", "pose_id", "background_id"])
 def test_a_synthetic_image_made_from_a_test_image_is_refused_and_named(images, synthetic, role):
     leaking = with_first(synthetic, role, GALLERY_IMAGE)
     message = rf"{role} of synthetic image 0001_g0\.jpg is {GALLERY_IMAGE}, an image of the split"
@@ -120,7 +120,9 @@ def test_sources_outside_the_real_images_trained_on_are_counted(images, syntheti
     unknown = with_first(synthetic, "pose_id", "elsewhere.jpg")
     found = origin_of(images, everything, unknown)
     assert (found.num_from_outside, found.num_from_unknown) == (1, 1)
-    assert found.sentence.startswith("1 of 12 synthetic images have a source or pose outside")
+    assert found.sentence.startswith(
+        "1 of 12 synthetic images have a source, pose or background outside"
+    )
 
 
 def test_what_the_generator_was_trained_on_is_recognised_by_its_digest(images, synthetic):

@@ -103,7 +103,7 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     assert text.count("| none ") == text.count("| blocks ") == 2
     assert "## 50% of the real train images (12)" in text
     assert "## 100% of the real train images (24)" in text
-    assert "- blocks: 0 of 12 synthetic images have a source or pose outside" in text
+    assert "- blocks: 0 of 12 synthetic images have a source, pose or background outside" in text
     at_half = text[text.index("## 50%") : text.index("## 100%")]
     kept = set(subset_train(read_images(people), 0.5, 0).strings("image_id"))
     # Two images of each of the six people, from his first frame on the first camera.
