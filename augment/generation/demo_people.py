@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from manifests import io
-from manifests.datasets import market1501
-from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
+from manifests.datasets import market1501, mask_files
+from manifests.people.dataset import KEYPOINT_FILES, MASKS, SampleSettings, draw_data_set
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath
@@ -36,5 +36,6 @@ def made_up_people(out: StoragePath, console: Console) -> Path:
         )
         draw_data_set(folder, SampleSettings())
         files = [folder / name for name in KEYPOINT_FILES.values()]
-        io.write_images(market1501.index(folder, files)[0], table)
+        images, _ = mask_files.add_masks(market1501.index(folder, files)[0], folder / MASKS)
+        io.write_images(images, table)
     return table

@@ -1,4 +1,4 @@
-"""A data set of made-up people in Market-1501 layout, with exact keypoints.
+"""A data set of made-up people in Market-1501 layout, with exact keypoints and masks.
 
 It replaces real data in the demo and in tests: folders, file names, junk, distractors and
 keypoint files are those of Market-1501, the people are rendered (``manifests.people.renderer``).
@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import PIL.Image
 from jaxtyping import Float, UInt8
 
 from manifests.datasets.market1501 import keypoint_text
 from manifests.keypoints import NUM_JOINTS
+from manifests.masks import Mask
 from manifests.people.body_shape import body_tubes
 from manifests.people.cameras import CAMERAS, NUM_CAMERAS, apply_camera, background
 from manifests.people.clothing import Person, sample_person
@@ -40,6 +42,8 @@ KEYPOINT_FILES: Final = {
     "bounding_box_train": "keypoints-train.csv",
     "bounding_box_test": "keypoints-test.csv",
 }
+MASKS: Final = "masks"
+"""The folder of exact masks, for ``augment index --masks``."""
 SETTINGS_FILE: Final = "sample.json"
 
 Joints = Float[np.ndarray, "18 2"]
@@ -194,15 +198,17 @@ def _report(settings: SampleSettings, *, already_complete: bool) -> SampleReport
 
 def _draw_into(draft: Path, settings: SampleSettings) -> None:
     joints_of_folder: dict[str, dict[str, Joints]] = {folder: {} for folder in KEYPOINT_FILES}
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, MASKS):
         (draft / folder).mkdir()
     people: dict[str, Person] = {}
     for shot in plan(settings):
         # One person's images follow each other, so one person is kept.
         if shot.drawn_person and shot.drawn_person not in people:
             people = {shot.drawn_person: sample_person(settings.seed, shot.drawn_person)}
-        image, joints = draw_shot(shot, people.get(shot.drawn_person), settings.seed)
+        image, joints, mask = draw_shot(shot, people.get(shot.drawn_person), settings.seed)
         (draft / shot.folder / shot.name).write_bytes(encode_jpeg(image))
+        grey = np.where(mask, np.uint8(255), np.uint8(0))
+        PIL.Image.fromarray(grey).save((draft / MASKS / shot.name).with_suffix(".png"))
         if shot.folder in joints_of_folder:
             joints_of_folder[shot.folder][shot.name] = joints
     for folder, name in KEYPOINT_FILES.items():
@@ -256,8 +262,8 @@ def _extra_gallery_shots(seed: int, label: str) -> Iterator[Shot]:
                    "person" if somebody else "background")  # fmt: skip
 
 
-def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Joints]:
-    """Return one image (RGB) and its joints.
+def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Joints, Mask]:
+    """Return one image (RGB), its joints, and where the person is.
 
     Convention: (x, y) pixels of the image, pixel centres at integers; a missing joint is NaN.
     """
@@ -265,16 +271,15 @@ def draw_shot(shot: Shot, person: Person | None, seed: int) -> tuple[Image, Join
     optics = CAMERAS[shot.camera]
     scene = background(rng, seed, shot.camera, shot.sequence, rng.uniform(0.0, 1.0))
     if person is None:
-        return apply_camera(rng, scene.astype(np.float32), shot.camera), np.full(
-            (NUM_JOINTS, 2), np.nan
-        )
+        nobody = np.full((NUM_JOINTS, 2), np.nan), np.zeros((HEIGHT, WIDTH), bool)
+        return apply_camera(rng, scene.astype(np.float32), shot.camera), *nobody
     pose = sample_body_pose(rng, person)
     points = skeleton(person, pose)
     view = view_of(rng, optics.pitch, junk=shot.kind == "junk")
     rendering = render(body_tubes(person, pose, points), view, optics.light)
     joints = project_joints(rng, points, pose, view, rendering)
     composed = composite(rendering, scene, optics.shadow, view)
-    return apply_camera(rng, composed, shot.camera), joints
+    return apply_camera(rng, composed, shot.camera), joints, rendering.coverage >= 0.5
 
 
 def view_of(rng: KeyedRandom, pitch: float, *, junk: bool) -> View:

@@ -249,7 +249,7 @@ def test_joints_outside_the_image_are_missing() -> None:
     person = sample_person(0, "0001")
     for frame in range(20):
         shot = Shot("bounding_box_test", "-1", "0001", 0, 1, frame, 1, "junk")
-        _, joints = draw_shot(shot, person, 0)
+        _, joints, _ = draw_shot(shot, person, 0)
         known = np.round(joints[~np.isnan(joints).any(axis=1)])
         assert len(known) < 18
         assert ((known >= 0) & (known <= (63, 127))).all()
