@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from manifests import scenes
+from manifests import io, pixels, scenes
+from manifests.masks import encode_mask, mask_of
+from tests.helpers import trivial
 
 
 def crop(height: int = 128, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -68,3 +73,24 @@ def test_a_crop_filled_by_its_person_has_no_street(share: float, expected: bool)
     mask = np.zeros((128, 64), bool)
     mask[: round(128 * share)] = True
     assert scenes.has_street(mask) is expected
+
+
+def test_a_table_is_taken_apart_as_its_images_one_by_one(tmp_path):
+    table = trivial.write_people(tmp_path / "people", num_people=2, masked=True)
+    images = io.read_images(table)
+    place, field = images.table.schema.get_field_index("mask"), images.table.schema.field("mask")
+    stored = images.table["mask"].to_pylist()
+    stored[1], stored[2] = None, encode_mask(np.ones((128, 64), bool))
+    column = pa.array(stored, field.type)
+    images = replace(images, table=images.table.set_column(place, field, column))
+    decoded = pixels.read_all(images, (64, 128))
+
+    apart = scenes.take_apart(images, decoded)
+
+    assert apart.usable.tolist() == [True, False, False, True, True, True]
+    assert not apart.streets[1:3].any()
+    for row in np.flatnonzero(apart.usable):
+        mask = mask_of(images, int(row), (64, 128))
+        assert np.array_equal(apart.alpha[row], scenes.alpha_of(mask))
+        assert np.array_equal(apart.streets[row], scenes.street(decoded[row], mask))
+        assert np.array_equal(apart.holes[row] > 0, scenes.widen(mask, scenes.CUT_WIDENING_PX))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from augment.objectives.exported_features import OUTPUT, ExportedFeatures
 from augment.objectives.features import load_features
 from manifests import io
 from manifests.runtime.console import UserError
@@ -109,3 +110,12 @@ def test_a_training_names_the_network_by_its_digest(tiny_images, tiny_root, tmp_
     assert "generator/perceptual" in log[0]
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert config["features_sha256"] == io.sha256_file(path)
+
+
+def test_the_networks_own_output_is_a_layer_too(tmp_path):
+    network = write(tmp_path / "net.pt2")
+    features = ExportedFeatures(str(tmp_path / "net.pt2"), ("relu3_1", OUTPUT))
+    found = features(pictures())
+    assert list(found) == ["relu3_1", OUTPUT]
+    torch.testing.assert_close(found[OUTPUT], network(pictures()))
+    torch.testing.assert_close(found["relu3_1"], network.maps(pictures())["quarter"])

@@ -1,0 +1,208 @@
+"""Pose warp: what the painter may and may not change, and its losses written out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from augment.generators.posewarp import PoseWarp, relative_distance
+from augment.interface.condition import Background, Condition, Pair
+from augment.objectives.exported_features import OUTPUT
+from augment.pose.limb_warp import limb_warp
+from augment.pose.pose import Pose
+from manifests import io
+from manifests.runtime.console import Exit
+from tests.helpers import trivial
+from tests.helpers.sampling import generated
+
+HEIGHT, WIDTH = 64, 32
+CONFIG = PoseWarp.Config(
+    image_height=HEIGHT,
+    image_width=WIDTH,
+    width=4,
+    discriminator_width=4,
+    features="none",
+    batch_size=2,
+    warmup_steps=1,
+    steps=60,
+)
+
+
+def condition(count=2):
+    """A whole figure in two poses, before a street with a box-shaped hole."""
+    numbers = torch.Generator().manual_seed(3)
+    figure = torch.tensor(
+        [(16, 6), (16, 12), (10, 13), (8, 22), (7, 30), (22, 13), (24, 22), (25, 30), (12, 32),
+         (11, 44), (11, 56), (20, 32), (21, 44), (21, 56), (15, 5), (17, 5), (14, 6), (18, 6)]
+    )  # fmt: skip
+    joints = figure + torch.randn(2, count, 18, 2, generator=numbers)
+    images = 2 * torch.rand(2, count, 3, HEIGHT, WIDTH, generator=numbers) - 1
+    mask, hole = torch.zeros(2, count, 1, HEIGHT, WIDTH)
+    mask[..., 2:62, 4:28] = 1
+    hole[..., 1:63, 3:29] = 1
+    poses = Pose(joints[0]), Pose(joints[1])
+    return Condition(images[0], *poses, mask=mask, background=Background(images[1], hole))
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    return PoseWarp(CONFIG.model_copy(update=changes)).eval()
+
+
+def with_exit(made, gate, colour):
+    """Let the painter put out one gate and one colour everywhere, before their activations."""
+    last = made.painter.exit
+    torch.nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([*colour, gate]))
+    return made
+
+
+def test_the_street_outside_its_hole_stays_as_it_is():
+    given = condition()
+    with torch.no_grad():
+        made = generated(network(), given)
+    outside = (given.background.hole == 0).expand_as(made)
+    assert torch.equal(made[outside], given.background.image[outside])
+    assert not torch.equal(made[~outside], given.background.image[~outside])
+
+
+def test_an_open_gate_keeps_the_moved_pixels_and_a_closed_one_paints_over_them():
+    given = condition()
+    warp = limb_warp(given.image, given.mask, given.pose, given.target_pose)
+    colour = torch.tensor([0.3, -0.2, 0.9])
+    painted = torch.tanh(colour)[:, None, None].expand_as(given.image)
+    hole, street = given.background.hole, given.background.image
+    with torch.no_grad():
+        kept = generated(with_exit(network(), 40.0, colour), given)
+        gone = generated(with_exit(network(), -40.0, colour), given)
+    assert float(warp.coverage.mean()) > 0.2
+    assert torch.allclose(kept, hole * warp.before(painted) + (1 - hole) * street, atol=1e-6)
+    assert torch.allclose(gone, hole * painted + (1 - hole) * street, atol=1e-6)
+
+
+def test_what_stood_in_the_sources_street_does_not_reach_the_image():
+    given = condition()
+    elsewhere = torch.where(given.mask > 0, given.image, -given.image)
+    with torch.no_grad():
+        first, second = (
+            generated(network(), Condition(image, given.pose, given.target_pose, None, given.mask,
+                                           given.background))
+            for image in (given.image, elsewhere)
+        )  # fmt: skip
+    assert torch.equal(first, second)
+
+
+def test_a_pose_without_a_torso_is_painted_from_the_source_alone():
+    given = condition()
+    given.pose.joints[:, 8] = torch.nan
+    with torch.no_grad():
+        made = generated(network(), given)
+    assert torch.isfinite(made).all()
+
+
+def test_the_distance_of_colours_counts_the_hole_alone():
+    made, given = network(weight_l1=3.0), condition()
+    target = given.background.image.clone()
+    fake = target + 0.25 * given.background.hole
+    fake[..., 0, 0] += 7
+    pair = Pair(given, target)
+    terms = made.losses("painter", pair, {"fake": fake, "target_maps": torch.zeros(2, 18, 64, 32)})
+    assert terms.keys() == {"l1"}
+    assert float(terms["l1"]) == pytest.approx(0.75)
+
+
+def test_the_two_sides_of_the_discriminator():
+    made, given = network(weight_adversarial=0.5), condition()
+    pair = Pair(given, given.background.image)
+    outputs = made.run(pair, "adversarial")
+    scores = [
+        made.discriminator(image, given.image, outputs["target_maps"])
+        for image in (pair.target, outputs["fake"])
+    ]
+    expected = F.relu(1 - scores[0]).mean() + F.relu(1 + scores[1]).mean()
+    found = made.losses("discriminator", pair, outputs)["discriminator"]
+    assert torch.allclose(found, expected)
+    found = made.losses("fooling_painter", pair, outputs)["adversarial"]
+    assert torch.allclose(found, -0.5 * scores[1].mean())
+
+
+def test_the_identity_is_that_of_both_real_images():
+    made, given = network(weight_identity=2.0, weight_identity_features=0.25), condition()
+    target, fake = given.background.image, given.image.flip(-1)
+
+    def person(images):
+        maps = images.mean(dim=(2, 3))
+        return {OUTPUT: maps, "relu4_1": images[:, :1], "relu5_1": images[:, 1:]}
+
+    made._person = person
+    outputs = {"fake": fake, "target_maps": torch.zeros(2, 18, 64, 32)}
+    terms = made.losses("painter", Pair(given, target), outputs)
+    both = sum(F.normalize(person(image)[OUTPUT]) for image in (target, given.image))
+    similarity = F.cosine_similarity(person(fake)[OUTPUT], both).mean()
+    assert float(terms["identity"]) == pytest.approx(float(2 * (1 - similarity)), rel=1e-5)
+    relative = sum(
+        float(
+            (fake[:, part] - target[:, part]).abs().mean() / (target[:, part].abs().mean() + 1e-3)
+        )
+        for part in (slice(0, 1), slice(1, 3))
+    )
+    assert float(terms["identity_features"]) == pytest.approx(0.25 * relative, rel=1e-5)
+
+
+def test_a_relative_distance_is_zero_for_equals_and_two_for_the_negative():
+    maps = {"a": torch.full((1, 2, 3, 3), 4.0)}
+    assert float(relative_distance(maps, maps, ("a",))) == 0
+    negative = {"a": -maps["a"]}
+    assert float(relative_distance(negative, maps, ("a",))) == pytest.approx(2, rel=1e-3)
+
+
+def test_a_training_needs_masks_and_says_so(tmp_path, capsys):
+    from augment.cli import PROGRAM
+
+    table = trivial.write_people(tmp_path / "people")
+    arguments = ["train", "--generator", "posewarp", "--images", str(table)]
+    arguments += ["--out", str(tmp_path / "run"), "--config.features", "none", "--device", "cpu"]
+    with pytest.raises(SystemExit) as left:
+        PROGRAM.main(arguments)
+    assert left.value.code == Exit.REFUSED
+    assert "found no train image with a mask" in capsys.readouterr().err
+
+
+def test_a_short_training_from_the_command_line_makes_weights_that_generate(tmp_path):
+    from augment.cli import PROGRAM
+
+    table = trivial.write_people(tmp_path / "people", masked=True)
+    changes = {"width": 4, "discriminator-width": 4, "features": "none", "batch-size": 2,
+               "warmup-steps": 1, "steps": 1}  # fmt: skip
+    arguments = ["train", "--generator", "posewarp", "--images", str(table), "--device", "cpu"]
+    arguments += ["--out", str(tmp_path / "run")]
+    for name, value in changes.items():
+        arguments += [f"--config.{name}", str(value)]
+    with pytest.raises(SystemExit) as left:
+        PROGRAM.main(arguments)
+    assert left.value.code == Exit.DONE
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(value) for value in lines[-1].values())
+    weights = str(tmp_path / "run/weights.safetensors")
+    with pytest.raises(SystemExit) as left:
+        PROGRAM.main(["generate", "--images", str(table), "--weights", weights, "--per-id", "2",
+                      "--out", str(tmp_path / "out"), "--device", "cpu"])  # fmt: skip
+    assert left.value.code == Exit.DONE
+    assert io.read_images(table)
+
+
+def test_what_has_nothing_to_train_is_not_trained(tmp_path, capsys):
+    from augment.cli import PROGRAM
+
+    table = trivial.write_people(tmp_path / "people", masked=True)
+    with pytest.raises(SystemExit) as left:
+        PROGRAM.main(["train", "--generator", "recompose", "--images", str(table),
+                      "--out", str(tmp_path / "run"), "--device", "cpu"])  # fmt: skip
+    assert left.value.code == Exit.REFUSED
+    assert "recompose: has nothing to train" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
