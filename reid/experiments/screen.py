@@ -164,6 +164,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     found = screener.of_synthetic(synthetic, rows, own_of_synthetic, centroids)
     factors = factors_of(found.rank, settings)
     _say(settings, real, found, factors, console)
+    _say_leak(images, synthetic.take(rows), np.array(people)[found.nearest], console)
     if not factors.any():
         raise UserError(
             f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a run "
@@ -258,6 +259,27 @@ def _say(
         weighed_down=lighter,
         dropped=dropped,
     )
+
+
+def _say_leak(images: Images, synthetic: Synthetic, nearest: np.ndarray, console: Console) -> None:
+    """Say how many images look like the person who was cut out of their background."""
+    person_of = dict(zip(images.strings("image_id"), images.strings("person_id"), strict=True))
+    pairs = zip(
+        synthetic.strings("person_id"), synthetic.strings("background_id"), nearest, strict=True
+    )
+    like_cut_out = [
+        found == person_of[background]
+        for own, background, found in pairs
+        if background in person_of and person_of[background] != own
+    ]
+    if like_cut_out:
+        console.say(
+            f"{np.mean(like_cut_out):.1%} of {len(like_cut_out):,} images before a street are "
+            "nearest to the person who was cut out of it",
+            event="leak",
+            images=len(like_cut_out),
+            nearest_to_cut_out=sum(like_cut_out),
+        )
 
 
 def _seen(

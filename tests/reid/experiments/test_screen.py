@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.io import write_table
+from manifests.io import read_images, write_table
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.storage import storage_path
@@ -96,6 +96,29 @@ def test_an_image_that_shows_somebody_else_is_dropped_and_the_others_are_trained
     assert run["num_synthetic"] == 11
     summary = run["leakage"]["synthetic"]["summary"]
     assert summary.endswith("; the network that screened them on 24 real images (fraction 1.0)")
+
+
+def test_images_that_look_like_the_person_cut_out_of_their_street_are_counted(settings, capsys):
+    images = read_images(settings.images)
+    path = settings.synthetic / "manifest.parquet"
+    rows = pq.read_table(path).to_pylist()
+    of_person = {}
+    for name, person in zip(images.strings("image_id"), images.strings("person_id"), strict=True):
+        of_person.setdefault(person, name)
+    others = [row for row in rows if row["person_id"] != SHOWN]
+    for row in others[1:4]:
+        row["background_id"] = of_person[SHOWN]
+    lost = next(row for row in rows if row["image_id"] == LOST)
+    lost["background_id"] = of_person[SHOWN]
+    own = next(row for row in rows if row["person_id"] == SHOWN)
+    own["background_id"] = of_person[SHOWN]
+    write_table(pa.Table.from_pylist(rows, MANIFEST), path, {})
+    cut_out = sum(row["background_id"] is not None for row in others)
+
+    screen(settings, Console())
+
+    said = f"{1 / cut_out:.1%} of {cut_out} images before a street are nearest to the person who"
+    assert said in capsys.readouterr().err
 
 
 def test_the_screened_manifest_points_to_the_shards_and_both_folders_may_move(settings, tmp_path):
