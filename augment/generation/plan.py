@@ -7,7 +7,8 @@ follows from (seed, person label, k) and the two input tables:
   random number each: distinct, the same first ten for 10 and for 20 images per person, and never
   the price of a look at the whole bank, which grows with the number of people.
 - The source is chosen by one random number per (person, k) among the person's train rows with
-  shoulders and hips, the row that shows the target pose itself left out.
+  shoulders and hips, the row that shows the target pose itself left out; or, if asked for, it is
+  the row of these whose pose is nearest to the target pose.
 - A person with a single such row has it as the source of every k, so that row's pose is left out
   of the bank instead; both rules depend on nothing but the person and k.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ import pyarrow.compute
 from jaxtyping import Float32, Int64, UInt64
 
 from augment.pose.bank import PoseBank, joints_in
+from augment.pose.distance import pose_distances
 from manifests import keypoints
 from manifests.io import Images
 from manifests.runtime.console import UserError
@@ -31,6 +33,9 @@ from manifests.runtime.random_numbers import bounded, random_bits
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
+
+SourceChoice = Literal["random", "nearest"]
+"""Which of a person's images is the source of a row."""
 
 POSE_STREAM = 1
 """Which Philox stream shuffles the bank; stream 0 gives the source and the seed of a row."""
@@ -80,6 +85,7 @@ class GenerationPlan:
     """People left out: the system needs masks, and no image of theirs has one."""
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
+    source: SourceChoice = "random"
 
     def __len__(self) -> int:
         return len(self.people) * self.per_id
@@ -135,12 +141,21 @@ class GenerationPlan:
         for row, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
             choice, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
             shown = own.get(pose)
-            if shown is None:
+            if self.source == "nearest":
+                sources[row] = first + self._nearest(first, end, pose, shown)
+            elif shown is None:
                 sources[row] = first + bounded(choice, end - first)
             else:
                 other = bounded(choice, end - first - 1)
                 sources[row] = first + other + (other >= shown)
         return sources, seeds
+
+    def _nearest(self, first: int, end: int, pose: int, shown: int | None) -> int:
+        """Return which of a person's rows has the pose nearest to a pose of the bank."""
+        away = pose_distances(self.source_joints[first:end], self.bank.joints[pose])
+        if shown is not None:
+            away[shown] = np.inf
+        return int(away.argmin())
 
 
 def make_plan(  # noqa: PLR0913 - a run's choices, one by one
@@ -152,6 +167,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
     *,
     masked: bool = False,
     keeps_pose: bool = False,
+    source: SourceChoice = "random",
 ) -> GenerationPlan:
     """Return the plan for the train people of a table.
 
@@ -163,6 +179,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         size: (width, height) of the generated images.
         masked: Take only sources with a mask, for systems that need it.
         keeps_pose: Images will show their sources' own poses.
+        source: Which of a person's images is the source of a row.
 
     Raises:
         UserError: If there are no train rows, none with a mask where one is needed, ``per_id`` is
@@ -197,6 +214,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         num_without_torso,
         num_people - len(people),
         keeps_pose,
+        source,
     )
     _check_bank_size(plan)
     _check_stems(plan)

@@ -94,6 +94,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         size,
         masked="mask" in needs,
         keeps_pose=weights.system.keeps_pose,
+        source=settings.source,
     )
 
 
@@ -118,6 +119,7 @@ def resolve(
         rows=len(plan),
         per_id=settings.per_id,
         seed=settings.seed,
+        source=settings.source,
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.compute
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from augment.generation.plan import SourceChoice
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
@@ -92,6 +93,7 @@ class Content(Frozen):
     rows: int
     per_id: int
     seed: int
+    source: SourceChoice = "random"
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Of the system's class ``Options``."""
     width: int
@@ -104,6 +106,8 @@ class Content(Frozen):
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
         optional = ("options", "target_images_sha256", "masks_sha256")
+        if self.source == "random":
+            del fields["source"]
         return {k: value for k, value in fields.items() if k not in optional or value}
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from augment.generation.plan import make_plan
 from augment.pose.bank import pose_bank
-from manifests.keypoints import JOINT_NAMES
+from augment.pose.distance import pose_distances
+from manifests.keypoints import JOINT_NAMES, MIRROR
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import bounded, random_bits
 from tests.helpers import trivial
@@ -288,3 +289,29 @@ def test_the_real_table_gives_7510_rows_from_its_train_split_alone(market1501_im
     assert all(
         ids[source] != poses[pose] for source, pose in zip(rows.source, rows.pose, strict=True)
     )
+
+
+def test_the_nearest_source_is_that_whose_pose_is_nearest_of_a_persons_others():
+    images = trivial.made_up(num_people=5, images_per_person=4)
+    plan = make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, source="nearest")
+    rows = plan.rows(0, len(plan))
+    for person, source, pose in zip(rows.people, rows.source, rows.pose, strict=True):
+        own = np.flatnonzero(np.array(plan.sources.strings("person_id")) == person)
+        others = [row for row in own if plan.shown[row] != pose]
+        away = pose_distances(plan.source_joints[others], plan.bank.joints[pose])
+        assert source == others[int(away.argmin())]
+    drawn = make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE).rows(0, len(plan))
+    assert np.array_equal(drawn.pose, rows.pose)
+    assert np.array_equal(drawn.seed, rows.seed)
+    assert not np.array_equal(drawn.source, rows.source)
+
+
+def test_a_pose_is_near_itself_elsewhere_and_larger_and_far_from_its_mirror_image():
+    pose = trivial.made_up(num_people=1, images_per_person=1).keypoints()[0].astype(np.float32)
+    mirrored = pose[list(MIRROR)]
+    partly, nothing = pose.copy(), np.full_like(pose, np.nan)
+    partly[4] = np.nan
+    away = pose_distances(np.stack([2 * pose + 7, mirrored, partly, nothing]), pose)
+    assert away[[0, 2]].max() < 1e-4
+    assert away[1] > 0.5
+    assert np.isinf(away[3])
