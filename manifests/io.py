@@ -218,16 +218,22 @@ def write_table(table: pa.Table, path: StoragePath, provenance: Mapping[str, str
     Raises:
         UserError: If the file cannot be written.
     """
-    write_tables([table], table.schema, path, provenance)
+    with_footer = _with_footer(table.schema, provenance)
+    with replacing(path) as file:
+        rows = table.replace_schema_metadata(with_footer.metadata)
+        pq.write_table(rows, file, row_group_size=ROW_GROUP_ROWS, **_options(with_footer))
 
 
 def write_tables(
     tables: Iterable[pa.Table], schema: pa.Schema, path: StoragePath, provenance: Mapping[str, str]
 ) -> None:
-    """Write tables as one, of which a row group at a time is in memory; see ``write_table``.
+    """Write tables one after the other, as ``write_table`` writes them all at once.
+
+    A row group of them is in memory at a time; where one table ends and the next begins changes no
+    byte.
 
     Args:
-        tables: The rows, in order; where one table ends and the next begins changes no row group.
+        tables: The rows, in order.
         schema: Of each of them.
         path: Its folder is made if it is missing.
         provenance: Key-value metadata for the footer, added to the schema's own.
@@ -235,19 +241,30 @@ def write_tables(
     Raises:
         UserError: If the file cannot be written.
     """
-    footer = {**(schema.metadata or {}), **_encoded(provenance)}
+    with_footer = _with_footer(schema, provenance)
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, with_footer, **_options(schema)) as writer,
+    ):
+        for table in _whole_row_groups(tables, schema):
+            rows = table.replace_schema_metadata(with_footer.metadata)
+            writer.write_table(rows, ROW_GROUP_ROWS)
+
+
+def _with_footer(schema: pa.Schema, provenance: Mapping[str, str]) -> pa.Schema:
+    return schema.with_metadata({**(schema.metadata or {}), **_encoded(provenance)})
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Return how columns are stored."""
     names = [field.name for field in schema if field.name != "image"]
     leaves = [_KEYPOINTS_LEAF if name == "keypoints" else name for name in names]
     # Dictionaries, statistics and compression of encoded images cost time and bytes.
-    options: dict[str, Any] = {
+    return {
         "use_dictionary": leaves,
         "write_statistics": leaves,
         "compression": dict.fromkeys(leaves, "zstd"),
     }
-    with_footer = schema.with_metadata(footer)
-    with replacing(path) as file, pq.ParquetWriter(file, with_footer, **options) as writer:
-        for table in _whole_row_groups(tables, schema):
-            writer.write_table(table.replace_schema_metadata(footer), ROW_GROUP_ROWS)
 
 
 def write_bytes(data: bytes, path: StoragePath) -> None:
