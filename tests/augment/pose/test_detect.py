@@ -3,11 +3,9 @@
 import importlib.util
 import os
 import zlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augment.cli import PROGRAM
-from augment.pose import detect as detect_module
-from augment.pose.detect import Choices, add_joints, write_joints
+from augment.pose.detect import Choices, add_joints
 from augment.pose.estimators import blazepose
 from augment.pose.estimators.coco import COCO_NAMES, from_coco
-from augment.pose.estimators.interface import Detection, Estimator, joints_of
+from augment.pose.estimators.interface import Estimator, joints_of
 from augment.pose.estimators.keypointrcnn import surest_person
 from augment.pose.estimators.letterbox import Letterbox
 from augment.pose.estimators.movenet import MoveNet
@@ -30,17 +27,16 @@ from manifests import pixels
 from manifests.datasets import market1501
 from manifests.datasets.market1501 import read_keypoints
 from manifests.datasets.mask_files import add_masks
-from manifests.io import Images, open_images, read_images, write_images
+from manifests.io import Images, read_images
 from manifests.keypoints import JOINT_NAMES, visible
 from manifests.masks import read_masks
 from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
 from manifests.runtime import run_record
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Exit, UserError
+from tests.helpers.estimators import Corner
 
 # Median distance of the joints of drawn people; 4 px of real ones.
 MADE_UP_PX = 8.0
-
-ALL = Choices(masks=True, replaces=True)
 
 MOVENET = "movenet_singlepose_lightning_int8.tflite"
 
@@ -121,28 +117,6 @@ def test_the_first_person_counts_from_pixel_centres_and_unsure_joints_are_missin
 def test_nobody_sure_enough_gives_a_pose_without_joints():
     for found in (people([]), people([0.49])):
         assert np.isnan(surest_person(found)).all()
-
-
-class Corner:
-    """Finds every joint at the bottom right pixel."""
-
-    name = "corner"
-    draws_masks = True
-    provenance: ClassVar[dict[str, object]] = {"network": "corner"}
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
-        self.seen += len(images)
-        return [
-            Detection(
-                np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1), np.float32),
-                float(image[0, 0, 0]) / 255,
-                np.arange(image.shape[1])[None] < np.full(image.shape[0], 20)[:, None],
-            )
-            for image in images
-        ]
 
 
 def test_only_rows_without_annotation_get_joints(tiny_images: Images):
@@ -310,38 +284,6 @@ def test_any_number_of_threads_gives_the_same_table(tiny_images: Images):
         for threads in (1, 3)
     ]
     assert tables[0].equals(tables[1])
-
-
-def written(images: Images, folder: Path, estimator: Estimator, choices: Choices = ALL) -> bytes:
-    """Run the command's work on a table in a folder; return the bytes of what it wrote."""
-    folder.mkdir(exist_ok=True)
-    write_images(images, folder / "images.parquet")
-    table, out = open_images(folder / "images.parquet"), folder / "out.parquet"
-    write_joints(table, out, estimator, choices, Console(quiet=True))
-    return out.read_bytes()
-
-
-def test_after_a_kill_chunks_that_are_done_are_not_estimated_again(
-    tiny_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(detect_module, "CHUNK_ROWS", 5)
-    straight = written(tiny_images, tmp_path / "straight", Corner())
-
-    class Killed(Corner):
-        def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
-            if self.seen >= 5:
-                raise KeyboardInterrupt
-            return super().detect(images)
-
-    with pytest.raises(KeyboardInterrupt):
-        written(tiny_images, tmp_path / "killed", Killed())
-    again = Corner()
-    assert written(tiny_images, tmp_path / "killed", again) == straight
-    assert again.seen == 7
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
-        "images.parquet",
-        "out.parquet",
-    ]
 
 
 def test_parts_of_other_settings_are_refused(tiny_images: Images, tiny_root: Path, tmp_path: Path):
