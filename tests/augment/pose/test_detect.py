@@ -5,6 +5,7 @@ import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,8 @@ def test_keypoint_rcnn_finds_18_joints_in_the_image(tmp_path, person):
     weights["roi_heads.keypoint_predictor.kps_score_lowres.bias"].fill_(9.0)
     torch.save(weights, tmp_path / "rcnn.pth")
     estimator = load_estimator("keypointrcnn", "cpu", str(tmp_path / "rcnn.pth"))
+    digest = sha256((tmp_path / "rcnn.pth").read_bytes()).hexdigest()
+    assert estimator.provenance["sha256"] == digest
     (joints,) = joints_of(estimator, [person(0)])
     assert joints.shape == (18, 2)
     assert (joints >= -0.5).all()
@@ -187,6 +190,28 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     path.write_bytes(b"no network")
     with pytest.raises(UserError, match=r"net\.tflite is no \.tflite network"):
         MoveNet(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1000, 0.5, -10])
+def test_a_truncated_network_is_refused(tmp_path: Path, kept: float):
+    data = packaged_blazepose().read_bytes()
+    path = tmp_path / "pose.tflite"
+    path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
+    with pytest.raises(UserError, match=r"pose\.tflite is no \.tflite network"):
+        load_estimator(str(path))
+
+
+def test_another_network_than_movenet_and_blazepose_is_refused_by_what_it_takes_and_gives():
+    modules = packaged_blazepose().parents[1]
+    other = modules / "face_detection/face_detection_short_range.tflite"
+    if not other.is_file():
+        pytest.skip(f"{other} does not exist")
+    told = (
+        r"takes float32 \(1, 128, 128, 3\) and gives \(1, 896, 16\), \(1, 896, 1\), expected the "
+        r"file of MoveNet, uint8 \(1, side, side, 3\) to \(1, 1, 17, 3\), or of BlazePose"
+    )
+    with pytest.raises(UserError, match=told):
+        load_estimator(str(other))
 
 
 @pytest.mark.market1501
@@ -338,6 +363,21 @@ def test_blazepose_gives_the_same_bytes_on_every_thread(tmp_path: Path, person):
     for one, other in zip(alone, together, strict=True):
         assert one.confidence == other.confidence
         np.testing.assert_array_equal(one.joints, other.joints)
+
+
+def test_blazepose_tells_its_file_its_package_and_its_thresholds():
+    path = packaged_blazepose()
+    facts = dict(load_estimator(str(path)).provenance)
+    assert facts.pop("runtime") == f"ai-edge-litert {metadata.version('ai-edge-litert')}"
+    assert facts == {
+        "network": "pose_landmark_full.tflite",
+        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "package": "mediapipe 0.10.21",
+        "padding": 1.25,
+        "confidence_threshold": 0.5,
+        "visibility_threshold": 0.5,
+        "mask_threshold": 0.5,
+    }
 
 
 def test_blazepose_without_its_package_names_the_commands_that_bring_it(monkeypatch):
