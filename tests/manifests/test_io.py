@@ -303,3 +303,14 @@ def test_tables_written_one_after_the_other_are_written_like_one(
     io.write_table(rows, tmp_path / "one", {"key": "value"})
     io.write_tables(tables, rows.schema, tmp_path / "many", {"key": "value"})
     assert (tmp_path / "many").read_bytes() == (tmp_path / "one").read_bytes()
+
+
+def test_chunks_hold_one_row_group_in_memory(tmp_path: Path):
+    ids = [f"{row:06d}.jpg" for row in range(60_000)]
+    joints = io.keypoint_column(np.random.default_rng(0).random((len(ids), 18, 2), np.float32))
+    rows = table(ids, joints)
+    io.write_images(Images(rows, tmp_path, {}), tmp_path / "images.parquet")
+    before, file = pa.total_allocated_bytes(), io.open_images(tmp_path / "images.parquet")
+    held = [pa.total_allocated_bytes() - before for _ in file.chunks(512)]
+    assert len(held) == -(-60_000 // 512)
+    assert max(held) < 5 * rows.nbytes * io.ROW_GROUP_ROWS / len(ids)
