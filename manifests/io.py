@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ ROW_GROUP_ROWS: Final = 2048
 ROOT_KEY: Final = "root"
 
 _KEYPOINTS_LEAF = "keypoints.list.element.list.element"
+_AN_IMAGES_TABLE = "an images table (made by 'augment index')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,78 @@ def read_images(path: Path, root: Path | None = None) -> Images:
         UserError: If the file is missing, no Parquet file, of another schema, names an image
             twice, or the folder of the images does not exist.
     """
-    what = "an images table (made by 'augment index')"
-    table = read_table(path, IMAGES, what, optional=MASK_COLUMNS)
+    table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=MASK_COLUMNS)
     table = _sorted(table)
     ids = table["image_id"]
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise UserError(f"{path}: image_id '{_first_twice(ids)}' is in more than one row")
-    provenance = _footer(table)
+    provenance = _footer(table.schema)
+    root = _existing_root(path, root, provenance)
+    return Images(table.replace_schema_metadata(None), root, provenance)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesFile:
+    """An images table on the disk, of which a row group at a time is in memory."""
+
+    path: Path
+    root: Path
+    """The folder that relative paths start from."""
+    provenance: Mapping[str, str]
+    """The footer's keys and values."""
+    num_rows: int
+    is_sorted: bool
+    """Whether the rows lie sorted by ``image_id`` and name each image once."""
+
+    def chunks(self, num_rows: int) -> Iterator[Images]:
+        """Give the rows sorted by ``image_id``, at most ``num_rows`` at a time.
+
+        A table that is not sorted (none that our commands wrote) is read whole.
+
+        Raises:
+            UserError: If the file is damaged or names an image twice.
+        """
+        if not self.is_sorted:
+            images = read_images(self.path, self.root)
+            for start in range(0, len(images), num_rows):
+                yield replace(images, table=images.table.slice(start, num_rows))
+            return
+        with _opened(self.path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as (file, absent):
+            for group in _row_groups(file):
+                table = _with_nulls(group, IMAGES, absent).replace_schema_metadata(None)
+                for start in range(0, len(table), num_rows):
+                    yield Images(table.slice(start, num_rows), self.root, self.provenance)
+
+
+def open_images(path: Path, root: Path | None = None) -> ImagesFile:
+    """Return an images table that is read a few rows at a time.
+
+    Args:
+        path: As ``read_images`` takes it.
+        root: As ``read_images`` takes it.
+
+    Raises:
+        UserError: If the file is missing, no Parquet file, of another schema, or the folder of the
+            images does not exist.
+    """
+    with _opened(path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as (file, _):
+        provenance = _footer(file.schema_arrow)
+        last, is_sorted = pa.array([], pa.string()), True
+        for group in _row_groups(file, ["image_id"]):
+            ids = pa.concat_arrays([last, *group["image_id"].chunks])
+            is_sorted &= pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()
+            last = ids[-1:]
+        num_rows = file.metadata.num_rows
+    return ImagesFile(path, _existing_root(path, root, provenance), provenance, num_rows, is_sorted)
+
+
+def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    # ``iter_batches`` holds ever more memory: 200 bytes a row (pyarrow 26.0.1).
+    for number in range(file.num_row_groups):
+        yield file.read_row_group(number, columns)
+
+
+def _existing_root(path: Path, root: Path | None, provenance: Mapping[str, str]) -> Path:
     if root is None:
         if ROOT_KEY not in provenance:
             raise UserError(f"{path}: does not say where its images lie; name it with --root")
@@ -137,16 +203,15 @@ def read_images(path: Path, root: Path | None = None) -> Images:
             f"{where}: expected in folder {root}, which does not exist; "
             "name the folder where they lie now with --root"
         )
-    return Images(table.replace_schema_metadata(None), root, provenance)
+    return root
 
 
 def write_images(images: Images, path: Path) -> None:
     """Write an images table, sorted by ``image_id``, with its root and provenance."""
-    provenance = {**images.provenance, ROOT_KEY: str(images.root)}
     table = images.table
     if all(table[name].null_count == len(table) for name in MASK_COLUMNS):
         table = table.drop_columns(list(MASK_COLUMNS))
-    write_table(_sorted(table), path, provenance)
+    write_table(_sorted(table), path, {**images.provenance, ROOT_KEY: str(images.root)})
 
 
 def write_table(table: pa.Table, path: StoragePath, provenance: Mapping[str, str]) -> None:
@@ -160,18 +225,53 @@ def write_table(table: pa.Table, path: StoragePath, provenance: Mapping[str, str
     Raises:
         UserError: If the file cannot be written.
     """
-    footer = {**(table.schema.metadata or {}), **_encoded(provenance)}
-    names = [field.name for field in table.schema if field.name != "image"]
+    with_footer = _with_footer(table.schema, provenance)
+    with replacing(path) as file:
+        rows = table.replace_schema_metadata(with_footer.metadata)
+        pq.write_table(rows, file, row_group_size=ROW_GROUP_ROWS, **_options(with_footer))
+
+
+def write_tables(
+    tables: Iterable[pa.Table], schema: pa.Schema, path: StoragePath, provenance: Mapping[str, str]
+) -> None:
+    """Write tables one after the other, as ``write_table`` writes them all at once.
+
+    A row group of them is in memory at a time; where one table ends and the next begins changes no
+    byte.
+
+    Args:
+        tables: The rows, in order.
+        schema: Of each of them.
+        path: Its folder is made if it is missing.
+        provenance: Key-value metadata for the footer, added to the schema's own.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    with_footer = _with_footer(schema, provenance)
+    with (
+        replacing(path) as file,
+        pq.ParquetWriter(file, with_footer, **_options(schema)) as writer,
+    ):
+        for table in _whole_row_groups(tables, schema):
+            rows = table.replace_schema_metadata(with_footer.metadata)
+            writer.write_table(rows, ROW_GROUP_ROWS)
+
+
+def _with_footer(schema: pa.Schema, provenance: Mapping[str, str]) -> pa.Schema:
+    return schema.with_metadata({**(schema.metadata or {}), **_encoded(provenance)})
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Return how columns are stored."""
+    names = [field.name for field in schema if field.name != "image"]
     leaves = [_KEYPOINTS_LEAF if name == "keypoints" else name for name in names]
     # Dictionaries, statistics and compression of encoded images cost time and bytes.
-    options: dict[str, Any] = {
+    return {
         "use_dictionary": leaves,
         "write_statistics": leaves,
         "compression": dict.fromkeys(leaves, "zstd"),
     }
-    with replacing(path) as file:
-        with_footer = table.replace_schema_metadata(footer)
-        pq.write_table(with_footer, file, row_group_size=ROW_GROUP_ROWS, **options)
 
 
 def write_bytes(data: bytes, path: StoragePath) -> None:
@@ -221,6 +321,15 @@ def read_table(
     Raises:
         UserError: If it is missing, damaged or of another schema; says that ``what`` was expected.
     """
+    with _opened(path, schema, what, optional) as (file, absent):
+        return _with_nulls(file.read(), schema, absent)
+
+
+@contextmanager
+def _opened(
+    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str]
+) -> Generator[tuple[pq.ParquetFile, list[str]]]:
+    """Open a Parquet file of exactly this schema; also says which columns it does not have."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {found}; expected {what}")
@@ -231,14 +340,30 @@ def read_table(
             difference = _difference(file.schema_arrow, present)
             if difference:
                 raise UserError(f"{path}: {difference}; expected {what}")
-            table = file.read()
+            yield file, absent
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file; expected {what}") from error
+
+
+def _with_nulls(table: pa.Table, schema: pa.Schema, absent: Sequence[str]) -> pa.Table:
     for name in absent:
         field = schema.field(name)
         place = schema.get_field_index(name)
         table = table.add_column(place, field, pa.nulls(len(table), field.type))
     return table
+
+
+def _whole_row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Give the rows again, in tables of whole row groups but for the last."""
+    rest, is_empty = schema.empty_table(), True
+    for table in tables:
+        rest = pa.concat_tables([rest, table])
+        whole = len(rest) - len(rest) % ROW_GROUP_ROWS
+        if whole:
+            yield rest[:whole]
+            rest, is_empty = rest[whole:], False
+    if len(rest) or is_empty:
+        yield rest
 
 
 def _difference(found: pa.Schema, expected: pa.Schema) -> str:
@@ -254,8 +379,8 @@ def _difference(found: pa.Schema, expected: pa.Schema) -> str:
     return "" if found.names == expected.names else "the columns are in another order"
 
 
-def _footer(table: pa.Table) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+def _footer(schema: pa.Schema) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
 
 
 def _encoded(provenance: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -7,8 +7,10 @@ size of its row's image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -25,6 +27,12 @@ MaskSource = Literal["blazepose", "files", "joints"]
 MIN_SHARE: Final = 0.12
 MAX_SHARE: Final = 0.75
 """A sound mask of a person covers this part of a crop at least, and at most."""
+
+LARGE_PART: Final = 0.25
+"""A part of a mask is large if it has this share of the largest part's pixels."""
+
+MASK_MAKERS_KEY: Final = "mask_makers"
+"""Of the table's footer: a list in JSON of what made its masks, the last the newest."""
 
 CAPSULE_RADIUS_PX: Final = 9.5
 """Of the capsules around the limbs, in a crop of 128 rows, where no better mask is known."""
@@ -91,6 +99,51 @@ def mask_of(images: Images, row: int, size: tuple[int, int]) -> Mask:
 def is_sound(mask: Mask) -> bool:
     """Return whether a mask covers as much of its crop as a person does."""
     return bool(MIN_SHARE <= mask.mean() <= MAX_SHARE)
+
+
+def has_two_large_parts(mask: Mask) -> bool:
+    """Return whether a mask falls into parts of which the second is a quarter of the first or more.
+
+    It is a mask of two people then, or one of a person that something cuts in two. Two people that
+    touch each other are one part and are not found.
+    """
+    _, _, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    # Part 0 is what lies around the mask.
+    sizes = np.sort(facts[1:, cv2.CC_STAT_AREA])[::-1]
+    return len(sizes) > 1 and bool(sizes[1] >= LARGE_PART * sizes[0])
+
+
+def with_mask_maker(
+    provenance: Mapping[str, str], source: MaskSource, facts: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return a table's provenance that also tells of the newest maker of its masks.
+
+    Args:
+        provenance: Of a table. Makers that it tells of stay: masks of theirs may be left.
+        source: As the rows' column ``mask_source`` has it.
+        facts: Network, digest, thresholds: whatever is known.
+    """
+    newest = {"source": source, **facts, "by": f"reid-augment {metadata.version('reid-augment')}"}
+    others = [maker for maker in mask_makers(provenance) if maker != newest]
+    return {**provenance, MASK_MAKERS_KEY: json.dumps([*others, newest])}
+
+
+def mask_makers(provenance: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what is known of the makers of a table's masks, the newest last.
+
+    Raises:
+        UserError: If the footer's entry is no list in JSON.
+    """
+    text = provenance.get(MASK_MAKERS_KEY, "[]")
+    try:
+        makers = json.loads(text)
+    except ValueError:
+        makers = None
+    if not isinstance(makers, list) or not all(isinstance(maker, dict) for maker in makers):
+        raise UserError(
+            f"the table's footer: found {MASK_MAKERS_KEY} '{text[:40]}', expected a list in JSON"
+        )
+    return makers
 
 
 def mask_from_joints(joints: Float[np.ndarray, "18 2"], size: tuple[int, int]) -> Mask:

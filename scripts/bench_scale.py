@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""What a row of ``augment generate`` costs beside its network, in a small job and in a large one.
+"""What a row of ``augment generate`` and ``detect`` costs beside the network, in jobs of two sizes.
 
 Planning, one worker's share of the shards, finalising, ``status`` and ``verify``, each in a
 process of its own: seconds of CPU per row, seconds of wall clock, and how far memory rose. The
 network only shifts colours; sources are real files of 128x64, a few of them shared by all people.
-The shards that finalising looks at are cheap: all their rows hold one tiny image.
+The shards that finalising looks at are cheap: all their rows hold one tiny image. ``detect`` reads
+every real image of the table; its estimator finds the same person in each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import ClassVar
@@ -39,17 +40,34 @@ from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import NoOptions, PoseTransfer
+from augment.pose.detect import Choices, write_joints
+from augment.pose.estimators.interface import Detection, Image
 from manifests import io, pixels
 from manifests.compute.devices import cpu_threads
 from manifests.io import Images, keypoint_column
 from manifests.runtime.console import Console
 from manifests.runtime.settings import Frozen
-from manifests.schema import IMAGES
+from manifests.schema import IMAGES, MASK_COLUMNS
 
 NUM_FILES = 50
 IMAGES_PER_PERSON = 5
 WIDTH, HEIGHT = 64, 128
-PHASES = ("plan", "rows", "work", "finalise", "status", "verify")
+PHASES = ("plan", "rows", "work", "finalise", "status", "verify", "detect")
+
+
+class SamePerson:
+    """Finds one person, at the same place in every crop."""
+
+    name = "same person"
+    draws_masks = True
+    provenance: ClassVar[Mapping[str, object]] = {"network": name}
+
+    def detect(self, images: Sequence[Image]) -> list[Detection]:
+        """Return a mask of the middle columns, and joints on the diagonal."""
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[:, WIDTH // 4 : -WIDTH // 4] = True
+        joints = np.repeat(np.arange(18, dtype=np.float32)[:, None], 2, axis=1)
+        return [Detection(joints, 0.9, mask) for _ in images]
 
 
 class Trivial(PoseTransfer):
@@ -116,6 +134,7 @@ def write_table(folder: Path, num_people: int) -> None:
         "height": np.full(count, HEIGHT),
         "keypoints": keypoint_column(generator.random((count, 18, 2), np.float32) * WIDTH),
         "sha256": [digests[row] for row in file],
+        **{name: pa.nulls(count, IMAGES.field(name).type) for name in MASK_COLUMNS},
     }
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)
@@ -200,8 +219,20 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
         assert not list(problems(out, require_run_config(out)))
         return require_run_config(out).content.rows
 
+    def detect() -> int:
+        images = io.open_images(folder / "images.parquet")
+        choices = Choices(masks=True, replaces=True)
+        write_joints(images, folder / "joints.parquet", SamePerson(), choices, silent)
+        return images.num_rows
+
     if name not in {"rows", "work"}:
-        tasks = {"plan": plan, "finalise": finalise, "status": ask, "verify": verify}
+        tasks = {
+            "plan": plan,
+            "finalise": finalise,
+            "status": ask,
+            "verify": verify,
+            "detect": detect,
+        }
         return measured(tasks[name], nullcontext())
     plan_, run = planned(folder, options)
     own = np.linspace(0, run.num_shards - 1, options.shards).astype(int).tolist()
@@ -269,7 +300,7 @@ def main() -> None:
                 folder = home / str(num_people)
                 if not (folder / "images.parquet").exists():
                     apart("table", folder, options_of)
-                if name not in {"plan", "rows", "work"}:
+                if name not in {"plan", "rows", "work", "detect"}:
                     apart("publish", folder, options_of)
                 runs = [apart(name, folder, options_of) for _ in range(options.repeats)]
                 best = min(runs, key=lambda run: run["cpu_s"])

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Any, Final
+
 import numpy as np
 from jaxtyping import UInt8
+from PIL import ImageDraw, ImageFont, ImageOps
 from PIL.Image import Image
 
 from augment.quality import contact_sheets
 from manifests import keypoints, masks, pixels
 from manifests.io import Images
 
+_LINE_PX: Final = 14
+_INK: Final = (40, 40, 40)
+
 
 def images_sheet(images: Images, rows_per_block: int = 4) -> Image:
     """Return a sheet of all rows: the crop, its joints, and the crop dimmed outside its mask.
 
     Crops of another size are stretched to the first one's. A row without joints shows an empty
-    drawing; one without a mask a black tile, and its label says so.
+    drawing; one without a mask a black tile, and its label says so. Below the sheet stands what
+    made the masks of the table, as its footer has it.
 
     Raises:
-        UserError: If an image cannot be read, or a mask has another size than its image.
+        UserError: If an image cannot be read, a mask has another size than its image, or the footer
+            says in another way than ours what made the masks.
     """
     crops = [pixels.read(images.file(row)) for row in range(len(images))]
     size = crops[0].shape[1], crops[0].shape[0]
@@ -32,11 +41,37 @@ def images_sheet(images: Images, rows_per_block: int = 4) -> Image:
         for crop, mask, known in zip(shown, known_masks, is_known.tolist(), strict=True)
     ]
     columns = [("crop", shown), ("joints", poses), ("mask", people)]
-    return contact_sheets.contact_sheet(
+    sheet = contact_sheets.contact_sheet(
         [(title, np.stack(tiles)) for title, tiles in columns],
         _labels(images),
         blocks=-(-len(images) // rows_per_block),
     )
+    return _above(sheet, [_text(maker) for maker in masks.mask_makers(images.provenance)])
+
+
+def _above(sheet: Image, texts: list[str]) -> Image:
+    """Return the sheet with texts below it, in lines as long as the sheet is wide."""
+    font = ImageFont.load_default(_LINE_PX - 3)
+    letters = int(sheet.width / font.getlength("n"))
+    lines = [line for text in texts for line in textwrap.wrap(text, letters)]
+    background = sheet.getpixel((0, 0))
+    taller = ImageOps.pad(
+        sheet,
+        (sheet.width, sheet.height + _LINE_PX * len(lines)),
+        color=background,
+        centering=(0, 0),
+    )
+    draw = ImageDraw.Draw(taller)
+    for number, line in enumerate(lines):
+        place = _LINE_PX / 2, sheet.height + _LINE_PX * number
+        draw.text(place, line, fill=_INK, font=font)
+    return taller
+
+
+def _text(maker: dict[str, Any]) -> str:
+    facts = {**maker, "sha256": str(maker.get("sha256") or "")[:8]}
+    source = facts.pop("source", "?")
+    return f"{source}: " + ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
 
 
 def _pose(

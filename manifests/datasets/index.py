@@ -37,6 +37,8 @@ class IndexSettings(Frozen):
     masks: Path | None = None
     """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
     person."""
+    masks_tool: str | None = None
+    """What drew these masks, in your words; the table's footer keeps it."""
     scale_masks: bool = False
     """Scale masks of another size than their image instead of refusing them."""
     masks_from_joints: bool = False
@@ -67,6 +69,8 @@ def index(settings: IndexSettings, console: Console) -> Exit:
     """
     if settings.scale_masks and settings.masks is None:
         raise UserError("--scale-masks: found no --masks, expected a folder of masks to scale")
+    if settings.masks_tool is not None and settings.masks is None:
+        raise UserError("--masks-tool: found no --masks, expected the folder that it drew")
     name = settings.layout_name
     reader = layout(name)
     options = LayoutOptions(settings.keypoints, settings.table, settings.pattern)
@@ -77,6 +81,7 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         images, mask_report = add_masks(
             images,
             settings.masks,
+            tool=settings.masks_tool,
             scales=settings.scale_masks,
             from_joints=settings.masks_from_joints,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,8 @@ class MaskReport:
     """Images with a mask drawn from their joints."""
     num_unknown: int = 0
     """Mask files that name no image."""
+    num_no_png: int = 0
+    """Other files in their folder."""
     num_scaled: int = 0
     num_empty: int = 0
     num_full: int = 0
@@ -42,6 +45,8 @@ class MaskReport:
     """Not empty, but less of the crop than a person covers."""
     num_large: int = 0
     """Not full, but more of the crop than a person covers."""
+    num_in_two_parts: int = 0
+    """Of the rest, those of two people, or of one that something cuts in two."""
 
     def text(self) -> str:
         """Return the report as lines for a person."""
@@ -56,6 +61,7 @@ class MaskReport:
             "full": self.num_full,
             f"below {masks.MIN_SHARE:.0%} of the crop": self.num_small,
             f"above {masks.MAX_SHARE:.0%} of the crop": self.num_large,
+            "in two large parts (perhaps of two people)": self.num_in_two_parts,
         }
         if any(doubtful.values()):
             shown = ", ".join(f"{number:,} {kind}" for kind, number in doubtful.items() if number)
@@ -64,6 +70,8 @@ class MaskReport:
             lines.append(f"{self.num_scaled:,} masks of another size, scaled")
         if self.num_unknown:
             lines.append(f"{self.num_unknown:,} mask files name no image, ignored")
+        if self.num_no_png:
+            lines.append(f"{self.num_no_png:,} files beside the masks are no .png, ignored")
         return "\n".join(lines)
 
 
@@ -71,57 +79,58 @@ def add_masks(
     images: Images,
     folder: Path | None,
     *,
+    tool: str | None = None,
     scales: bool = False,
     from_joints: bool = False,
-    threads: int | None = None,
 ) -> tuple[Images, MaskReport]:
     """Return the table with the masks of a folder, and what was found there.
 
     The mask of an image ``a/b.jpg`` is ``a/b.png`` or ``a/b.jpg.png``. Masks that look wrong are
-    kept and counted: whoever uses them decides (``masks.is_sound``).
+    kept and counted: whoever uses them decides (``masks.is_sound``). The footer tells where they
+    are from.
 
     Args:
         images: A table with width and height in every row.
         folder: Of PNG files; None for no files.
+        tool: What drew the files, as far as it is known.
         scales: Whether masks of another size are scaled to their image.
         from_joints: Whether images without a file get a mask drawn around their joints, if they
             have both shoulders and both hips.
-        threads: That decode files; as many as there are cores where left out.
 
     Raises:
-        UserError: If the folder does not exist, a file is no mask or has another size than its
-            image, or two files are masks of one image.
+        UserError: If the folder does not exist or has no mask of these images, a file is no mask or
+            has another size than its image, or two files are masks of one image.
     """
-    files, num_unknown = {}, 0
-    if folder is not None:
-        check_folder(folder)
-        files, num_unknown = _files_of(images.strings("image_id"), folder)
+    files, others = ({}, {}) if folder is None else _files_of(images.strings("image_id"), folder)
+    counts = defaultdict(int, others)
     joints = images.keypoints()
     drawable = has_torso(joints) & from_joints
     sizes = list(
         zip(*(images.table[name].to_pylist() for name in ("width", "height")), strict=True)
     )
     stored, sources = list[bytes | None](), list[MaskSource | None]()
-    counts: dict[str, int] = defaultdict(int)
+    digest = hashlib.sha256()
 
-    def of_row(row: int) -> tuple[masks.Mask | None, MaskSource | None, bool]:
+    def of_row(row: int) -> _Found:
         if row in files:
-            mask = pixels.decode_mask(pixels.read_file(files[row]), str(files[row]))
+            data = pixels.read_file(files[row])
+            mask = pixels.decode_mask(data, str(files[row]))
             fitting = _fitted(mask, sizes[row], files[row], scales=scales)
-            return fitting, "files", fitting is not mask
+            return _Found(fitting, "files", fitting is not mask, hashlib.sha256(data).digest())
         if drawable[row]:
-            return masks.mask_from_joints(joints[row], sizes[row]), "joints", False
-        return None, None, False
+            return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints")
+        return _Found()
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for rows in _chunks(len(images)):
-            for mask, source, was_scaled in pool.map(of_row, rows):
-                stored.append(None if mask is None else masks.encode_mask(mask))
-                sources.append(source)
-                counts["num_scaled"] += was_scaled
-                if mask is not None:
-                    counts["num_files" if source == "files" else "num_drawn"] += 1
-                    counts[_kind(mask)] += 1
+            for found in pool.map(of_row, rows):
+                stored.append(None if found.mask is None else masks.encode_mask(found.mask))
+                sources.append(found.source)
+                digest.update(found.digest)
+                counts["num_scaled"] += found.was_scaled
+                if found.mask is not None:
+                    counts["num_files" if found.source == "files" else "num_drawn"] += 1
+                    counts[_kind(found.mask)] += 1
     counts.pop(_SOUND, None)
     columns = {
         "mask": pa.array(stored, pa.binary()),
@@ -130,8 +139,27 @@ def add_masks(
     table = images.table
     for name, column in columns.items():
         table = table.set_column(IMAGES.get_field_index(name), IMAGES.field(name), column)
-    report = MaskReport(len(images), num_unknown=num_unknown, **counts)
-    return replace(images, table=table), report
+    provenance = images.provenance
+    if folder is not None:
+        facts = {"tool": tool, "folder": str(folder.resolve()), "sha256": digest.hexdigest()}
+        told = {name: counts[name] for name in ("num_files", "num_scaled")}
+        provenance = masks.with_mask_maker(provenance, "files", facts | told)
+    if from_joints:
+        facts = {"radius_px_in_128_rows": masks.CAPSULE_RADIUS_PX, "num_drawn": counts["num_drawn"]}
+        provenance = masks.with_mask_maker(provenance, "joints", facts)
+    report = MaskReport(len(images), **counts)
+    return replace(images, table=table, provenance=provenance), report
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The mask of a row, if there is one."""
+
+    mask: masks.Mask | None = None
+    source: MaskSource | None = None
+    was_scaled: bool = False
+    digest: bytes = b""
+    """Of its file."""
 
 
 _SOUND = "sound"
@@ -141,7 +169,7 @@ def _kind(mask: masks.Mask) -> str:
     """Return as what a mask is counted."""
     share = float(mask.mean())
     if masks.is_sound(mask):
-        return _SOUND
+        return "num_in_two_parts" if masks.has_two_large_parts(mask) else _SOUND
     if share in {0.0, 1.0}:
         return "num_full" if share else "num_empty"
     return "num_small" if share < masks.MIN_SHARE else "num_large"
@@ -159,19 +187,25 @@ def _fitted(mask: masks.Mask, size: tuple[int, int], file: Path, *, scales: bool
     return masks.resize_mask(mask, size)
 
 
-def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], int]:
-    """Return the mask file of each row that has one, and how many files name no image."""
+def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], Mapping[str, int]]:
+    """Return the mask file of each row that has one, and counts of the other files."""
     whole = {name: row for row, name in enumerate(ids)}
     stems: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(ids):
         stems[str(PurePosixPath(name).with_suffix(""))].append(row)
     files: dict[int, Path] = {}
-    num_unknown = 0
-    for file in _png_files(folder):
+    others = {"num_unknown": 0, "num_no_png": 0}
+    first = "nothing"
+    check_folder(folder)
+    for file in _files(folder):
+        first = file.name if first == "nothing" else first
+        if file.suffix.lower() != _ENDING:
+            others["num_no_png"] += 1
+            continue
         name = file.relative_to(folder).as_posix()[: -len(_ENDING)]
         rows = [whole[name]] if name in whole else stems.get(name, [])
         if not rows:
-            num_unknown += 1
+            others["num_unknown"] += 1
             continue
         if len(rows) > 1:
             raise UserError(
@@ -184,15 +218,18 @@ def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], int]:
                 "expected one"
             )
         files[rows[0]] = file
-    return files, num_unknown
+    if ids and not files:
+        raise UserError(
+            f"--masks {folder}: found no mask of these images among {sum(others.values()):,} files "
+            f"('{first}' first), expected names like '{ids[0]}{_ENDING}'"
+        )
+    return files, others
 
 
-def _png_files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> Iterator[Path]:
     for path, folders, names in os.walk(folder):
         folders.sort()
-        yield from (
-            Path(path, name) for name in sorted(names) if Path(name).suffix.lower() == _ENDING
-        )
+        yield from (Path(path, name) for name in sorted(names))
 
 
 def _chunks(count: int) -> Iterator[list[int]]:

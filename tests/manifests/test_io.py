@@ -246,3 +246,71 @@ def test_a_row_without_a_path_has_no_file(tmp_path):
     rows = table(["a.jpg"]).set_column(1, IMAGES.field("path"), pa.nulls(1, pa.string()))
     with pytest.raises(UserError, match=r"row 'a\.jpg' of the images: no path"):
         Images(rows, tmp_path, {}).file(0)
+
+
+@pytest.fixture
+def images_of_five_chunks(tmp_path: Path) -> Images:
+    ids = [f"{row:06d}.jpg" for row in range(4500)]
+    images = Images(table(ids), tmp_path, {"layout": "table"})
+    io.write_images(images, tmp_path / "images.parquet")
+    return images
+
+
+def test_chunks_of_a_table_are_its_rows_in_order(images_of_five_chunks: Images, tmp_path: Path):
+    whole = io.read_images(tmp_path / "images.parquet")
+    file = io.open_images(tmp_path / "images.parquet")
+    chunks = list(file.chunks(1024))
+    assert file.num_rows == len(whole) == 4500
+    assert max(len(chunk) for chunk in chunks) == 1024
+    assert pa.concat_tables([chunk.table for chunk in chunks]).equals(whole.table)
+    assert all(chunk.root == whole.root for chunk in chunks)
+    assert dict(file.provenance) == whole.provenance
+
+
+def test_chunks_of_a_table_of_another_program_are_sorted(tmp_path: Path):
+    rows = table(["c.jpg", "a.jpg", "b.jpg"]).replace_schema_metadata({"root": str(tmp_path)})
+    pq.write_table(rows, tmp_path / "images.parquet")
+    chunks = list(io.open_images(tmp_path / "images.parquet").chunks(2))
+    assert [chunk.strings("image_id") for chunk in chunks] == [["a.jpg", "b.jpg"], ["c.jpg"]]
+
+
+def test_a_table_that_names_an_image_twice_is_refused_in_chunks_too(tmp_path: Path):
+    rows = table(["a.jpg", "a.jpg"]).replace_schema_metadata({"root": str(tmp_path)})
+    pq.write_table(rows, tmp_path / "images.parquet")
+    with pytest.raises(UserError, match=r"image_id 'a\.jpg' is in more than one row"):
+        next(io.open_images(tmp_path / "images.parquet").chunks(2))
+
+
+def test_a_table_damaged_behind_its_first_rows_is_refused_in_chunks(
+    images_of_five_chunks: Images, tmp_path: Path
+):
+    path = tmp_path / "images.parquet"
+    data = bytearray(path.read_bytes())
+    start = pq.read_metadata(path).row_group(2).column(0).data_page_offset
+    data[start : start + 200] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="not a readable Parquet file; expected an images table"):
+        list(io.open_images(path).chunks(512))
+
+
+@pytest.mark.parametrize("sizes", [[4500], [1] * 3 + [2045] * 2 + [407], [2048, 0, 2048, 404], []])
+def test_tables_written_one_after_the_other_are_written_like_one(
+    images_of_five_chunks: Images, tmp_path: Path, sizes: list[int]
+):
+    rows = images_of_five_chunks.table[: sum(sizes)]
+    ends = np.cumsum(sizes)
+    tables = [rows[end - size : end] for size, end in zip(sizes, ends.tolist(), strict=True)]
+    io.write_table(rows, tmp_path / "one", {"key": "value"})
+    io.write_tables(tables, rows.schema, tmp_path / "many", {"key": "value"})
+    assert (tmp_path / "many").read_bytes() == (tmp_path / "one").read_bytes()
+
+
+def test_chunks_hold_one_row_group_in_memory(tmp_path: Path):
+    ids = [f"{row:06d}.jpg" for row in range(60_000)]
+    joints = io.keypoint_column(np.random.default_rng(0).random((len(ids), 18, 2), np.float32))
+    rows = table(ids, joints)
+    io.write_images(Images(rows, tmp_path, {}), tmp_path / "images.parquet")
+    before, file = pa.total_allocated_bytes(), io.open_images(tmp_path / "images.parquet")
+    held = [pa.total_allocated_bytes() - before for _ in file.chunks(512)]
+    assert len(held) == -(-60_000 // 512)
+    assert max(held) < 5 * rows.nbytes * io.ROW_GROUP_ROWS / len(ids)

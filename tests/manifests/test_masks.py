@@ -105,3 +105,45 @@ def test_without_joints_the_mask_is_empty_and_not_sound():
     assert not masks.is_sound(mask)
     assert masks.is_sound(box())
     assert not masks.is_sound(np.ones((128, 64), bool))
+
+
+def parts(first_width: int, second_width: int, gap: int = 4) -> np.ndarray:
+    mask = np.zeros((128, 64), bool)
+    mask[10:110, :first_width] = True
+    mask[10:110, first_width + gap : first_width + gap + second_width] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "is_doubtful"),
+    [
+        (parts(20, 20), True),
+        (parts(20, 5), True),
+        (parts(20, 4), False),
+        (parts(4, 20), False),
+        (parts(20, 20, gap=0), False),
+        (np.zeros((128, 64), bool), False),
+        (np.ones((128, 64), bool), False),
+    ],
+    ids=["two", "a quarter", "a fifth", "the small one first", "touching", "empty", "full"],
+)
+def test_a_second_part_of_a_quarter_of_the_first_makes_a_mask_doubtful(
+    mask: np.ndarray, is_doubtful: bool
+):
+    assert masks.has_two_large_parts(mask) == is_doubtful
+
+
+def test_makers_of_masks_are_kept_in_order_and_none_twice():
+    first = masks.with_mask_maker({"layout": "table"}, "files", {"tool": "a"})
+    both = masks.with_mask_maker(first, "joints", {})
+    again = masks.with_mask_maker(both, "files", {"tool": "a"})
+    found = [(one["source"], one.get("tool")) for one in masks.mask_makers(again)]
+    assert found == [("joints", None), ("files", "a")]
+    assert again["layout"] == "table"
+    assert masks.mask_makers({}) == []
+
+
+@pytest.mark.parametrize("text", ["SAM", "{}", "[1]"])
+def test_makers_that_another_program_wrote_in_its_own_way_are_refused(text: str):
+    with pytest.raises(UserError, match=r"found mask_makers '.*', expected a list in JSON"):
+        masks.mask_makers({"mask_makers": text})

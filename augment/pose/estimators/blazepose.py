@@ -8,9 +8,9 @@ which the network, made for the region around a person, understands better than 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -26,7 +26,9 @@ from manifests.runtime.console import UserError
 
 FILE: Final = "modules/pose_landmark/pose_landmark_full.tflite"
 SHA256: Final = "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
-INSTALL: Final = f"pip install --no-deps mediapipe==0.10.21 and {EXTRA}"
+RELEASE: Final = "0.10.21"
+"""Of ``mediapipe``, which brings the file of that digest."""
+INSTALL: Final = f"pip install --no-deps mediapipe=={RELEASE} and {EXTRA}"
 
 SIDE_PX: Final = 256
 PADDING: Final = 1.25
@@ -35,6 +37,8 @@ MIN_CONFIDENCE: Final = 0.5
 """Below it there is nobody: no joint and no mask."""
 MIN_VISIBILITY: Final = 0.5
 """Below it a joint is missing."""
+MASK_THRESHOLD: Final = 0.5
+"""Above it a pixel is the person."""
 
 LANDMARKS: Final = {
     "nose": 0,
@@ -111,17 +115,31 @@ class BlazePose:
             )
         self._order = {tuple(output["shape"]): i for i, output in enumerate(self._network.outputs)}
         self._min_confidence = min_confidence
-        self._name = f"{path.stem}, sha256 {sha256_file(path)[:8]}"
+        self._file, self._sha256 = path, sha256_file(path)
 
     @property
     def name(self) -> str:
         """The file's name and the first digits of its digest."""
-        return self._name
+        return f"{self._file.stem}, sha256 {self._sha256[:8]}"
 
     @property
     def draws_masks(self) -> bool:
         """It draws them."""
         return True
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The file's name, digest and package, and what is done before and after it."""
+        return {
+            "network": self._file.name,
+            "sha256": self._sha256,
+            "package": f"mediapipe {RELEASE}" if self._sha256 == SHA256 else None,
+            "runtime": self._network.runtime,
+            "padding": PADDING,
+            "confidence_threshold": self._min_confidence,
+            "visibility_threshold": MIN_VISIBILITY,
+            "mask_threshold": MASK_THRESHOLD,
+        }
 
     def detect(self, images: Sequence[Image]) -> list[Detection]:
         """Return the person in each image; see ``Estimator.detect``."""
@@ -180,4 +198,4 @@ def _crop(
     left, top = corner
     height, width = image.shape[:2]
     share = cv2.resize(expit(logits), (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(share[top : top + height, left : left + width] > 0.5)
+    return np.asarray(share[top : top + height, left : left + width] > MASK_THRESHOLD)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -38,6 +38,11 @@ class Estimator(Protocol):
     @property
     def draws_masks(self) -> bool:
         """Whether detections have a mask."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """All that detections follow from: the network, its digest, thresholds."""
         ...
 
     def detect(self, images: Sequence[Image]) -> list[Detection]:

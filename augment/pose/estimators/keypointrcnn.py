@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from augment.pose.estimators.coco import COCO_NAMES, from_coco
 from augment.pose.estimators.interface import Detection, Image
 from manifests.compute.external_weights import optional_module, read_state_dict
+from manifests.io import sha256_file
 from manifests.runtime.console import UserError
 
 ADDRESS: Final = "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth"
@@ -45,6 +46,7 @@ class KeypointRCNN:
             ) from error
         self._network.eval().to(device)
         self._device = torch.device(device)
+        self._sha256 = sha256_file(weights)
 
     @property
     def name(self) -> str:
@@ -55,6 +57,16 @@ class KeypointRCNN:
     def draws_masks(self) -> bool:
         """It draws none."""
         return False
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The weights' digest and the thresholds."""
+        return {
+            "network": self.name,
+            "sha256": self._sha256,
+            "min_person": MIN_PERSON,
+            "min_joint": MIN_JOINT,
+        }
 
     def detect(self, images: Sequence[Image]) -> list[Detection]:
         """Return the surest person of each image; see ``Estimator.detect``."""

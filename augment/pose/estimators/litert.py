@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from manifests.compute.external_weights import optional_module
 from manifests.runtime.console import UserError
 
 EXTRA: Final = 'pip install "reid-augment[litert]"'
+
+_PACKAGE: Final = "ai-edge-litert"
 
 
 class LiteRtNetwork:
@@ -26,12 +29,17 @@ class LiteRtNetwork:
         if not path.is_file():
             raise UserError(f"--estimator: found no file at {path}")
         self._path = path
-        self._litert = optional_module("ai_edge_litert.interpreter", "ai-edge-litert", EXTRA)
+        self._litert = optional_module("ai_edge_litert.interpreter", _PACKAGE, EXTRA)
         self._of_thread = threading.local()
         interpreter = self._interpreter()
         self.inputs: list[dict[str, Any]] = interpreter.get_input_details()
         """As the interpreter describes them: ``shape``, ``dtype``."""
         self.outputs: list[dict[str, Any]] = interpreter.get_output_details()
+
+    @property
+    def runtime(self) -> str:
+        """The package that computes, and its version."""
+        return f"{_PACKAGE} {metadata.version(_PACKAGE)}"
 
     def run(self, values: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for an input, in the order of ``outputs``."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -34,28 +34,29 @@ class MoveNet:
             UserError: If ``ai-edge-litert`` is not installed or the file is no such network.
         """
         self._network = LiteRtNetwork(path)
-        (entry,), (leaving,) = self._network.inputs, self._network.outputs
-        shapes = tuple(entry["shape"]), tuple(leaving["shape"])
-        _, side, width, _ = shapes[0] if len(shapes[0]) == 4 else (0, 0, 1, 0)
-        expected = ((1, side, side, 3), (1, 1, len(COCO_NAMES), 3))
-        if shapes != expected or side != width or entry["dtype"] != np.uint8:
-            raise UserError(
-                f"--estimator: {path} takes {entry['dtype'].__name__} {shapes[0]} and gives "
-                f"{shapes[1]}, expected uint8 (1, side, side, 3) and (1, 1, 17, 3)"
-            )
-        self._side = int(side)
+        self._side = _side(self._network, path)
         self._min_score = min_score
-        self._name = f"{path.stem}, sha256 {sha256_file(path)[:8]}"
+        self._file, self._sha256 = path, sha256_file(path)
 
     @property
     def name(self) -> str:
         """The file's name and the first digits of its digest."""
-        return self._name
+        return f"{self._file.stem}, sha256 {self._sha256[:8]}"
 
     @property
     def draws_masks(self) -> bool:
         """It draws none."""
         return False
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The file's name and digest, and the threshold."""
+        return {
+            "network": self._file.name,
+            "sha256": self._sha256,
+            "runtime": self._network.runtime,
+            "min_score": self._min_score,
+        }
 
     def detect(self, images: Sequence[Image]) -> list[Detection]:
         """Return the person in each image; see ``Estimator.detect``."""
@@ -69,3 +70,22 @@ class MoveNet:
         joints = box.back(found[:, 1::-1] * self._side - 0.5)
         joints[found[:, 2] < self._min_score] = np.nan
         return joints
+
+
+def _side(network: LiteRtNetwork, path: Path) -> int:
+    """Return the side of the square that a network takes, if it is MoveNet."""
+    takes = [f"{entry['dtype'].__name__} {_shape(entry)}" for entry in network.inputs]
+    gives = [_shape(leaving) for leaving in network.outputs]
+    side = _shape(network.inputs[0])[1:2]
+    expected = [f"uint8 {(1, *side, *side, 3)}"], [(1, 1, len(COCO_NAMES), 3)]
+    if (takes, gives) != expected:
+        raise UserError(
+            f"--estimator: {path} takes {', '.join(takes)} and gives "
+            f"{', '.join(map(str, gives))}, expected the file of MoveNet, uint8 (1, side, side, 3) "
+            "to (1, 1, 17, 3), or of BlazePose, float32 (1, 256, 256, 3) to (1, 195) and a mask"
+        )
+    return side[0]
+
+
+def _shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(length) for length in tensor["shape"])

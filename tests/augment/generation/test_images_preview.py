@@ -1,5 +1,6 @@
 """``augment preview`` of an images table: crops, joints, masks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from augment.cli import PROGRAM
+from augment.generation.images_preview import images_sheet
 from augment.generation.preview import choose
 from augment.quality import contact_sheets
 from manifests import pixels
@@ -87,3 +89,13 @@ def test_a_table_beside_a_table_is_refused(table: Path, tmp_path: Path):
 def test_a_preview_of_no_rows_is_refused(table: Path):
     with pytest.raises(UserError, match="found no image to show"):
         PROGRAM.run(["preview", str(table), "--rows", "0"])
+
+
+def test_below_the_sheet_stands_what_made_the_masks(tiny_images: Images):
+    masked, _ = add_masks(tiny_images, None, from_joints=True)
+    told = np.asarray(images_sheet(masked))
+    untold = np.asarray(images_sheet(replace(masked, provenance={})))
+    np.testing.assert_array_equal(told[: len(untold)], untold)
+    below = told[len(untold) :]
+    assert len(below) > 0
+    assert (below.min(axis=2) < 100).sum() > 100

@@ -3,9 +3,9 @@
 import importlib.util
 import os
 import zlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augment.cli import PROGRAM
-from augment.pose import detect as detect_module
 from augment.pose.detect import Choices, add_joints
 from augment.pose.estimators import blazepose
 from augment.pose.estimators.coco import COCO_NAMES, from_coco
-from augment.pose.estimators.interface import Detection, Estimator, joints_of
+from augment.pose.estimators.interface import Estimator, joints_of
 from augment.pose.estimators.keypointrcnn import surest_person
 from augment.pose.estimators.letterbox import Letterbox
 from augment.pose.estimators.movenet import MoveNet
@@ -35,6 +34,7 @@ from manifests.masks import read_masks
 from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
 from manifests.runtime import run_record
 from manifests.runtime.console import Exit, UserError
+from tests.helpers.estimators import Corner
 
 # Median distance of the joints of drawn people; 4 px of real ones.
 MADE_UP_PX = 8.0
@@ -120,27 +120,6 @@ def test_nobody_sure_enough_gives_a_pose_without_joints():
         assert np.isnan(surest_person(found)).all()
 
 
-class Corner:
-    """Finds every joint at the bottom right pixel."""
-
-    name = "corner"
-    draws_masks = True
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
-        self.seen += len(images)
-        return [
-            Detection(
-                np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1), np.float32),
-                float(image[0, 0, 0]) / 255,
-                np.arange(image.shape[1])[None] < np.full(image.shape[0], 20)[:, None],
-            )
-            for image in images
-        ]
-
-
 def test_only_rows_without_annotation_get_joints(tiny_images: Images):
     estimator = Corner()
     found = add_joints(tiny_images, estimator, Choices())
@@ -193,6 +172,8 @@ def test_keypoint_rcnn_finds_18_joints_in_the_image(tmp_path, person):
     weights["roi_heads.keypoint_predictor.kps_score_lowres.bias"].fill_(9.0)
     torch.save(weights, tmp_path / "rcnn.pth")
     estimator = load_estimator("keypointrcnn", "cpu", str(tmp_path / "rcnn.pth"))
+    digest = sha256((tmp_path / "rcnn.pth").read_bytes()).hexdigest()
+    assert estimator.provenance["sha256"] == digest
     (joints,) = joints_of(estimator, [person(0)])
     assert joints.shape == (18, 2)
     assert (joints >= -0.5).all()
@@ -209,6 +190,28 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     path.write_bytes(b"no network")
     with pytest.raises(UserError, match=r"net\.tflite is no \.tflite network"):
         MoveNet(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1000, 0.5, -10])
+def test_a_truncated_network_is_refused(tmp_path: Path, kept: float):
+    data = packaged_blazepose().read_bytes()
+    path = tmp_path / "pose.tflite"
+    path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
+    with pytest.raises(UserError, match=r"pose\.tflite is no \.tflite network"):
+        load_estimator(str(path))
+
+
+def test_another_network_than_movenet_and_blazepose_is_refused_by_what_it_takes_and_gives():
+    modules = packaged_blazepose().parents[1]
+    other = modules / "face_detection/face_detection_short_range.tflite"
+    if not other.is_file():
+        pytest.skip(f"{other} does not exist")
+    told = (
+        r"takes float32 \(1, 128, 128, 3\) and gives \(1, 896, 16\), \(1, 896, 1\), expected the "
+        r"file of MoveNet, uint8 \(1, side, side, 3\) to \(1, 1, 17, 3\), or of BlazePose"
+    )
+    with pytest.raises(UserError, match=told):
+        load_estimator(str(other))
 
 
 @pytest.mark.market1501
@@ -308,26 +311,6 @@ def test_any_number_of_threads_gives_the_same_table(tiny_images: Images):
     assert tables[0].equals(tables[1])
 
 
-def test_after_a_kill_chunks_that_are_done_are_not_estimated_again(
-    tiny_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(detect_module, "CHUNK_ROWS", 5)
-    straight = add_joints(tiny_images, Corner(), Choices(replaces=True))
-
-    class Killed(Corner):
-        def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
-            if self.seen >= 5:
-                raise KeyboardInterrupt
-            return super().detect(images)
-
-    with pytest.raises(KeyboardInterrupt):
-        add_joints(tiny_images, Killed(), Choices(replaces=True), parts=tmp_path)
-    again = Corner()
-    found = add_joints(tiny_images, again, Choices(replaces=True), parts=tmp_path)
-    assert again.seen == 7
-    assert found.table.equals(straight.table)
-
-
 def test_parts_of_other_settings_are_refused(tiny_images: Images, tiny_root: Path, tmp_path: Path):
     out = tmp_path / "joints.parquet"
     run_record.write(tmp_path / "joints.parquet.parts", {"estimator": "another"})
@@ -380,6 +363,21 @@ def test_blazepose_gives_the_same_bytes_on_every_thread(tmp_path: Path, person):
     for one, other in zip(alone, together, strict=True):
         assert one.confidence == other.confidence
         np.testing.assert_array_equal(one.joints, other.joints)
+
+
+def test_blazepose_tells_its_file_its_package_and_its_thresholds():
+    path = packaged_blazepose()
+    facts = dict(load_estimator(str(path)).provenance)
+    assert facts.pop("runtime") == f"ai-edge-litert {metadata.version('ai-edge-litert')}"
+    assert facts == {
+        "network": "pose_landmark_full.tflite",
+        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "package": "mediapipe 0.10.21",
+        "padding": 1.25,
+        "confidence_threshold": 0.5,
+        "visibility_threshold": 0.5,
+        "mask_threshold": 0.5,
+    }
 
 
 def test_blazepose_without_its_package_names_the_commands_that_bring_it(monkeypatch):

@@ -10,7 +10,7 @@ from PIL import Image
 from augment.cli import PROGRAM
 from manifests.datasets.mask_files import add_masks
 from manifests.io import Images, read_images
-from manifests.masks import decode_mask, mask_from_joints
+from manifests.masks import decode_mask, mask_from_joints, mask_makers
 from manifests.pixels import PixelError
 from manifests.pixels import decode_mask as decode_png
 from manifests.runtime.console import UserError
@@ -76,10 +76,15 @@ def test_every_way_of_drawing_a_mask_gives_the_same_mask(data: bytes):
         (grey(2 * MASK), "found grey values up to 2, expected 0 and 1, or 0 to 255"),
         (png(Image.fromarray(MASK.astype(np.uint16) * 65535)), "found 16 bits per value"),
         (png(Image.new("RGBA", SIZE)), "found an alpha channel"),
+        (png(Image.new("LA", SIZE)), "found an alpha channel"),
         (png(Image.new("RGB", SIZE, (200, 10, 10))), "found a coloured picture"),
+        (palette(MASK, [0, 0, 0, 100, 100, 100]), "found grey values up to 100, expected 0 and 1"),
+        (grey(MASK)[:-20], "the PNG file is cut off"),
         (b"\xff\xd8\xff", "found no PNG"),
+        (b"II*\x00", "found no PNG"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 def test_what_is_no_mask_is_refused(data: bytes, sentence: str):
     with pytest.raises(PixelError, match=f"mask.png: {sentence}"):
         decode_png(data, "mask.png")
@@ -136,6 +141,71 @@ def test_doubtful_masks_are_kept_and_counted(tiny_images: Images, tmp_path: Path
     )
 
 
+def test_all_colours_of_a_palette_but_black_are_the_person():
+    labels = np.arange(128 * 64).reshape(128, 64) % 4
+    colours = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+    assert np.array_equal(decode_png(palette(labels, colours), "here"), labels > 0)
+
+
+def test_masks_of_two_people_that_do_not_touch_are_kept_and_counted(
+    tiny_images: Images, tmp_path: Path
+):
+    ids = tiny_images.strings("image_id")
+    two = box(1.0)
+    two[:, 16:48] = False
+    masked, report = add_masks(tiny_images, save(tmp_path, {f"{ids[2]}.png": two}))
+    assert np.array_equal(decode_mask(masked.table["mask"][2].as_py(), SIZE, ""), two)
+    assert report.num_in_two_parts == 1
+    assert "1 in two large parts (perhaps of two people)" in report.text()
+
+
+@pytest.mark.parametrize("name", ["somebody.png", "masks.npy", "0002_c1s1_000451_03.tif"])
+def test_a_folder_without_a_mask_of_these_images_is_refused(
+    tiny_images: Images, tmp_path: Path, name: str
+):
+    folder = save(tmp_path / "masks", {name: box()})
+    first = tiny_images.strings("image_id")[0]
+    told = (
+        rf"found no mask of these images among 1 files \('{name}' first\), .* like '{first}\.png'"
+    )
+    with pytest.raises(UserError, match=told):
+        add_masks(tiny_images, folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"among 0 files \('nothing' first\)"):
+        add_masks(tiny_images, tmp_path / "empty")
+
+
+def test_files_beside_the_masks_are_counted(tiny_images: Images, tmp_path: Path):
+    name = tiny_images.strings("image_id")[0]
+    folder = save(tmp_path / "masks", {f"{name}.png": box(), "masks.json": box()})
+    report = add_masks(tiny_images, folder)[1]
+    assert report.num_no_png == 1
+    assert "1 files beside the masks are no .png, ignored" in report.text()
+
+
+def test_the_table_tells_where_its_masks_are_from_as_far_as_it_is_known(
+    tiny_images: Images, tmp_path: Path
+):
+    name = tiny_images.strings("image_id")[0]
+    folder = save(tmp_path / "masks", {f"{name}.png": box(0.5, (32, 64))})
+    told, again, unknown = (
+        mask_makers(
+            add_masks(tiny_images, folder, tool=tool, scales=True, from_joints=True)[0].provenance
+        )
+        for tool in ("SAM 2", "SAM 2", None)
+    )
+    files, joints = told
+    assert told == again
+    assert files["source"] == "files"
+    assert (files["tool"], files["num_files"], files["num_scaled"]) == ("SAM 2", 1, 1)
+    assert files["folder"] == str(folder)
+    assert (joints["source"], joints["radius_px_in_128_rows"]) == ("joints", 9.5)
+    assert unknown[0] == files | {"tool": None}
+    save(folder, {f"{name}.png": box(0.6, (32, 64))})
+    other = mask_makers(add_masks(tiny_images, folder, scales=True)[0].provenance)[0]
+    assert other["sha256"] != files["sha256"]
+
+
 def test_two_masks_of_one_image_are_refused(tiny_images: Images, tmp_path: Path):
     name = tiny_images.strings("image_id")[0]
     folder = save(tmp_path, {f"{name}.png": box(), f"{Path(name).stem}.png": box()})
@@ -177,11 +247,14 @@ def test_the_command_keeps_masks_in_the_table_and_tells_of_them(
     name = tiny_images.strings("image_id")[7]
     folder = save(tmp_path / "masks", {f"{name}.png": box()})
     out = tmp_path / "masked.parquet"
-    PROGRAM.run(["index", str(tiny_root), "--masks", str(folder), "--out", str(out)])
+    PROGRAM.run(
+        ["index", str(tiny_root), "--masks", str(folder), "--masks-tool", "SAM", "--out", str(out)]
+    )
     images = read_images(out)
     assert images.table["mask_source"].to_pylist() == [
         "files" if one == name else None for one in images.strings("image_id")
     ]
+    assert mask_makers(images.provenance)[0]["tool"] == "SAM"
     assert "1 images with a mask from a file" in capsys.readouterr().err
 
 
@@ -190,6 +263,12 @@ def test_scaling_without_masks_is_refused(tiny_root: Path, tmp_path: Path):
         PROGRAM.run(
             ["index", str(tiny_root), "--scale-masks", "--out", str(tmp_path / "i.parquet")]
         )
+
+
+def test_a_tool_without_masks_is_refused(tiny_root: Path, tmp_path: Path):
+    out = str(tmp_path / "i.parquet")
+    with pytest.raises(UserError, match="--masks-tool: found no --masks"):
+        PROGRAM.run(["index", str(tiny_root), "--masks-tool", "SAM", "--out", out])
 
 
 def test_a_folder_of_masks_that_is_not_there_is_refused(tiny_images: Images, tmp_path: Path):

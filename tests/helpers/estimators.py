@@ -1,0 +1,45 @@
+"""Pose estimators for tests: what they find follows from the crop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from augment.pose.detect import Choices, write_joints
+from augment.pose.estimators.interface import Detection
+from manifests.io import Images, open_images, write_images
+from manifests.runtime.console import Console
+
+ALL = Choices(masks=True, replaces=True)
+
+
+class Corner:
+    """Finds every joint at the bottom right pixel."""
+
+    name = "corner"
+    draws_masks = True
+    provenance: ClassVar[dict[str, object]] = {"network": "corner"}
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
+        self.seen += len(images)
+        return [
+            Detection(
+                np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1), np.float32),
+                float(image[0, 0, 0]) / 255,
+                np.arange(image.shape[1])[None] < np.full(image.shape[0], 20)[:, None],
+            )
+            for image in images
+        ]
+
+
+def written(images: Images, folder: Path, estimator: Corner, choices: Choices = ALL) -> bytes:
+    """Do the command's work on a table in a folder; return the bytes of what it wrote."""
+    folder.mkdir(exist_ok=True)
+    write_images(images, folder / "images.parquet")
+    table, out = open_images(folder / "images.parquet"), folder / "out.parquet"
+    write_joints(table, out, estimator, choices, Console(quiet=True))
+    return out.read_bytes()
