@@ -60,7 +60,11 @@ class SamePerson:
 
     name = "same person"
     draws_masks = True
-    provenance: ClassVar[Mapping[str, object]] = {"network": name}
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Return the name."""
+        return {"network": self.name}
 
     def detect(self, images: Sequence[Image]) -> list[Detection]:
         """Return a mask of the middle columns, and joints on the diagonal."""

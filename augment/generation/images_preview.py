@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ImageDraw, ImageFont, ImageOps
+from PIL import ImageDraw, ImageFont
 from PIL.Image import Image
 
 from augment.quality import contact_sheets
@@ -54,13 +54,9 @@ def _above(sheet: Image, texts: list[str]) -> Image:
     font = ImageFont.load_default(_LINE_PX - 3)
     letters = int(sheet.width / font.getlength("n"))
     lines = [line for text in texts for line in textwrap.wrap(text, letters)]
-    background = sheet.getpixel((0, 0))
-    taller = ImageOps.pad(
-        sheet,
-        (sheet.width, sheet.height + _LINE_PX * len(lines)),
-        color=background,
-        centering=(0, 0),
-    )
+    size = sheet.width, sheet.height + _LINE_PX * len(lines)
+    taller = sheet.crop((0, 0, 1, 1)).resize(size)
+    taller.paste(sheet)
     draw = ImageDraw.Draw(taller)
     for number, line in enumerate(lines):
         place = _LINE_PX / 2, sheet.height + _LINE_PX * number

@@ -231,7 +231,8 @@ def test_masks_tell_what_made_them_through_later_commands(tiny_images: Images, t
         "min_share": 0.12,
         "max_share": 0.75,
     }
-    written(masked, tmp_path / "joints", Corner(), Choices(replaces=True))
+    joints_only = Choices(replaces=True, min_confidence=0.7)
+    written(masked, tmp_path / "joints", Corner(), joints_only)
     later = read_images(tmp_path / "joints/out.parquet")
     assert mask_makers(later.provenance) == mask_makers(masked.provenance)
     written(later, tmp_path / "again", Corner(), Choices(masks=True, min_confidence=0.5))
