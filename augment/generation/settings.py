@@ -15,7 +15,7 @@ from manifests.runtime.storage import StoragePathFlag
 Auto = Literal["auto"]
 
 DEFAULT_WEIGHTS: Final = "patn-market1501"
-SAMPLE_WEIGHTS: Final = "patn-sample"
+SAMPLE_WEIGHTS: Final = "posewarp-sample"
 
 
 class GenerateSettings(Frozen):
@@ -29,7 +29,7 @@ class GenerateSettings(Frozen):
     stopped."""
     weights: str | None = None
     """Name of shipped weights, or a file; default: patn-market1501, for made-up people
-    patn-sample."""
+    posewarp-sample."""
     per_id: int = 10
     """Images per person."""
     poses: Path | None = None
