@@ -27,7 +27,7 @@ from manifests.runtime.console import UserError
 NUM_RESOLUTIONS: Final = 5
 """Maps of a network: at height / 2, / 4, / 8, / 16 and / 32."""
 
-EARLY_LAYERS: Final = ("relu2_1", "relu3_1", "relu4_1")
+EARLY_LAYERS: Final[tuple[str, ...]] = ("relu2_1", "relu3_1", "relu4_1")
 """VGG19's names of the maps at a half, a quarter and an eighth of the height."""
 
 _TIMM_ENDS: Final = (2, 3, 4, 6, 8)
@@ -171,7 +171,8 @@ def perceptual_distance(
         if mask is None:
             layers.append(distance.mean(dim=(1, 2)))
         else:
-            part = F.adaptive_avg_pool2d(mask.float(), distance.shape[1:])
+            _, rows, columns = distance.shape
+            part = F.adaptive_avg_pool2d(mask.float(), (rows, columns))
             layers.append((distance * part).sum(dim=(1, 2)) / part.sum(dim=(1, 2)))
     return torch.stack(layers).mean(dim=0)
 

@@ -84,12 +84,12 @@ def test_maps_are_the_last_blocks_of_their_resolutions(model):
     for name in LAST_BLOCKS[model]:
         network.get_submodule(name).register_forward_hook(lambda _m, _i, out: seen.append(out))
     images = pictures()
-    half, deviation = torch.tensor(0.5), torch.tensor(0.5)
+    mean, deviation = torch.tensor(0.5), torch.tensor(0.5)
     if model == MOBILENET:
-        half = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     with torch.no_grad():
-        network(((images + 1) / 2 - half) / deviation)
+        network(((images + 1) / 2 - mean) / deviation)
 
     found = load_imagenet(model, "--imagenet", "cpu").maps(images)
 
