@@ -1,4 +1,4 @@
-"""A frozen VGG19 whose activations serve as features in losses.
+"""Frozen networks whose activations serve as features in losses, a VGG19 first of all.
 
 Architecture: Simonyan and Zisserman 2015, configuration E, no batch normalisation; layer names
 ``relu<block>_<convolution>`` count from 1. ImageNet weights are torchvision's (BSD-3-Clause).
@@ -15,16 +15,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from augment.objectives.exported_features import ExportedFeatures
+from augment.objectives.exported_features import SETTING, ExportedFeatures
+from augment.objectives.imagenet_features import ImageNetFeatures, sha256_of_imagenet
+from manifests.compute.exported_networks import sha256_of_network
 from manifests.compute.external_weights import download_weights, read_state_dict
-from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from manifests.compute.imagenet import IMAGENET, PACKAGED
+from manifests.compute.normalisation import Normalise
 from manifests.runtime.console import UserError
 
 FeatureNetwork = str
 """Which network features come from: ``vgg19`` (ImageNet weights, downloaded once or found in the
 local torch hub folder), ``vgg19-random`` (the same layers with seeded random weights, which
-need no file), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), the path of a
-re-ID network written by ``reid export`` (``.pt2``), or ``none``."""
+need no file), ``imagenet`` or the name of one of its networks (ImageNet weights that an installed
+package brings), the path of a VGG19 state dict (``.pth`` or ``.safetensors``), the path of a re-ID
+network written by ``reid export`` (``.pt2``), or ``none``."""
 
 BUILT_IN: Final = ("vgg19", "vgg19-random", "none")
 
@@ -97,24 +101,7 @@ class Features:
 
     def _load(self) -> nn.Module:
         extractor = _extractor(self.setting, self.layers)
-        return nn.Sequential(_Normalise(), extractor) if self._imagenet_normalised else extractor
-
-
-class _Normalise(nn.Module):
-    """Brings images in [-1, 1] to ImageNet's statistics."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
-
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        return ((images + 1) / 2 - self.mean) / self.std
+        return nn.Sequential(Normalise(), extractor) if self._imagenet_normalised else extractor
 
 
 def _extractor(setting: FeatureNetwork, layers: tuple[str, ...]) -> nn.Module:
@@ -146,7 +133,26 @@ def load_features(
         return None
     if setting.endswith(".pt2"):
         return ExportedFeatures(setting, layers)
+    if _is_packaged(setting):
+        return ImageNetFeatures(setting, layers)
     return Features(setting, layers, imagenet_normalised=imagenet_normalised)
+
+
+def sha256_of_features(setting: FeatureNetwork) -> str | None:
+    """Return the digest of the weights that features come from; None for ``BUILT_IN``.
+
+    Raises:
+        UserError: If there is no such file or package.
+    """
+    if setting in BUILT_IN:
+        return None
+    if _is_packaged(setting):
+        return sha256_of_imagenet(setting)
+    return sha256_of_network(setting, SETTING)
+
+
+def _is_packaged(setting: FeatureNetwork) -> bool:
+    return setting == IMAGENET or setting in PACKAGED
 
 
 def random_weights(num_layers: int | None = None) -> dict[str, Tensor]:
@@ -171,8 +177,8 @@ def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
     path = _imagenet_file(where) if setting == "vgg19" else Path(setting)
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise UserError(
-            f"{where}: expected 'vgg19', 'vgg19-random', 'none' or the path of a .pth, "
-            ".safetensors or .pt2 file"
+            f"{where}: expected 'vgg19', 'vgg19-random', 'imagenet', 'none' or the path of a "
+            ".pth, .safetensors or .pt2 file"
         )
     weights = {
         name.removeprefix("features."): value
@@ -190,5 +196,5 @@ def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
 def _imagenet_file(where: str) -> Path:
     from torchvision.models import VGG19_Weights
 
-    instead = "put the file there, or set 'vgg19-random', 'none' or the path of one"
+    instead = "put the file there, or set 'imagenet', 'vgg19-random', 'none' or the path of one"
     return download_weights(VGG19_Weights.IMAGENET1K_V1.url, where, instead)

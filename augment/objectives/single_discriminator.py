@@ -40,7 +40,8 @@ class SingleDiscriminatorConfig(Frozen):
     weight_adversarial: NotNegative = 2.0
     """Weighed against VGG19's terms; without these (vgg19-random, none) it needs a fraction."""
     features: FeatureNetwork = "vgg19"
-    """Feature network: vgg19, vgg19-random, a VGG19 file, a .pt2 of reid export, or none."""
+    """Feature network: vgg19, vgg19-random, imagenet (weights that an installed package brings), a
+    VGG19 file, a .pt2 of reid export, or none."""
     initial_gain: AboveZero = 0.02
     """Gain of the orthogonal weights that a training starts with; a short one wants 1."""
     batch_size: Positive = 8

@@ -53,8 +53,8 @@ class TwoDiscriminatorsConfig(Frozen):
     weight_perceptual: NotNegative = 10.0
     weight_adversarial: NotNegative = 5.0
     features: FeatureNetwork = "vgg19"
-    """Feature network of the perceptual loss: vgg19, vgg19-random, a file of VGG19's weights or of
-    reid export, or none."""
+    """Feature network of the perceptual loss: vgg19, vgg19-random, imagenet (weights that an
+    installed package brings), a file of VGG19's weights or of reid export, or none."""
     identity: str | None = None
     """Re-identification network, a file of 'reid export', whose features the fake has to keep."""
     weight_identity: NotNegative | None = None

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from tyro.conf import arg
 
 from augment.checkpoints import store
@@ -33,6 +33,7 @@ from augment.quality.table import Result, Score
 from manifests import pixels
 from manifests.compute.devices import pick_device
 from manifests.io import Images, read_images, write_bytes
+from manifests.masks import read_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.settings import Frozen
@@ -133,7 +134,10 @@ def score_pairs(
             "these pairs are not the published ones of Market-1501, which follow the order of its "
             "annotation file; --pairs market-pairs-test.csv gives those"
         )
-    selection = MetricSelection(protocol, images.only("train"), size, len(pairs), device, console)
+    num_with_mask = _num_with_mask(chosen, pairs[:, 1])
+    selection = MetricSelection(
+        protocol, images.only("train"), size, len(pairs), device, console, num_with_mask
+    )
     factories, not_measured = selection.factories()
     subjects: dict[str, PoseTransfer | Baseline] = {
         **networks,
@@ -159,7 +163,14 @@ def score_pairs(
         for one in metrics[subject]
         for row in one.rows()
     ]
-    return Result(tuple(scores), tuple(not_measured), len(pairs), origin)
+    return Result(
+        tuple(scores),
+        tuple(not_measured),
+        len(pairs),
+        origin,
+        selection.networks(),
+        len(pairs) - num_with_mask,
+    )
 
 
 def _pairs(
@@ -176,6 +187,13 @@ def _pairs(
     ordered = images.take(order)
     pairs = sample_pairs(ordered.strings("person_id"), ordered.keypoints(), protocol.count)
     return order[pairs], f"drawn by the published rule from the rows in the order of {order_of}"
+
+
+def _num_with_mask(images: Images, rows: Int64[np.ndarray, " pairs"]) -> int:
+    """Return how many of the rows have a person mask that is not empty."""
+    masks: list[bytes | None] = images.table["mask"].to_pylist()
+    shows_somebody = np.array([bool(mask and mask.strip(b"\0")) for mask in masks])
+    return int(shows_somebody[rows].sum())
 
 
 def _may_be_mistaken_for_published(images: Images, protocol: EvaluationProtocol) -> bool:
@@ -210,6 +228,8 @@ class _Batch:
     target: ByteImages
     poses: tuple[Joints, Joints]
     """Of source and target."""
+    person: Bool[np.ndarray, "batch height width"]
+    """The person masks of the targets; nothing where there is none."""
     seeds: UInt64[np.ndarray, " batch"]
     """Of the pairs' random numbers: their positions in the list of pairs."""
 
@@ -224,8 +244,10 @@ def _batches(
     for start in range(0, len(pairs), batch_size):
         rows = pairs[start : start + batch_size]
         source, target = (pixels.read_all(images.take(side), size) for side in rows.T)
+        poses = joints[rows[:, 0]], joints[rows[:, 1]]
+        person, _ = read_masks(images.take(rows[:, 1]), size)
         seeds = np.arange(start, start + len(rows), dtype=np.uint64)
-        yield _Batch(source, target, (joints[rows[:, 0]], joints[rows[:, 1]]), seeds)
+        yield _Batch(source, target, poses, person, seeds)
 
 
 def _generated(
@@ -256,6 +278,7 @@ def _views(
         source=as_byte_images(batch.source, device),
         mask=body_mask(_pose(batch.poses[1], device), (width, height)),
         target_joints=batch.poses[1],
+        person=torch.from_numpy(batch.person).to(device),
     )
 
 

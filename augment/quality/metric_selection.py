@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from augment.objectives.imagenet_features import ImageNetNetwork, load_imagenet
 from augment.pose.estimators.registry import load_estimator
 from augment.quality import frechet
 from augment.quality.inception import Inception, load_inception
@@ -24,6 +26,10 @@ from augment.quality.metrics import (
     as_byte_images,
     fid_metric,
     identity_metric,
+    imagenet_frechet_metric,
+    imagenet_inside_metric,
+    imagenet_of,
+    imagenet_perceptual_metric,
     lpips_metrics,
     pixel_metrics,
     pool3_of,
@@ -31,12 +37,15 @@ from augment.quality.metrics import (
     reid_frechet_metric,
     reid_of,
     reid_perceptual_metric,
+    ssim_inside_metric,
     whole_batches,
 )
 from augment.quality.perceptual import Features, load_lpips, load_reid
-from augment.quality.protocol import EvaluationProtocol
-from augment.quality.table import NotMeasured
+from augment.quality.protocol import NO_NETWORK, EvaluationProtocol
+from augment.quality.table import MetricNetwork, NotMeasured
 from manifests import pixels
+from manifests.compute.exported_networks import sha256_of_network
+from manifests.compute.imagenet import IMAGENET, PACKAGED, imagenet_model
 from manifests.io import Images
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.prefetch import prefetch
@@ -57,6 +66,8 @@ class MetricSelection:
     num_pairs: int
     device: torch.device | str
     console: Console
+    num_with_mask: int = 0
+    """Pairs whose target has a person mask."""
 
     def factories(self) -> tuple[list[MetricFactory], list[NotMeasured]]:
         """Return a factory for every metric that can be computed, and the others with the reason.
@@ -66,9 +77,12 @@ class MetricSelection:
         """
         protocol = self.protocol
         groups: list[tuple[str, bool, Callable[[], list[MetricFactory]]]] = [
+            ("rows inside the person", False, self._inside_the_person),
             ("IS, mask-IS", protocol.inception is not None, self._inception_scores),
             ("FID", protocol.inception is not None, self._fid),
             ("LPIPS, mask-LPIPS", protocol.alexnet is not None, self._lpips),
+            ("ImageNet Frechet distance", self._needs_imagenet, self._imagenet_frechet),
+            ("ImageNet perceptual distance", self._needs_imagenet, self._imagenet_perceptual),
             ("PCKh", protocol.estimator is not None, self._joint_accuracy),
             ("re-ID Frechet distance", protocol.reid is not None, self._reid_frechet),
             ("re-ID perceptual distance", protocol.reid is not None, self._reid_perceptual),
@@ -101,6 +115,40 @@ class MetricSelection:
         self._check_num_pairs(PUBLISHED_BATCH)
         return lpips_metrics(load_lpips(self.protocol.alexnet, self.device), self.num_pairs)
 
+    def networks(self) -> tuple[MetricNetwork, ...]:
+        """Return the networks by whose weights the values can be had again."""
+        networks: list[MetricNetwork] = []
+        with suppress(UserError):
+            model = self._imagenet_model
+            networks.append(MetricNetwork("ImageNet", model, PACKAGED[model].sha256))
+        path = self.protocol.reid
+        if path is not None:
+            networks.append(
+                MetricNetwork("re-ID", path.name, sha256_of_network(str(path), "--reid"))
+            )
+        return tuple(networks)
+
+    def _imagenet_frechet(self) -> list[MetricFactory]:
+        self._check_num_pairs(PUBLISHED_BATCH)
+        network, name = self._imagenet, self._imagenet_model
+        real = self._real_moments("ImageNet Frechet distance", imagenet_of(network))
+        return [imagenet_frechet_metric(network, name, real, self.num_pairs)]
+
+    def _imagenet_perceptual(self) -> list[MetricFactory]:
+        network, name = self._imagenet, self._imagenet_model
+        metrics = [imagenet_perceptual_metric(network, name, self.num_pairs)]
+        if self.num_with_mask:
+            metrics.append(imagenet_inside_metric(network, name, self.num_pairs))
+        return metrics
+
+    def _inside_the_person(self) -> list[MetricFactory]:
+        if not self.num_with_mask:
+            raise UserError(
+                "no target has a person mask; 'augment detect --estimator blazepose --masks' adds "
+                "them to the images table"
+            )
+        return [ssim_inside_metric(self.num_pairs)]
+
     def _joint_accuracy(self) -> list[MetricFactory]:
         protocol = self.protocol
         if protocol.estimator is None:
@@ -123,6 +171,20 @@ class MetricSelection:
     @cached_property
     def _inception(self) -> Inception:
         return load_inception(self.protocol.inception, self.device)
+
+    @property
+    def _needs_imagenet(self) -> bool:
+        return self.protocol.imagenet not in (None, NO_NETWORK)
+
+    @cached_property
+    def _imagenet_model(self) -> str:
+        if self.protocol.imagenet == NO_NETWORK:
+            raise UserError(f"left out by --imagenet {NO_NETWORK}")
+        return imagenet_model(self.protocol.imagenet or IMAGENET, "--imagenet")
+
+    @cached_property
+    def _imagenet(self) -> ImageNetNetwork:
+        return load_imagenet(self._imagenet_model, "--imagenet", self.device)
 
     @cached_property
     def _reid(self) -> tuple[Features, str]:

@@ -19,13 +19,20 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from augment.objectives.imagenet_features import ImageNetNetwork
 from augment.pose.estimators.interface import Estimator, joints_of
 from augment.quality import frechet
 from augment.quality.inception import Inception, InceptionScore
 from augment.quality.pckh import count_joints
-from augment.quality.perceptual import Distance, Features, as_network_input, cosine_distance
+from augment.quality.perceptual import (
+    Distance,
+    Features,
+    as_network_input,
+    cosine_distance,
+    imagenet_distance,
+)
 from augment.quality.pixelwise import l1, psnr
-from augment.quality.ssim import masked, ssim
+from augment.quality.ssim import composed, masked, ssim
 
 Family = Literal["patn", "gfla", "raw"]
 
@@ -54,8 +61,10 @@ class Views:
     source: UInt8[Tensor, "batch 3 height width"]
     """The images that the people are known from, as stored."""
     mask: Bool[Tensor, "batch height width"]
-    """The body of the target."""
+    """The body of the target, drawn around its joints as the published evaluators do."""
     target_joints: Float[np.ndarray, "batch 18 2"]
+    person: Bool[Tensor, "batch height width"]
+    """Which pixels of the target are the person, by the images table; none where it has no mask."""
 
     def of(self, family: Family) -> Sides:
         """Return the images of one family."""
@@ -225,6 +234,51 @@ def pixel_metrics(total: int) -> list[MetricFactory]:
     return [lambda mean=mean: Mean(*mean, limit=total) for mean in means]
 
 
+def ssim_inside_metric(total: int) -> MetricFactory:
+    """Return SSIM of the person alone, averaged over the pixels of the person mask.
+
+    Outside the mask both images show the target, so that nothing is won or lost behind the person;
+    a window at the border of the mask does see some of it. Beside mask-SSIM, whose black
+    surroundings count, values are low. Pairs without a mask are left out.
+    """
+
+    def inside(views: Views) -> Tensor:
+        images = composed(views.raw.generated, views.raw.target, views.person)
+        return ssim(images, views.raw.target, within=views.person)
+
+    note = f"mean over the person mask; Gaussian window, sigma 1.5{_COMPOSED}"
+    return lambda: Mean(f"SSIM{INSIDE}", "raw", note, inside, total)
+
+
+def imagenet_frechet_metric(
+    network: ImageNetNetwork, name: str, real: frechet.Moments, total: int
+) -> MetricFactory:
+    """Return the Frechet distance on ImageNet features: the formula of FID, not its network."""
+    note = f"not FID: pooled features of {name} against all training images{_WHOLE_BATCHES}"
+    features = imagenet_of(network)
+    return lambda: FrechetDistance("ImageNet Frechet distance", note, features, real, total)
+
+
+def imagenet_perceptual_metric(network: ImageNetNetwork, name: str, total: int) -> MetricFactory:
+    """Return the distance of early ImageNet maps of image and target: in place of LPIPS."""
+
+    def distance(views: Views) -> Tensor:
+        return imagenet_distance(network, views.gfla.generated, views.gfla.target)
+
+    return lambda: Mean("ImageNet perceptual distance", "gfla", _maps_of(name), distance, total)
+
+
+def imagenet_inside_metric(network: ImageNetNetwork, name: str, total: int) -> MetricFactory:
+    """Return that distance of the person alone: see ``ssim_inside_metric``."""
+
+    def inside(views: Views) -> Tensor:
+        images = composed(views.raw.generated, views.raw.target, views.person)
+        return imagenet_distance(network, images, views.raw.target, views.person)
+
+    label, note = f"ImageNet perceptual distance{INSIDE}", _maps_of(name) + _COMPOSED
+    return lambda: Mean(label, "raw", note, inside, total)
+
+
 def lpips_metrics(distance: Distance, total: int) -> list[MetricFactory]:
     """Return LPIPS and mask-LPIPS of the GFLA family."""
     note, limit = f"AlexNet, v0.1{_WHOLE_BATCHES}", whole_batches(total)
@@ -300,6 +354,16 @@ def reid_of(network: Features) -> ByteFeatures:
     return lambda images: network(as_network_input(images))
 
 
+def imagenet_of(network: ImageNetNetwork) -> ByteFeatures:
+    """Return the features of the ImageNet Frechet distance."""
+
+    def features(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(as_network_input(images))
+
+    return features
+
+
 def as_byte_images(
     images: UInt8[np.ndarray, "batch height width 3"], device: torch.device | str
 ) -> UInt8[Tensor, "batch 3 height width"]:
@@ -326,6 +390,12 @@ def whole_batches(total: int) -> int:
     return total // PUBLISHED_BATCH * PUBLISHED_BATCH
 
 
+def _maps_of(name: str) -> str:
+    return f"not LPIPS: 1 - cosine of the channels, maps of {name} at 1/2, 1/4, 1/8 of the height"
+
+
+INSIDE = " inside the person"
+_COMPOSED = ", outside the mask both show the target"
 _INCEPTION = (
     "Inception 2015-12-05 in torch-fidelity's port (inception-v3-compat, resized to 299 x 299 "
     "as TensorFlow 1 does)"

@@ -1,8 +1,9 @@
-"""Perceptual distances: LPIPS, and one on our own re-identification network.
+"""Perceptual distances: LPIPS, one on ImageNet maps, one on our own re-identification network.
 
 LPIPS (Zhang et al. 2018) is taken from the authors' package ``lpips``, version 0.1 of the linear
-weights, AlexNet; the published tables of the GFLA family use exactly this. The other
-needs nothing but a network written by ``reid export``; it is no LPIPS and not called so.
+weights, AlexNet; the published tables of the GFLA family use exactly this. The others need
+nothing but a network that an installed package brings, or one written by ``reid export``; they are
+no LPIPS and not called so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from augment.objectives.imagenet_features import (
+    EARLY_LAYERS,
+    ImageNetNetwork,
+    perceptual_distance,
+)
 from manifests.compute.exported_networks import load_network
 from manifests.compute.external_weights import optional_module, read_state_dict, weights_file
 from manifests.runtime.console import UserError
@@ -96,6 +102,37 @@ def load_reid(path: Path, device: torch.device | str) -> Features:
             return network(images)
 
     return features
+
+
+def imagenet_distance(
+    network: ImageNetNetwork,
+    generated: UInt8[Tensor, "batch 3 height width"],
+    target: UInt8[Tensor, "batch 3 height width"],
+    mask: Bool[Tensor, "batch height width"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Return ``perceptual_distance`` of the early maps of each pair, in [0, 2].
+
+    The maps are those at a half, a quarter and an eighth of the height, of the images at their own
+    size.
+
+    Args:
+        network: Of ImageNet features.
+        generated: RGB, 0 to 255.
+        target: RGB, 0 to 255.
+        mask: Weighs each position of a map by the part of it that the mask covers.
+    """
+    with torch.inference_mode():
+        first, second = (
+            dict(
+                zip(
+                    EARLY_LAYERS,
+                    network.maps(as_network_input(images), len(EARLY_LAYERS)),
+                    strict=True,
+                )
+            )
+            for images in (generated, target)
+        )
+        return perceptual_distance(first, second, mask)
 
 
 def cosine_distance(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from augment.quality.pairs import NUM_PUBLISHED_PAIRS
 from manifests.runtime.settings import Frozen, Positive
+
+NO_NETWORK: Final = "none"
+"""The setting that leaves the metrics of a network out."""
 
 Baseline = Literal["copy", "target"]
 
@@ -32,6 +35,10 @@ class EvaluationProtocol(Frozen):
     """Weights of Keypoint R-CNN: a file, or download."""
     reid: Path | None = None
     """Network of the re-ID distances and of identity similarity, written by reid export."""
+    imagenet: str | None = None
+    """Network of the ImageNet Frechet and perceptual distances, which are not FID and LPIPS and not
+    comparable with them: timm/tf_efficientnet_lite0 or another whose weights an installed package
+    brings, or none; the first that is installed where left out."""
     inception: str | None = None
     """Inception weights for FID and IS: a file, or download."""
     alexnet: str | None = None

@@ -32,6 +32,7 @@ def ssim(
     target: UInt8[Tensor, "batch 3 height width"],
     *,
     data_range: Float[Tensor, " batch"] | None = None,
+    within: Bool[Tensor, "batch height width"] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Float[Tensor, " batch"]:
     """Return the structural similarity of each generated image to its target, in [-1, 1].
@@ -46,6 +47,8 @@ def ssim(
         generated: RGB, 0 to 255.
         target: RGB, 0 to 255.
         data_range: The dynamic range of each image; ``range_of(generated)`` where left out.
+        within: The pixels that are averaged over, of those with a whole window; all where left
+            out. An image without any gives NaN. Windows still reach beyond them.
         dtype: ``torch.float64`` agrees with scikit-image to 1e-6 (in fact to 1e-12);
             ``torch.float32`` to 1e-4, at several times the speed.
 
@@ -63,7 +66,15 @@ def ssim(
         data_range = range_of(generated)
     num_images = CPU_CHUNK if generated.device.type == "cpu" else GPU_CHUNK
     chunks = zip(*(side.split(num_images) for side in (generated, target, data_range)), strict=True)
-    return torch.cat([_similarity(one, other, span, dtype) for one, other, span in chunks])
+    maps = (_similarity(one, other, span, dtype) for one, other, span in chunks)
+    if within is None:
+        return torch.cat([values.mean(dim=(1, 2, 3), dtype=torch.float64) for values in maps])
+    pixels = within[:, RADIUS_PX : height - RADIUS_PX, RADIUS_PX : width - RADIUS_PX]
+    sums = [
+        (values.mean(dim=1, dtype=torch.float64) * part).sum(dim=(1, 2))
+        for values, part in zip(maps, pixels.split(num_images), strict=True)
+    ]
+    return torch.cat(sums) / pixels.sum(dim=(1, 2))
 
 
 def range_of(images: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
@@ -83,12 +94,24 @@ def masked(
     return images * mask[:, None]
 
 
+def composed(
+    generated: UInt8[Tensor, "batch 3 height width"],
+    target: UInt8[Tensor, "batch 3 height width"],
+    mask: Bool[Tensor, "batch height width"],
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """Return the generated images inside the mask, and the targets outside.
+
+    Beside the targets they differ in the person alone, whatever the generators put behind it.
+    """
+    return torch.where(mask[:, None], generated, target)
+
+
 def _similarity(
     generated: UInt8[Tensor, "batch 3 height width"],
     target: UInt8[Tensor, "batch 3 height width"],
     data_range: Float[Tensor, " batch"],
     dtype: torch.dtype,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "batch 3 rows columns"]:
     scale = data_range.to(dtype)[:, None, None, None]
     c1, c2 = (0.01 * scale) ** 2, (0.03 * scale) ** 2
 
@@ -100,7 +123,7 @@ def _similarity(
     mean_x, mean_y = mean_x + MIDDLE_GRAY, mean_y + MIDDLE_GRAY
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     structure = (2 * covariance + c2) / (variances + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3), dtype=torch.float64)
+    return luminance * structure
 
 
 def _blur(maps: Float[Tensor, "... height width"]) -> Float[Tensor, "... rows columns"]:

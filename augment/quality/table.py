@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from augment.quality.metrics import Family, Row
+from augment.quality.metrics import INSIDE, Family, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,17 @@ class NotMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricNetwork:
+    """A network that metrics were computed with."""
+
+    metrics: str
+    """Which: ``ImageNet`` or ``re-ID``."""
+    name: str
+    sha256: str
+    """Of its weights' file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The scores of all subjects on the same pairs."""
 
@@ -34,6 +45,9 @@ class Result:
     num_pairs: int
     pairs: str
     """Where the pairs come from."""
+    networks: tuple[MetricNetwork, ...] = ()
+    num_without_mask: int = 0
+    """Pairs whose target has no person mask, which rows inside the person leave out."""
 
     def value(self, subject: str, name: str, family: Family) -> float:
         """Return one value.
@@ -55,6 +69,8 @@ class Result:
         content = {
             "num_pairs": self.num_pairs,
             "pairs": self.pairs,
+            "num_pairs_without_mask": self.num_without_mask,
+            "networks": [asdict(network) for network in self.networks],
             "scores": rows,
             "not_measured": [asdict(row) for row in self.not_measured],
         }
@@ -66,6 +82,9 @@ class Result:
         families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
         for family in families:
             lines += ["", *self._table(family)]
+        if 0 < self.num_without_mask < self.num_pairs:
+            found = f"{self.num_without_mask:,} of {self.num_pairs:,} targets have no person mask"
+            lines += ["", f"{found}; rows{INSIDE} leave them out."]
         if self.not_measured:
             lines += ["", "Not measured:", ""]
             lines += [f"- {row.name}: {row.reason}" for row in self.not_measured]

@@ -9,7 +9,7 @@ import torch
 from augment import generators
 from augment.checkpoints import store
 from augment.interface.system import PoseTransfer
-from augment.objectives.features import BUILT_IN
+from augment.objectives.features import sha256_of_features
 from augment.pose.bank import joints_in
 from augment.training.pairs import TrainingImages
 from augment.training.settings import TrainSettings, config_of
@@ -73,10 +73,14 @@ def facts_of_files(settings: TrainSettings) -> Facts:
         UserError: If one is missing, or ``--init`` names weights of another system.
     """
     facts: Facts = {}
-    for name in ("identity", "features"):
-        network: str | None = getattr(config_of(settings), name, None)
-        if network is not None and network not in BUILT_IN:
-            facts[f"{name}_sha256"] = sha256_of_network(network, f"--config.{name}")
+    config = config_of(settings)
+    identity: str | None = getattr(config, "identity", None)
+    if identity is not None:
+        facts["identity_sha256"] = sha256_of_network(identity, "--config.identity")
+    features: str | None = getattr(config, "features", None)
+    digest = None if features is None else sha256_of_features(features)
+    if digest is not None:
+        facts["features_sha256"] = digest
     if settings.init is not None:
         path = store.find(settings.init)
         header = store.read_header(path)

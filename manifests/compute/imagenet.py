@@ -64,11 +64,40 @@ and the same order.
 """
 
 
-def imagenet_file(model: str) -> Path:
+IMAGENET: Final = "imagenet"
+"""The setting that asks for any of them."""
+
+
+def imagenet_model(setting: str, flag: str) -> str:
+    """Return the name of the network that a setting asks for, a key of ``PACKAGED``.
+
+    Args:
+        setting: Such a name, or ``imagenet`` for the first whose packages are installed.
+        flag: The option that asks, for messages.
+
+    Raises:
+        UserError: If no package is known for the network, or ``imagenet`` finds none installed.
+    """
+    if setting in PACKAGED:
+        return setting
+    if setting != IMAGENET:
+        raise UserError(
+            f"{flag}: found '{setting}', expected {IMAGENET} or one of {', '.join(PACKAGED)}, "
+            "whose weights come with a package"
+        )
+    installed = (name for name in PACKAGED if _is_installed(name))
+    model = next(installed, None)
+    if model is None:
+        raise UserError(f"{flag}: found no ImageNet weights on this machine; {_EXTRA} brings some")
+    return model
+
+
+def imagenet_file(model: str, flag: str = "--weights imagenet") -> Path:
     """Return the file of a network's ImageNet weights.
 
     Args:
         model: A name like ``timm/tf_efficientnet_lite0``.
+        flag: The option that asks, for messages.
 
     Raises:
         UserError: If no package is known for the network, it is not installed (names the command
@@ -76,7 +105,7 @@ def imagenet_file(model: str) -> Path:
     """
     if model not in PACKAGED:
         raise UserError(
-            f"--weights imagenet: found --model {model}, expected one of {', '.join(PACKAGED)}, "
+            f"{flag}: found --model {model}, expected one of {', '.join(PACKAGED)}, "
             "whose weights come with a package; or --weights FILE"
         )
     weights = PACKAGED[model]
@@ -84,19 +113,25 @@ def imagenet_file(model: str) -> Path:
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     if not folders:
         raise UserError(
-            f"--weights imagenet: the weights of {model} are not installed; expected those that "
+            f"{flag}: the weights of {model} are not installed; expected those that "
             f"{weights.install} brings"
         )
     path = Path(folders[0]) / weights.file
     if not path.is_file():
         raise UserError(
-            f"--weights imagenet: found no {path.name} in the package {weights.package}; "
+            f"{flag}: found no {path.name} in the package {weights.package}; "
             f"{weights.install} brings it"
         )
     digest = io.sha256_file(path)
     if digest != weights.sha256:
         raise UserError(
-            f"--weights imagenet: {path} has the SHA-256 {digest[:12]}..., expected "
+            f"{flag}: {path} has the SHA-256 {digest[:12]}..., expected "
             f"{weights.sha256[:12]}...; {weights.install} brings the right one"
         )
     return path
+
+
+def _is_installed(model: str) -> bool:
+    """Return whether a network can be built and filled; its source is a package too."""
+    needed = (model.partition("/")[0], PACKAGED[model].package)
+    return all(importlib.util.find_spec(package) is not None for package in needed)

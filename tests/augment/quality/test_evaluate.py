@@ -42,6 +42,11 @@ NUM_PEOPLE, IMAGES_EACH, NUM_TRAIN = 3, 6, 70
 NUM_PAIRS = NUM_PEOPLE * IMAGES_EACH * (IMAGES_EACH - 1)
 
 
+def protocol_of(**settings) -> EvaluationProtocol:
+    """Return a protocol without the ImageNet network, which not everybody has."""
+    return EvaluationProtocol(**{"imagenet": "none", **settings})
+
+
 def picture(seed: int) -> np.ndarray:
     """Return coarse patches with some noise."""
     random = np.random.default_rng(seed)
@@ -135,7 +140,7 @@ def similarity(generated: np.ndarray, target: np.ndarray) -> float:
 
 def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
     path, names = three_pairs
-    result = score_pairs(images, {}, EvaluationProtocol(pairs=path, baseline=("copy",)))
+    result = score_pairs(images, {}, protocol_of(pairs=path, baseline=("copy",)))
     files = {name: images.file(row) for row, name in enumerate(images.strings("image_id"))}
     joints = dict(zip(images.strings("image_id"), images.keypoints(), strict=True))
     patn, gfla, raw = [], [], []
@@ -158,7 +163,7 @@ def test_every_family_scores_its_own_jpeg_path(images, three_pairs):
 
 
 def test_the_target_itself_is_perfect_only_without_compression(images, three_pairs):
-    protocol = EvaluationProtocol(pairs=three_pairs[0], baseline=("target",))
+    protocol = protocol_of(pairs=three_pairs[0], baseline=("target",))
     result = score_pairs(images, {}, protocol)
     assert result.value("the target itself", "SSIM", "raw") == pytest.approx(1, abs=TOLERANCE)
     assert result.value("the target itself", "L1", "raw") == 0
@@ -167,8 +172,8 @@ def test_the_target_itself_is_perfect_only_without_compression(images, three_pai
 
 
 def test_no_value_depends_on_the_batch_size(images):
-    whole = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=10))
-    split = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=10, batch_size=3))
+    whole = score_pairs(images, {"toy": Brightener()}, protocol_of(count=10, batch_size=10))
+    split = score_pairs(images, {"toy": Brightener()}, protocol_of(count=10, batch_size=3))
     assert len(whole.scores) == len(split.scores) == 9
     for one, other in zip(whole.scores, split.scores, strict=True):
         assert one.row.name == other.row.name
@@ -179,7 +184,7 @@ def test_no_value_depends_on_the_batch_size(images):
 def test_a_network_gets_the_source_and_both_poses_and_its_image_is_truncated(images, three_pairs):
     path, names = three_pairs
     toy = Brightener()
-    result = score_pairs(images, {"toy": toy}, EvaluationProtocol(pairs=path))
+    result = score_pairs(images, {"toy": toy}, protocol_of(pairs=path))
     row = {name: row for row, name in enumerate(images.strings("image_id"))}
     source = [pixels.read(images.file(row[name])) for name, _ in names]
     target = [pixels.read(images.file(row[name])) for _, name in names]
@@ -216,7 +221,7 @@ def test_images_of_another_size_are_stretched_with_their_joints(images, three_pa
         market.keypoint_text(list(joints), np.stack(list(joints.values())))
     )
     large, _ = market.index(root, [root / "keypoints.csv"])
-    protocol = EvaluationProtocol(pairs=path, baseline=("copy",))
+    protocol = protocol_of(pairs=path, baseline=("copy",))
     for one, other in zip(
         score_pairs(images, {}, protocol).scores,
         score_pairs(large, {}, protocol).scores,
@@ -244,7 +249,7 @@ def reid_network(tmp_path: Path) -> Path:
 def test_the_re_id_frechet_distance_compares_whole_batches_of_64_with_train_images(
     images, reid_network
 ):
-    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), batch_size=40)
+    protocol = protocol_of(reid=reid_network, baseline=("copy",), batch_size=40)
     result = score_pairs(images, {}, protocol)
     assert result.num_pairs == NUM_PAIRS == 90
     train = images.only("train")
@@ -272,7 +277,7 @@ def test_a_network_of_several_metrics_is_loaded_once(images, reid_network, monke
         return load(file, *arguments, **options)
 
     monkeypatch.setattr(torch.export, "load", counted)
-    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), count=64)
+    protocol = protocol_of(reid=reid_network, baseline=("copy",), count=64)
     names = {score.row.name for score in score_pairs(images, {}, protocol).scores}
     assert {"re-ID Frechet distance", "re-ID perceptual distance", "identity similarity"} <= names
     assert len(loaded) == 1
@@ -309,24 +314,22 @@ def test_the_next_pairs_are_read_while_images_are_made(images, monkeypatch):
         return read
 
     monkeypatch.setattr(pixels, "read_all", noted)
-    result = score_pairs(images, {"toy": toy}, EvaluationProtocol(count=8, batch_size=2))
+    result = score_pairs(images, {"toy": toy}, protocol_of(count=8, batch_size=2))
     assert len(toy.conditions) == 4
     assert result.num_pairs == 8
 
 
 def test_each_subject_gets_its_own_scores(images):
-    one = score_pairs(images, {"toy": Brightener()}, EvaluationProtocol(count=6))
-    both = score_pairs(
-        images, {"toy": Brightener()}, EvaluationProtocol(count=6, baseline=("copy",))
-    )
-    copied = score_pairs(images, {}, EvaluationProtocol(count=6, baseline=("copy",)))
+    one = score_pairs(images, {"toy": Brightener()}, protocol_of(count=6))
+    both = score_pairs(images, {"toy": Brightener()}, protocol_of(count=6, baseline=("copy",)))
+    copied = score_pairs(images, {}, protocol_of(count=6, baseline=("copy",)))
     assert both.scores == one.scores + copied.scores
 
 
 def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_scored(
     images, reid_network
 ):
-    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy",), count=63)
+    protocol = protocol_of(reid=reid_network, baseline=("copy",), count=63)
     result = score_pairs(images, {}, protocol)
     missing = {row.name: row.reason for row in result.not_measured}
     assert missing["re-ID Frechet distance"] == "found 63 pairs, expected 64 at least"
@@ -334,7 +337,7 @@ def test_too_few_pairs_for_a_frechet_distance_are_named_and_the_rest_is_scored(
 
 
 def test_identity_similarity_compares_with_the_source(images, reid_network):
-    protocol = EvaluationProtocol(reid=reid_network, baseline=("copy", "target"), count=20)
+    protocol = protocol_of(reid=reid_network, baseline=("copy", "target"), count=20)
     result = score_pairs(images, {}, protocol)
     name = "identity similarity"
     assert result.value("copy the source", name, "raw") == pytest.approx(1.0, abs=1e-6)
@@ -355,21 +358,24 @@ def test_identity_similarity_compares_with_the_source(images, reid_network):
 
 def test_metrics_nobody_asked_for_are_named_with_the_reason(images, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    result = score_pairs(images, {}, EvaluationProtocol(baseline=("copy",), count=64))
+    result = score_pairs(images, {}, protocol_of(baseline=("copy",), count=64))
     missing = {row.name: row.reason for row in result.not_measured}
     assert list(missing) == [
-        "IS, mask-IS", "FID", "LPIPS, mask-LPIPS", "PCKh", "re-ID Frechet distance",
-        "re-ID perceptual distance", "identity similarity", "DS",
+        "rows inside the person", "IS, mask-IS", "FID", "LPIPS, mask-LPIPS",
+        "ImageNet Frechet distance", "ImageNet perceptual distance", "PCKh",
+        "re-ID Frechet distance", "re-ID perceptual distance", "identity similarity", "DS",
     ]  # fmt: skip
     assert "give --estimator" in missing["PCKh"]
     assert "give --reid" in missing["re-ID perceptual distance"]
+    assert missing["ImageNet Frechet distance"] == "left out by --imagenet none"
+    assert "'augment detect --estimator blazepose --masks'" in missing["rows inside the person"]
 
 
 def test_a_network_that_is_asked_for_and_not_there_is_refused(images, tmp_path):
     with pytest.raises(UserError, match=r"found no file at .*no\.pt2"):
-        score_pairs(images, {}, EvaluationProtocol(reid=tmp_path / "no.pt2"))
+        score_pairs(images, {}, protocol_of(reid=tmp_path / "no.pt2"))
     with pytest.raises(UserError, match=r"found no file at .*no\.tflite"):
-        score_pairs(images, {}, EvaluationProtocol(estimator=str(tmp_path / "no.tflite")))
+        score_pairs(images, {}, protocol_of(estimator=str(tmp_path / "no.tflite")))
 
 
 class Fixed:
@@ -396,14 +402,14 @@ def test_pckh_pools_joints_over_batches_and_names_the_estimator():
     accuracy = JointAccuracy(Fixed(pose))
     for target in (pose, far, no_head):
         mask = torch.zeros(1, 128, 64, dtype=torch.bool)
-        accuracy.update(Views(side, side, side, black, mask, target[None]))
+        accuracy.update(Views(side, side, side, black, mask, target[None], mask))
     (row,) = accuracy.rows()
     assert (row.name, row.family, row.num_images) == ("PCKh (fixed)", "patn", 2)
     assert row.value == (18 + 10) / 36
 
 
 def copied(images: Images) -> Result:
-    return score_pairs(images, {}, EvaluationProtocol(count=5, baseline=("copy", "target")))
+    return score_pairs(images, {}, protocol_of(count=5, baseline=("copy", "target")))
 
 
 def test_the_json_holds_every_score_and_null_for_what_is_no_number(images):
@@ -446,7 +452,7 @@ def test_copying_the_source_on_real_pairs_gives_the_stored_scores(
         shutil.copy(market1501 / "bounding_box_test" / name, tmp_path / "bounding_box_test" / name)
     keypoints = market1501_keypoints / "market-annotation-test.csv"
     images, _ = market.index(tmp_path, [keypoints])
-    protocol = EvaluationProtocol(
+    protocol = protocol_of(
         pairs=write_pairs(tmp_path / "pairs.csv", names), baseline=("copy",), batch_size=7
     )
     result = score_pairs(images, {}, protocol)
@@ -460,7 +466,7 @@ def test_the_command_shows_the_table_and_keeps_it(images, three_pairs, tmp_path,
     write_images(images, table)
     code = PROGRAM.run(
         ["evaluate", "--images", str(table), "--pairs", str(three_pairs[0]), "--out", str(out),
-         "--baseline", "copy", "target", "--device", "cpu", "--quiet"]
+         "--baseline", "copy", "target", "--imagenet", "none", "--device", "cpu", "--quiet"]
     )  # fmt: skip
     assert code == Exit.DONE
     shown = capsys.readouterr().out
@@ -474,7 +480,7 @@ def test_pairs_of_market1501_that_are_not_the_published_ones_are_called_so(
 ):
     write_images(images, tmp_path / "images.parquet")
     arguments = ["evaluate", "--images", str(tmp_path / "images.parquet"), "--count", "3",
-             "--baseline", "copy", "--device", "cpu"]  # fmt: skip
+             "--baseline", "copy", "--imagenet", "none", "--device", "cpu"]  # fmt: skip
 
     PROGRAM.run([*arguments, "--pairs", str(three_pairs[0])])
     assert "published" not in capsys.readouterr().err
@@ -499,7 +505,7 @@ def test_pairs_of_two_people_or_without_a_pose_are_refused(images, tmp_path):
     two = write_pairs(tmp_path / "two.csv", [(ids[0], ids[1]), (ids[0], ids[6])])
     told = f"found 1 of 2 that show two people, the first '{ids[0]}' ({people[0]}) and '{ids[6]}'"
     with pytest.raises(UserError, match=re.escape(told)):
-        score_pairs(images, {}, EvaluationProtocol(pairs=two, baseline=("copy",)))
+        score_pairs(images, {}, protocol_of(pairs=two, baseline=("copy",)))
     place = images.table.schema.get_field_index("keypoints")
     column = keypoint_column(images.keypoints(), np.zeros(len(images), bool))
     poseless = dataclasses.replace(
@@ -508,7 +514,7 @@ def test_pairs_of_two_people_or_without_a_pose_are_refused(images, tmp_path):
     one = write_pairs(tmp_path / "one.csv", [(ids[0], ids[1])])
     told = f"found 2 of 2 images without any joint, the first '{ids[0]}'"
     with pytest.raises(UserError, match=re.escape(told)):
-        score_pairs(poseless, {}, EvaluationProtocol(pairs=one, baseline=("copy",)))
+        score_pairs(poseless, {}, protocol_of(pairs=one, baseline=("copy",)))
 
 
 class Smaller(Brightener):
@@ -521,7 +527,7 @@ class Smaller(Brightener):
 
 def test_a_network_of_another_size_gets_images_and_poses_of_its_size(images, three_pairs):
     toy = Smaller()
-    score_pairs(images, {"toy": toy}, EvaluationProtocol(pairs=three_pairs[0]))
+    score_pairs(images, {"toy": toy}, protocol_of(pairs=three_pairs[0]))
     (condition,) = toy.conditions
     assert condition.image.shape == (3, 3, 64, 32)
     row = images.strings("image_id").index(three_pairs[1][0][0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from augment.quality.ssim import masked, range_of, ssim
+from augment.quality.ssim import RADIUS_PX, composed, masked, range_of, ssim
 from manifests.runtime.console import UserError
 
 DOUBLE_TOLERANCE = 1e-10  # sums of 121 float64 products of bytes; the contract asks for 1e-6
@@ -68,6 +68,48 @@ def test_masked_images_equal_scikit_image_on_the_masked_images():
     outside = torch.from_numpy(~mask.numpy())[:, None].expand(-1, 3, -1, -1)
     expected = reference(generated.masked_fill(outside, 0), target.masked_fill(outside, 0))
     np.testing.assert_allclose(ours, expected, atol=DOUBLE_TOLERANCE)
+
+
+def person_masks() -> torch.Tensor:
+    """Return one mask per image: wide, narrow, at the border of the image, of one pixel."""
+    mask = torch.zeros(4, 128, 64, dtype=torch.bool)
+    mask[0, 20:90, 10:40] = True
+    mask[1, 5:120, 30:33] = True
+    mask[2, 60:128, 0:30] = True
+    mask[3, 64, 32] = True
+    return mask
+
+
+def test_within_a_mask_it_is_the_mean_of_scikit_images_map():
+    generated, target, mask = images(10), images(11), person_masks()
+    inside = torch.zeros_like(mask)
+    inside[:, RADIUS_PX:-RADIUS_PX, RADIUS_PX:-RADIUS_PX] = True
+    expected = []
+    for a, b, part in zip(generated, target, mask & inside, strict=True):
+        _, values = structural_similarity(
+            a.numpy(),
+            b.numpy(),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=0,
+            data_range=int(a.max()) - int(a.min()),
+            full=True,
+        )
+        expected.append(values[:, part.numpy()].mean())
+    ours = ssim(generated, target, within=mask)
+    np.testing.assert_allclose(ours, expected, atol=DOUBLE_TOLERANCE)
+    everywhere = ssim(generated, target, within=torch.ones_like(mask))
+    np.testing.assert_allclose(everywhere, ssim(generated, target), atol=DOUBLE_TOLERANCE)
+    assert ssim(generated, target, within=torch.zeros_like(mask)).isnan().all()
+
+
+def test_a_composed_image_shows_the_person_before_the_targets_background():
+    generated, target, mask = images(12), images(13), person_masks()
+    made = composed(generated, target, mask)
+    shown = mask[:, None].expand_as(made)
+    assert torch.equal(made[shown], generated[shown])
+    assert torch.equal(made[~shown], target[~shown])
 
 
 def test_a_score_does_not_depend_on_the_rest_of_the_batch():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manifests.compute import imagenet
-from manifests.compute.imagenet import PACKAGED, imagenet_file
+from manifests.compute.imagenet import PACKAGED, imagenet_file, imagenet_model
 from manifests.runtime.console import UserError
 
 NAME = "timm/tf_efficientnet_lite0"
@@ -56,3 +56,24 @@ def test_a_package_without_its_file_or_with_another_is_refused(packaged: Path):
 def test_a_network_that_no_package_has_is_refused_with_those_that_have_one():
     with pytest.raises(UserError, match="found --model resnet50, expected one of timm/tf_eff"):
         imagenet_file("resnet50")
+
+
+def test_imagenet_asks_for_the_first_network_that_can_be_built_and_filled(
+    packaged: Path, monkeypatch
+):
+    find = imagenet.importlib.util.find_spec
+    assert imagenet_model("imagenet", "--imagenet") == NAME
+    assert imagenet_model("torchvision/mobilenet_v2", "--imagenet") == "torchvision/mobilenet_v2"
+    mobilenet = replace(PACKAGED[NAME], package="carrier")
+    monkeypatch.setitem(imagenet.PACKAGED, "torchvision/mobilenet_v2", mobilenet)
+    monkeypatch.setattr(
+        imagenet.importlib.util, "find_spec", lambda name: None if name == "timm" else find(name)
+    )
+    assert imagenet_model("imagenet", "--imagenet") == "torchvision/mobilenet_v2"
+
+
+def test_a_network_that_is_misspelt_is_refused_with_those_there_are():
+    with pytest.raises(
+        UserError, match="--imagenet: found 'vgg', expected imagenet or one of timm/"
+    ):
+        imagenet_model("vgg", "--imagenet")
