@@ -80,6 +80,8 @@ def train(
     with init_distributed(device, environ) as group:
         if not group.is_primary:
             console = Console(quiet=True)
+        if settings.recipe_note:
+            console.say(settings.recipe_note)
         recipe = recipe_of(settings, inputs)
         if (folder / run_record.RUN_RECORD).exists():
             run_record.check_same_config(folder / run_record.RUN_RECORD, recipe)
@@ -195,9 +197,7 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
         UserError: If an input is missing.
     """
     inputs = inputs or Inputs()
-    recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
-    if settings.val_people:
-        recipe |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
+    recipe = choices_of(settings)
     paths = {
         "images": settings.images,
         "synthetic": settings.synthetic and finished_manifest(settings.synthetic),
@@ -209,6 +209,14 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
             raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
         recipe[f"{name}_sha256"] = None if path is None else inputs.digest(path)
     return recipe
+
+
+def choices_of(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the weights, but for the inputs."""
+    choices = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    if settings.val_people:
+        choices |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
+    return choices
 
 
 def weights_of(settings: TrainSettings) -> Path | None:

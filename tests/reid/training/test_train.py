@@ -382,6 +382,7 @@ def test_people_of_one_camera_are_validated_and_scored_under_the_protocol_for_th
     images = write_people(tmp_path / "people", cameras=1, frames=3)
     out = tmp_path / "run"
     arguments = ["train", "--images", str(images), "--out", str(out), "--steps", "2", "--quiet"]
+    arguments += ["--recipe", "short"]
     arguments += ["--height", "64", "--width", "32", "--batch-size", "8", "--device", "cpu"]
     remedy = r"under the protocol 'market1501'.*\(--protocol all-cameras is for data of one camera"
     with pytest.raises(UserError, match=rf"images\.parquet: none of 4 queries .*{remedy}"):
@@ -507,6 +508,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_what_to_do(tmp_path, mo
 
 def command(images: Path, out: Path, *more: str) -> list[str]:
     arguments = ["train", "--images", str(images), "--out", str(out), "--no-score", "--quiet"]
+    arguments += ["--recipe", "short"]
     arguments += ["--steps", "2", "--height", "64", "--width", "32", "--batch-size", "8"]
     return [*arguments, "--device", "cpu", *more]
 
