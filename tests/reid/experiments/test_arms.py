@@ -46,10 +46,10 @@ def test_an_arm_has_its_flags_and_else_what_all_arms_share():
         ("--recipe bot", "found --recipe, .*; expected --train.recipe of"),
         (
             "--scene-adedd 3",
-            "found --scene-adedd, expected what 'reid train --help' lists, perhaps",
+            "found --scene-adedd, 3, expected what 'reid train --help' lists, perhaps",
         ),
         ("--scene-added many", "--scene-added: .*found 'many'"),
-        ("--augmentation.scene 2", r"'augmentation\.scene': .* equal to 1, found 2"),
+        ("--augmentation.scene 2", r"setting 'augmentation\.scene': .* equal to 1, found 2"),
         ("scene", "found scene, expected what"),
         ("--help", "found --help, expected flags that 'reid train --help' lists"),
         ("--quiet", "found flags of output, expected them after 'reid study'"),
