@@ -20,7 +20,13 @@ from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choice
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import write_results
 from reid.models.run_folder import REPORT, read_run
-from reid.training.train import TrainSettings, choices_of, recipe_of, train
+from reid.training.train import (
+    TrainSettings,
+    check_masks,
+    choices_of,
+    recipe_of,
+    train,
+)
 
 
 def study(settings: StudySettings, console: Console) -> Exit:
@@ -56,6 +62,8 @@ def study(settings: StudySettings, console: Console) -> Exit:
     )
     if left:
         _check_rankable(settings, inputs)
+        for cell in left:
+            _check_masks(trainings[cell], inputs)
     failed = [cell for cell in left if not _make(settings, cell, trainings[cell], inputs, console)]
     if failed:
         console.say(
@@ -83,7 +91,9 @@ def check_usable(settings: StudySettings) -> None:
     """
     inputs = Inputs()
     for cell in cells_of(settings):
-        _check_same_study(training_of(settings, cell, inputs), inputs)
+        training = training_of(settings, cell, inputs)
+        _check_same_study(training, inputs)
+        _check_masks(training, inputs)
     _check_rankable(settings, inputs)
 
 
@@ -104,6 +114,11 @@ def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
 def _check_rankable(settings: StudySettings, inputs: Inputs) -> None:
     images = inputs.images(settings.images, settings.root)
     check_rankable(images, settings.images, settings.score.protocol)
+
+
+def _check_masks(training: TrainSettings, inputs: Inputs) -> None:
+    """Check now what would end a cell after hours of others."""
+    check_masks(inputs.images(training.images, training.root).only("train"), training)
 
 
 def _check_same_study(training: TrainSettings, inputs: Inputs) -> None:

@@ -110,6 +110,7 @@ def _train(
         data_seed=settings.data_seed,
     )
     _check_rankable(images, selection, settings)
+    check_masks(selection.train, settings)
     data = load_training_set(selection, synthetic, (settings.width, settings.height))
     if settings.score and group.is_primary:
         # Scoring looks for near-duplicates of the same images.
@@ -176,6 +177,21 @@ def _scenes(
         f"new streets: {len(scenes.rows):,} of {len(train):,} real images have a mask and a street"
     )
     return scenes
+
+
+def check_masks(train: Images, settings: TrainSettings) -> None:
+    """Check that people can be put before new streets, before an image is read.
+
+    Raises:
+        UserError: If fewer than two train images have a mask where the settings need some.
+    """
+    found = len(train) - train.table["mask"].null_count
+    if needs_scenes(settings) and found < 2:
+        raise UserError(
+            f"{settings.images}: found {found} of {len(train):,} train images with a mask, "
+            "expected at least 2 for --scene-added and --augmentation.scene; 'augment detect "
+            "--estimator blazepose --masks' adds masks"
+        )
 
 
 def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:

@@ -156,3 +156,12 @@ def test_the_tables_are_written_again_from_reports_alone(finished, tmp_path):
         study(other, QUIET)
     with pytest.raises(UserError, match=r"seed-2 holds no report\.json"):
         study(alone.model_copy(update={"seeds": (0, 1, 2)}), QUIET)
+
+
+def test_an_arm_that_needs_masks_is_refused_before_another_one_is_trained(finished, tmp_path):
+    grid = finished.model_copy(update={"out": tmp_path / "out", "arms": (SCENES,), "against": None})
+    with pytest.raises(
+        UserError, match="found 0 of 24 train images with a mask, expected at least"
+    ):
+        study(grid, QUIET)
+    assert not grid.out.exists()
