@@ -13,7 +13,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm
 from reid.data.augmentation import Augmentation
 from reid.experiments.arms import CellTraining
-from reid.experiments.grid import CellScoring, StudySettings
+from reid.experiments.grid import CellScoring, StudySettings, variants_of
 from reid.experiments.launch import Launcher, LaunchSettings, launch, settings_for
 from reid.training.recipes import RECIPES
 
@@ -119,6 +119,8 @@ def test_the_studies_of_the_documentation_are_what_they_are_said_to_be():
     )
     lines = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("reid study -")]
     plans = [read(arguments).study for arguments in lines]
+    streets = plans.pop(1)
+    assert (streets.against, len(variants_of(streets))) == ("added", 4)
     assert all(plan.fractions == (0.2, 0.4, 0.6, 0.8, 1.0) for plan in plans)
     assert [plan.train.recipe for plan in plans] == [
         "imagenet-cpu",
