@@ -151,7 +151,7 @@ def scenes_for(train: Images, pixels: np.ndarray, size: tuple[int, int]) -> Scen
         own = zip(train.table["width"].to_pylist(), train.table["height"].to_pylist(), strict=True)
         drawn = [mask_from_joints(*one) for one in zip(train.keypoints(), own, strict=True)]
         masks = np.stack([resize_mask(mask, size) for mask in drawn])
-        known = masks.any(axis=(1, 2))
+        known = np.array([mask.any() for mask in masks])
     return scenes_of(pixels, masks, known)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import Field
 from tyro.conf import Positional
@@ -109,7 +108,7 @@ def backgrounds(settings: BackgroundSettings, console: Console) -> Exit:
     size = (run.recipe["width"], run.recipe["height"])
     chosen = sample(choose(images, run), settings.max_images, settings.seed)
     usable = with_streets(chosen.images, size, max(settings.widenings))
-    num_without = len(images) - pc.count(images.table["mask"]).as_py()
+    num_without = images.table["mask"].null_count
     console.say(
         f"{settings.images}: {num_without:,} of {len(images):,} images have no mask; of "
         f"{len(usable):,} {chosen.about} {int((~usable).sum()):,} are left out, without a street "
@@ -165,9 +164,9 @@ def choose(images: Images, run: TrainingRun) -> Chosen:
         return Chosen(images.take(np.flatnonzero(test)), "query and gallery images")
     train = masked & (splits == "train")
     known = np.isin(people, sorted(run.people))
-    if (train & ~known).any():
+    if (train & known).any():
         about = "train images of people whom the network was not trained on"
-        return Chosen(images.take(np.flatnonzero(train & ~known)), about)
+        return Chosen(images.take(np.flatnonzero(train & known)), about)
     other = train & ~_trained_on(images, run)
     if other.any():
         about = "train images that the network was not trained on, of people whom it was trained on"

@@ -74,7 +74,6 @@ def named_part(flag: str, text: str, what: str) -> tuple[str, str]:
     return name, rest
 
 
-@cache
 def arm_training(name: str, flags: str, common: CellTraining) -> ArmTraining:
     """Return the settings that all arms share, changed by the flags of one.
 
@@ -87,7 +86,12 @@ def arm_training(name: str, flags: str, common: CellTraining) -> ArmTraining:
         UserError: If there is no such flag (names the nearest), a value is none of it, the grid
             decides it, or it needs a synthetic set, which such an arm has not.
     """
-    where = f"--arms {name}"
+    return _parsed(f"--arms {name}", flags, common.to_json())
+
+
+@cache
+def _parsed(where: str, flags: str, common: str) -> ArmTraining:
+    """Return the settings of an arm; each cell asks for them, and parsing takes its time."""
     try:
         arguments = shlex.split(flags)
     except ValueError as error:
@@ -96,7 +100,7 @@ def arm_training(name: str, flags: str, common: CellTraining) -> ArmTraining:
         ) from error
     for argument in arguments:
         _check_is_an_arms(argument, where)
-    shared = {key: getattr(common, key) for key in TrainSettings.model_fields}
+    shared = dict(CellTraining.from_json(common))
     try:
         training, output = parse(
             with_defaults(ArmTraining, shared), "reid train", "", tuple(arguments)

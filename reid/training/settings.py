@@ -256,7 +256,7 @@ def with_recipe(
     if not name:
         name, note = default_recipe(arguments, prefix, records)
     if name not in RECIPES:
-        near = did_you_mean(name, RECIPES)
+        near = did_you_mean(name, list(RECIPES))
         raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}{near}")
     recipe = RECIPES[name]
     about = f"{settings.model_fields['recipe'].description}\n\n{name}: {cleandoc(recipe.about)}"
@@ -274,7 +274,7 @@ def default_recipe(
     installed, and ``short`` where they are not or the command line names another network.
     """
     for record in records:
-        recorded = run_record.read(record)["config"].get("recipe") if record.exists() else None
+        recorded: Any = run_record.read(record)["config"].get("recipe") if record.exists() else None
         if recorded in RECIPES:
             return recorded, ""
     for flag in (f"--{prefix}model", f"--{prefix}weights"):
