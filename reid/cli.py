@@ -29,6 +29,12 @@ PROGRAM: Final = Program(
             "ScoreSettings",
             "rank the gallery for every query of a test set",
         ),
+        "backgrounds": Command(
+            "reid.evaluation.backgrounds",
+            "backgrounds",
+            "BackgroundSettings",
+            "say what streets alone give away, people cut out along their masks",
+        ),
         "compare": Command(
             "reid.experiments.compare",
             "compare",

@@ -6,7 +6,8 @@ one after the other in one run. torchreid: ImageSoftmaxEngine, its data manager 
 float32. Ours: everything that 'reid train' does between reading the table and the last step, the
 decoding of every image included. With --accuracy both are also scored on the test people by our
 evaluator, over several seeds: a seed's two runs start from the same weights, and what tells them
-apart is the mean of their differences beside its standard error.
+apart is the mean of their differences beside its standard error. With --scenes ours is held against
+itself: steps with --augmentation.scene 0.5, and with --scene-added 0, in turn with steps without.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 
+import numpy as np
 import torch
 from torch import nn
 
 from manifests.compute.devices import pick_device
 from manifests.datasets.market1501 import index
 from manifests.io import Images, read_images, write_images
+from manifests.masks import mask_from_joints, read_masks, resize_mask
 from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.pixels import read_all
 from manifests.runtime.console import Console
@@ -32,6 +35,7 @@ from manifests.schema import JUNK
 from reid.data.augmentation import Augmentation
 from reid.data.dataset import load_training_set, select
 from reid.data.labels import labels_of
+from reid.data.scenes import Scenes, scenes_of
 from reid.evaluation.ranking import distance_of, rank
 from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions
@@ -140,6 +144,57 @@ def train_ours(images: Images, settings: TrainSettings, seed: int) -> Trained:
     return Trained(trainer.network, time.perf_counter() - began)
 
 
+def scenes_for(train: Images, pixels: np.ndarray, size: tuple[int, int]) -> Scenes:
+    """Return people and streets by the masks of the table, or by masks drawn around the joints."""
+    masks, known = read_masks(train, size)
+    if not known.any():
+        own = zip(train.table["width"].to_pylist(), train.table["height"].to_pylist(), strict=True)
+        drawn = [mask_from_joints(*one) for one in zip(train.keypoints(), own, strict=True)]
+        masks = np.stack([resize_mask(mask, size) for mask in drawn])
+        known = np.array([mask.any() for mask in masks])
+    return scenes_of(pixels, masks, known)
+
+
+def compare_scenes(images: Images, settings: TrainSettings, num_steps: int, repeats: int) -> None:
+    """Print the speed of steps with new streets over that of steps without, taken in turns."""
+    selection = select(images, None, real_fraction=1.0, num_validation_people=0, data_seed=0)
+    size = (settings.width, settings.height)
+    data = load_training_set(selection, None, size)
+    scenes = scenes_for(selection.train, data.pixels, size)
+    device = pick_device(settings.device)
+    network = drawn_network(settings, len(data.people), 0)
+    trainer = Trainer(network, settings, device)
+    swapped = settings.augmentation.model_copy(update={"scene": 0.5})
+    plans = {
+        "plain": settings,
+        "--augmentation.scene 0.5": settings.model_copy(update={"augmentation": swapped}),
+        "--scene-added 0": settings.model_copy(update={"scene_added": 0}),
+    }
+    batches = {
+        name: Batches(data, plan, Destination(device), 0, scenes) for name, plan in plans.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    for turn in range(repeats + 1):
+        for name, source in batches.items():
+            synchronize(device)
+            began = time.perf_counter()
+            for step in range(turn * num_steps, (turn + 1) * num_steps):
+                trainer.update(source.batch(step))
+            synchronize(device)
+            seconds[name].append(time.perf_counter() - began)
+    # The first turn warms up.
+    plain = seconds.pop("plain")[1:]
+    print(
+        f"{settings.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
+        f"{device.type}, {torch.get_num_threads()} threads, {settings.precision}; plain "
+        f"{num_steps * settings.batch_size / median(plain):.1f} img/s; {repeats} turns of "
+        f"{num_steps} steps"
+    )
+    for name, values in seconds.items():
+        ratios = sorted(old / new for old, new in zip(plain, values[1:], strict=True))
+        print(f"{name:25} ratio {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
 def warm_up(
     network: nn.Module, settings: TrainSettings, device: torch.device, kind: torch.dtype
 ) -> None:
@@ -200,6 +255,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--scenes", action="store_true", help="new streets against none")
+    parser.add_argument("--turn-steps", type=int, default=10, help="of --scenes")
     parser.add_argument("--accuracy", action="store_true", help="score both as well")
     parser.add_argument("--seeds", type=int, default=3, help="of --accuracy")
     options = parser.parse_args()
@@ -207,6 +264,9 @@ def main() -> None:
         path = options.images or made_up_people(Path(folder), options)
         images = read_images(path)
         settings = settings_of(options, path, len(images.only("train")))
+        if options.scenes:
+            compare_scenes(images, settings, options.turn_steps, options.repeats)
+            return
         num_images = settings.steps * settings.batch_size
         runs = options.seeds if options.accuracy else options.repeats
         seconds: dict[str, list[float]] = {"torchreid": [], "ours": []}

@@ -55,9 +55,9 @@ def scenes_of(
     usable = [row for row in np.flatnonzero(known) if masks[row].any() and has_street(masks[row])]
     if len(usable) < 2:
         raise UserError(
-            f"new streets: found {len(usable)} of {len(pixels)} train images with a mask that "
-            "leaves a street beside the person, expected at least 2; 'augment detect --estimator "
-            "blazepose --masks' adds masks"
+            f"--scene-added, --augmentation.scene: found {len(usable)} of {len(pixels)} train "
+            "images with a mask that leaves a street beside the person, expected at least 2; "
+            "'augment detect --estimator blazepose --masks' adds masks"
         )
     person_of = np.full(len(pixels), -1)
     person_of[usable] = np.arange(len(usable))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -14,32 +15,22 @@ from tyro.conf import Suppress
 
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import StoragePath, StoragePathFlag, storage_path
+from manifests.runtime.storage import StoragePath, storage_path
 from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
 from reid.data.inputs import Inputs
 from reid.data.labels import labelled
-from reid.evaluation.ranking import Protocol
 from reid.evaluation.score import ScoreSettings
+from reid.experiments.arms import ArmTraining, CellTraining, arm_training, named_part
+from reid.models.backbone import did_you_mean
 from reid.training.batches import composition_of
 from reid.training.train import TrainSettings
 
 BASELINE: Final = "none"
+RUNS: Final = "runs"
+"""Folder of the cells' runs in that of the study."""
 
 Control = Literal["repeated-real", "shuffled-labels", "synthetic-only", "added-real"]
-
-
-class CellTraining(TrainSettings):
-    """Settings of 'reid train' that all runs share; what the grid decides is hidden."""
-
-    images: Suppress[Path] = Path()
-    out: Suppress[Path] = Path()
-    root: Suppress[Path | None] = None
-    synthetic: Suppress[StoragePathFlag | None] = None
-    real_fraction: Suppress[float] = 1.0
-    seed: Suppress[int] = 0
-    score: Suppress[bool] = False
-    protocol: Suppress[Protocol] = "market1501"
 
 
 class CellScoring(ScoreSettings):
@@ -55,7 +46,8 @@ class CellScoring(ScoreSettings):
 class StudySettings(Frozen):
     """Train and score every cell of a grid: real fractions x arms x seeds.
 
-    The arms are 'none' (real images alone, the baseline), each synthetic set, and each control.
+    The arms are 'none' (real images alone, the baseline), each synthetic set, each set of flags,
+    and each control.
     """
 
     images: Path
@@ -69,14 +61,23 @@ class StudySettings(Frozen):
     synthetic_sets: tuple[str, ...] = ()
     """NAME=FOLDER of 'augment generate' each; {fraction} in FOLDER stands for the fraction, for
     sets made from the same part: patn=synthetic-{fraction}."""
+    arms: tuple[str, ...] = ()
+    """NAME='FLAGS' each: real images with further flags of 'reid train', for example
+    scenes='--scene-added 16' swapped='--augmentation.scene 0.5'."""
     controls: tuple[Control, ...] = ()
-    """Arms with something else in the place of the first synthetic set."""
+    """Arms with something else in the place of the first synthetic set; added-real in that of the
+    first arm that adds images."""
+    against: str | None = None
+    """Name of an arm that the others are held against as well, in a table of their own."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained once for each."""
     budget: Literal["steps", "epochs"] = "steps"
     """What is equal for all: optimiser steps (--train.steps), or --epochs over the real images."""
     epochs: Annotated[int, Field(gt=0)] = 60
     """With --budget epochs: how often a run sees each of its real images."""
+    tables_only: bool = False
+    """Train nothing: write the tables of a finished study again, from the reports of its runs alone
+    (report.json, queries.parquet)."""
     worker: str | None = None
     """i/N: take every Nth run from run i on (counted from 0); on Slurm this is found out."""
     num_workers: int | None = None
@@ -93,6 +94,8 @@ class Variant:
     folder: str | None = None
     """Of the synthetic set, with {fraction} where it depends on it."""
     control: Control | None = None
+    flags: str | None = None
+    """Of 'reid train', in which it differs from the others."""
 
     def synthetic(self, fraction: float) -> StoragePath | None:
         """Return the folder of the synthetic set for a fraction."""
@@ -112,35 +115,65 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Return where the run lies, from OUT."""
-        return Path("runs", f"f{self.fraction:g}", self.variant.name, f"seed-{self.seed}")
+        return Path(RUNS, f"f{self.fraction:g}", self.variant.name, f"seed-{self.seed}")
 
 
 def variants_of(settings: StudySettings) -> list[Variant]:
     """Return the arms of the grid, the baseline first.
 
     Raises:
-        UserError: If a name is missing or twice, or a control has nothing to replace.
+        UserError: If a name is missing or twice, an arm has flags that it cannot have, a control
+            has nothing to replace, or there is no arm that the others shall be held against.
     """
-    variants = [Variant(BASELINE)]
-    for text in settings.synthetic_sets:
-        name, _, folder = text.partition("=")
-        if not folder or not name or not name.replace("-", "").replace("_", "").isalnum():
-            raise UserError(
-                f"--synthetic-sets: found '{text}', expected NAME=FOLDER with a name of letters, "
-                "digits, '-' and '_'"
-            )
-        variants.append(Variant(name, folder))
-    if settings.controls and len(variants) == 1:
-        raise UserError(
-            f"--controls {settings.controls[0]}: found no synthetic set that it could "
-            "replace; expected --synthetic-sets NAME=FOLDER"
-        )
-    variants += [Variant(name, variants[1].folder, name) for name in settings.controls]
+    sets = [
+        Variant(*named_part("--synthetic-sets", text, "FOLDER")) for text in settings.synthetic_sets
+    ]
+    named = [named_part("--arms", text, "'FLAGS'") for text in settings.arms]
+    flagged = [Variant(name, flags=flags) for name, flags in named]
+    added = [arm for arm in flagged if _adds_scenes(_arm_training(arm, settings))]
+    if settings.train.synthetic_mix == "add":
+        added = [*sets, *added]
+    variants = [Variant(BASELINE), *sets, *flagged]
+    for control in settings.controls:
+        replaced = _replaced(control, sets, added)
+        variants.append(replace(replaced, name=control, control=control))
     names = [variant.name for variant in variants]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"arm '{twice[0]}' is named twice; expected each name once")
+    if settings.against is not None and settings.against not in names[1:]:
+        near = did_you_mean(settings.against, names[1:])
+        known = f"one of the arms {', '.join(names[1:])}" if names[1:] else "an arm of the study"
+        raise UserError(f"--against: found '{settings.against}', expected {known}{near}")
     return variants
+
+
+def _replaced(control: Control, sets: Sequence[Variant], added: Sequence[Variant]) -> Variant:
+    """Return the arm in whose place a control stands: the first set, or the first that adds."""
+    if control == "added-real":
+        if not added:
+            raise UserError(
+                "--controls added-real: found no arm that adds images, expected --arms "
+                "NAME='--scene-added 16', or --synthetic-sets with --train.synthetic-mix add"
+            )
+        return added[0]
+    if not sets:
+        raise UserError(
+            f"--controls {control}: found no synthetic set that it could replace; expected "
+            "--synthetic-sets NAME=FOLDER"
+        )
+    return sets[0]
+
+
+def _arm_training(variant: Variant, settings: StudySettings) -> ArmTraining:
+    """Return the settings that a variant's flags make of those that all arms share."""
+    if variant.flags is None:
+        return settings.train
+    return arm_training(variant.name, variant.flags, settings.train)
+
+
+def _adds_scenes(training: ArmTraining) -> bool:
+    return training.scene_added > 0 and training.control == "none"
 
 
 def cells_of(settings: StudySettings) -> list[Cell]:
@@ -153,11 +186,12 @@ def cells_of(settings: StudySettings) -> list[Cell]:
         values = getattr(settings, name)
         if not values or len(set(values)) < len(values):
             raise UserError(f"--{name}: found {list(values)}, expected at least one, each once")
+    variants = variants_of(settings)
     return [
         Cell(fraction, variant, seed)
         for seed in settings.seeds
         for fraction in settings.fractions
-        for variant in variants_of(settings)
+        for variant in variants
     ]
 
 
@@ -168,7 +202,8 @@ def training_of(settings: StudySettings, cell: Cell, inputs: Inputs | None = Non
         UserError: If 'reid train' cannot do what the cell needs, or an input cannot be used.
     """
     synthetic = cell.variant.synthetic(cell.fraction)
-    values: dict[str, Any] = json.loads(settings.train.to_json())
+    training = _arm_training(cell.variant, settings)
+    values: dict[str, Any] = json.loads(training.to_json())
     values |= {
         "images": str(settings.images),
         "out": str(settings.out / cell.folder),
@@ -183,7 +218,8 @@ def training_of(settings: StudySettings, cell: Cell, inputs: Inputs | None = Non
     if cell.variant.control is not None:
         values["control"] = cell.variant.control
     if settings.budget == "epochs":
-        values["steps"] = _steps(settings, cell.fraction, synthetic, inputs or Inputs())
+        replacing = None if training.synthetic_mix == "add" else synthetic
+        values["steps"] = _steps(settings, training, cell.fraction, replacing, inputs or Inputs())
     return TrainSettings.from_json(json.dumps(values), where=str(cell.folder))
 
 
@@ -205,10 +241,21 @@ def steps_for_epochs(epochs: int, num_real: int, real_per_batch: float) -> int:
 
 
 def _steps(
-    settings: StudySettings, fraction: float, folder: StoragePath | None, inputs: Inputs
+    settings: StudySettings,
+    training: ArmTraining,
+    fraction: float,
+    folder: StoragePath | None,
+    inputs: Inputs,
 ) -> int:
-    """Return the steps of a cell; a control has those of the set that it replaces."""
-    training = settings.train
+    """Return the steps of a cell; a control has those of the arm that it replaces.
+
+    Args:
+        settings: Of the study.
+        training: Of the cell's arm.
+        fraction: Of the real images.
+        folder: Of synthetic images that take the place of real ones in a batch.
+        inputs: What has been read before.
+    """
     synthetic = None if folder is None else inputs.synthetic(folder)
     chosen = select(
         inputs.images(settings.images, settings.root),

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import create_model
 from tyro.conf import OmitArgPrefixes, arg
 
-from manifests.runtime.command_line import arguments_of
+from manifests.runtime.command_line import arguments_of, value_of
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.run_record import RUN_RECORD
 from manifests.runtime.settings import Frozen
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
-from reid.experiments.grid import CellTraining, StudySettings
+from reid.experiments.arms import CellTraining
+from reid.experiments.grid import RUNS, StudySettings
 from reid.experiments.study import check_usable, study
 from reid.training.settings import with_recipe
 
@@ -35,12 +37,14 @@ class LaunchSettings(Frozen):
 
 
 def settings_for(arguments: Sequence[str]) -> type[LaunchSettings]:
-    """Return the settings of ``reid study``, defaults by the recipe that a command line names.
+    """Return the settings of ``reid study``, defaults by the recipe of a command line.
 
     Raises:
         UserError: If there is no such recipe.
     """
-    training = with_recipe(CellTraining, arguments, "--train.recipe")
+    out = value_of("--out", arguments, default="")
+    records = sorted(Path(out, RUNS).rglob(RUN_RECORD)) if out else []
+    training = with_recipe(CellTraining, arguments, "train.", records[:1])
     grid = create_model(
         StudySettings.__name__, __base__=StudySettings, train=(training, training())
     )
@@ -68,6 +72,8 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         return study(grid, console)
     if grid.worker is not None:
         raise UserError(f"--worker: found '{grid.worker}' and --launch, expected one of them")
+    if grid.tables_only:
+        raise UserError("--tables-only: found it and --launch, expected one of them")
     if grid.num_workers is None:
         raise UserError("--launch slurm: found no --num-workers, expected how many tasks to start")
     command = [
@@ -85,9 +91,12 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
 
 
 def _study_arguments(grid: StudySettings) -> list[str]:
-    """Return the command-line arguments of a study, without values that its recipe gives."""
+    """Return the command-line arguments of a study, without values that its recipe gives.
+
+    The recipe is named: another machine could take another.
+    """
     recipe = grid.train.recipe
     plain = grid.model_copy(update={"train": type(grid).model_fields["train"].default})
-    named = [] if recipe == CellTraining().recipe else ["--train.recipe", recipe]
+    named = ["--train.recipe", recipe]
     trained = arguments_of(grid.train, "train.", CellTraining(recipe=recipe))
     return [*arguments_of(plain), *named, *trained]

@@ -3,7 +3,8 @@
 A cell is a run of ``reid train`` in OUT/runs/f0.2/patn/seed-0 and is complete when it is scored, so
 a study goes on where it stopped, its grid can grow, and several workers can share it. Whoever finds
 all cells complete writes OUT/study.parquet, one row per run, and OUT/study.md, a table per
-fraction.
+fraction. They need nothing of a run but its report.json and queries.parquet, so ``--tables-only``
+writes them again where images and weights are no longer there.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ import os
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
 from reid.data.inputs import Inputs
+from reid.evaluation.report import read_scored
 from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import write_results
 from reid.models.run_folder import REPORT, read_run
-from reid.training.train import TrainSettings, recipe_of, train
+from reid.training.train import (
+    TrainSettings,
+    check_masks,
+    choices_of,
+    recipe_of,
+    train,
+)
 
 
 def study(settings: StudySettings, console: Console) -> Exit:
@@ -31,8 +39,15 @@ def study(settings: StudySettings, console: Console) -> Exit:
         UserError: If the settings or an input cannot be used, or a cell's folder holds a run of
             other settings.
     """
-    worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     cells = cells_of(settings)
+    if settings.tables_only:
+        for cell in cells:
+            _check_report(settings, cell)
+        console.show(write_results(settings, cells))
+        return Exit.DONE
+    if settings.train.recipe_note:
+        console.say(settings.train.recipe_note)
+    worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     own = cells[worker.index :: worker.count]
     inputs = Inputs()
     trainings = {cell: training_of(settings, cell, inputs) for cell in own}
@@ -47,6 +62,8 @@ def study(settings: StudySettings, console: Console) -> Exit:
     )
     if left:
         _check_rankable(settings, inputs)
+        for cell in left:
+            _check_masks(trainings[cell], inputs)
     failed = [cell for cell in left if not _make(settings, cell, trainings[cell], inputs, console)]
     if failed:
         console.say(
@@ -74,7 +91,9 @@ def check_usable(settings: StudySettings) -> None:
     """
     inputs = Inputs()
     for cell in cells_of(settings):
-        _check_same_study(training_of(settings, cell, inputs), inputs)
+        training = training_of(settings, cell, inputs)
+        _check_same_study(training, inputs)
+        _check_masks(training, inputs)
     _check_rankable(settings, inputs)
 
 
@@ -97,11 +116,34 @@ def _check_rankable(settings: StudySettings, inputs: Inputs) -> None:
     check_rankable(images, settings.images, settings.score.protocol)
 
 
+def _check_masks(training: TrainSettings, inputs: Inputs) -> None:
+    """Check now what would end a cell after hours of others."""
+    check_masks(inputs.images(training.images, training.root).only("train"), training)
+
+
 def _check_same_study(training: TrainSettings, inputs: Inputs) -> None:
     record = training.out / run_record.RUN_RECORD
     recipe = recipe_of(training, inputs)
     if record.exists():
         run_record.check_same_config(record, recipe)
+
+
+def _check_report(settings: StudySettings, cell: Cell) -> None:
+    """Check by a cell's report alone that its run is the one that the settings describe.
+
+    Inputs are known there by their digests, and steps of equal epochs follow from the inputs.
+    """
+    by_steps = settings.model_copy(update={"budget": "steps"})
+    expected = choices_of(training_of(by_steps, cell))
+    if settings.budget == "epochs":
+        del expected["steps"]
+    found = read_scored(settings.out / cell.folder).recipe
+    differing = run_record.differences({name: found.get(name) for name in expected}, expected)
+    if differing:
+        raise UserError(
+            f"{settings.out / cell.folder}: belongs to another run ({'; '.join(differing)}); "
+            "expected the same settings or another --out"
+        )
 
 
 def _is_complete(settings: StudySettings, cell: Cell) -> bool:

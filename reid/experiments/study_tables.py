@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
 from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
-from reid.experiments.grid import Cell, StudySettings, variants_of
+from reid.experiments.grid import Cell, StudySettings, Variant, variants_of
 from reid.models.run_folder import REPORT, TrainingRun
 
 TABLE: Final = "study.md"
@@ -25,6 +25,7 @@ STUDY: Final = pa.schema(
         pa.field("folder", pa.string(), nullable=False),
         pa.field("synthetic", pa.string()),
         pa.field("control", pa.string()),
+        pa.field("flags", pa.string()),
         pa.field("steps", pa.int64(), nullable=False),
         pa.field("num_real", pa.int64(), nullable=False),
         pa.field("num_synthetic", pa.int64(), nullable=False),
@@ -80,17 +81,28 @@ def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
 
 
 def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
-    """Return the Markdown of a study: a table per fraction, and what to know of its sets."""
-    compared = compare_families([(arms[0], arms[1:]) for arms in families.values()])
-    count = sum(map(len, compared))
+    """Return the Markdown of a study: a table per fraction, and what to know of its arms.
+
+    With ``--against`` a second table per fraction holds the arms against another than ``none``.
+    """
+    variants = variants_of(settings)
+    comparing = [family for arms in families.values() for family in _held(settings, arms)]
+    compared = iter(compare_families(comparing))
+    count = sum(len(others) for _, others in comparing)
     lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
     if count:
         lines += [f"All p values are corrected together, for {count} comparisons (Holm).", ""]
-    for (fraction, arms), comparisons in zip(families.items(), compared, strict=True):
+    for fraction, arms in families.items():
         num_real = arms[0].runs[0].report["num_real"]
         lines += [f"## {fraction:.0%} of the real train images ({num_real:,})", ""]
-        lines += [markdown(arms[0], comparisons)]
-        lines += [f"- {arm.name}: {_origin(arm)}." for arm in arms[1:]]
+        for reference, _ in _held(settings, arms):
+            if reference is not arms[0]:
+                lines += [f"### Against {reference.name}", ""]
+            lines += [markdown(reference, next(compared))]
+        lines += [
+            f"- {arm.name}: {_about(variant, arm)}."
+            for variant, arm in zip(variants[1:], arms[1:], strict=True)
+        ]
         lines += [""] if arms[1:] else []
     runs = [run for arms in families.values() for arm in arms for run in arm.runs]
     found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
@@ -99,6 +111,16 @@ def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
         pairs = block["num_pairs"]
         lines += [f"Near-duplicates between train and gallery: {pairs:,} pairs.", ""]
     return "\n".join(lines)
+
+
+def _held(settings: StudySettings, arms: Sequence[Arm]) -> list[tuple[Arm, Sequence[Arm]]]:
+    """Return what the arms of one fraction are held against, each with the arms that are."""
+    baseline, *others = arms
+    named = [arm for arm in others if arm.name == settings.against]
+    return [
+        (baseline, others),
+        *((arm, [other for other in others if other is not arm]) for arm in named),
+    ]
 
 
 def _budget(settings: StudySettings) -> str:
@@ -110,9 +132,15 @@ def _budget(settings: StudySettings) -> str:
     return f"{settings.train.steps:,} steps for every run"
 
 
-def _origin(arm: Arm) -> str:
-    origin = arm.runs[0].report.get("leakage", {}).get("synthetic")
-    return origin["summary"] if origin else "nothing is known of its synthetic images"
+def _about(variant: Variant, arm: Arm) -> str:
+    """Return what to know of an arm: its flags and control, where its synthetic images are from."""
+    parts = [] if variant.flags is None else [f"reid train {variant.flags}"]
+    if variant.control is not None and variant.folder is None:
+        parts.append(f"in its place --control {variant.control}")
+    if variant.folder is not None:
+        origin = arm.runs[0].report.get("leakage", {}).get("synthetic")
+        parts.append(origin["summary"] if origin else "nothing is known of its synthetic images")
+    return "; ".join(parts)
 
 
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
@@ -130,6 +158,7 @@ def _row(out: Path, cell: Cell) -> dict[str, Any]:
         "folder": cell.folder.as_posix(),
         "synthetic": synthetic and str(synthetic),
         "control": cell.variant.control,
+        "flags": cell.variant.flags,
         "steps": run.recipe["steps"],
         "num_real": report["num_real"],
         "num_synthetic": report["num_synthetic"],

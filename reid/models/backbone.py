@@ -113,12 +113,12 @@ def source_of(model: str) -> Source:
     if source not in source_names():
         raise UserError(
             f"--model {model}: found the source '{source}', expected one of "
-            f"{', '.join(source_names())}{_did_you_mean(source, source_names())}"
+            f"{', '.join(source_names())}{did_you_mean(source, source_names())}"
         )
     module = _load(source)
     names = module.names()
     if name not in names:
-        near = _did_you_mean(model, _names_by_flag(model, source, names))
+        near = did_you_mean(model, _names_by_flag(model, source, names))
         known = "" if near else f"; it has {', '.join(names)}"
         raise UserError(f"--model {model}: {source} has no network '{name}'{near}{known}")
     return module
@@ -143,7 +143,7 @@ def _names_by_flag(model: str, source: str, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _did_you_mean(given: str, known: Sequence[str]) -> str:
+def did_you_mean(given: str, known: Sequence[str]) -> str:
     """Return the nearest names as the end of a sentence, nothing if none is near.
 
     The part after the source counts, so that a network is found in whichever source has it.

@@ -71,8 +71,8 @@ def start_from(network: nn.Module, path: Path) -> Loaded:
         fitting, by = _by_position(found, own), "position"
     if not fitting or len(fitting) < len(own) / 2:
         raise UserError(
-            f"{path}: {len(fitting)} of {len(own)} tensors fit the network; expected weights of "
-            "the same --model"
+            f"--weights {path}: {len(fitting)} of {len(own)} tensors fit the network; expected "
+            "weights of the same --model"
         )
     network.load_state_dict(fitting, strict=False)
     return Loaded(sorted(set(own) - set(fitting)), by)

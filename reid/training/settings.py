@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
+from manifests.compute.imagenet import imagenet_file
+from manifests.runtime import run_record
 from manifests.runtime.command_line import value_of
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive, Share
@@ -18,7 +20,7 @@ from reid.data.augmentation import Augmentation
 from reid.data.batch_sampler import Sampler
 from reid.data.controls import Control
 from reid.evaluation.ranking import Protocol
-from reid.models.backbone import DEFAULT_SOURCE
+from reid.models.backbone import DEFAULT_SOURCE, did_you_mean
 from reid.models.features import Device
 from reid.models.head import Neck
 from reid.training.recipes import RECIPES, RecipeName
@@ -70,12 +72,17 @@ def _without_default_source(value: object) -> object:
 class TrainSettings(Frozen):
     """Train a re-ID network on real images, with or without synthetic ones, and score it."""
 
+    recipe_note: ClassVar[str] = ""
+    """What a command says of a recipe that nobody named."""
+
     images: Path
     """Table of real images, from 'augment index'."""
     out: Path
     """Folder of the run. The same command on it goes on, or says that it is complete."""
     recipe: RecipeName = "short"
-    """Named settings that the other flags change. --recipe NAME --help shows its values."""
+    """Named settings that the other flags change; --recipe NAME --help shows its values. Without
+    it a command takes that of the run in --out; else imagenet-cpu where its weights are installed,
+    unless --model or --weights says what is trained; else short."""
     synthetic: StoragePathFlag | None = None
     """Finished folder of 'augment generate', or its URL; its images join their people."""
     synthetic_share: Share | None = None
@@ -85,7 +92,8 @@ class TrainSettings(Frozen):
     """replace: synthetic images take the place of real ones in a batch; add: they come on top of
     it, in a forward pass of their own (own batch statistics) with the cross entropy alone."""
     synthetic_added: Positive = 16
-    """Synthetic images per step where they are added."""
+    """Synthetic images per step where they are added, or real ones where --control added-real has
+    nothing else to count by."""
     scene_added: Count = 0
     """Real images before new streets that are added to every step, in that same pass."""
     control: Control = "none"
@@ -216,36 +224,82 @@ Settings = TypeVar("Settings", bound=TrainSettings)
 
 
 def settings_for(arguments: Sequence[str]) -> type[TrainSettings]:
-    """Return the settings of ``reid train``, defaults by the recipe that a command line names.
+    """Return the settings of ``reid train``, defaults by the recipe of a command line.
 
     Raises:
         UserError: If there is no such recipe.
     """
-    return with_recipe(TrainSettings, arguments, "--recipe")
+    out = value_of("--out", arguments, default="")
+    records = [Path(out, run_record.RUN_RECORD)] if out else []
+    return with_recipe(TrainSettings, arguments, "", records)
 
 
-def with_recipe(settings: type[Settings], arguments: Sequence[str], flag: str) -> type[Settings]:
-    """Return a settings class with the defaults of the recipe that a command line names by a flag.
+def with_recipe(
+    settings: type[Settings], arguments: Sequence[str], prefix: str, records: Sequence[Path]
+) -> type[Settings]:
+    """Return a settings class with the defaults of a command line's recipe.
 
     A command line gives every setting its value, so only other defaults can tell the values of a
     recipe from those of the user.
 
+    Args:
+        settings: The class.
+        arguments: The command line.
+        prefix: Of the flags of these settings, after ``--``.
+        records: Files ``run.json`` of this command's earlier runs, as far as there are any.
+
     Raises:
         UserError: If there is no such recipe.
     """
-    name = value_of(flag, arguments, default="short")
+    flag = f"--{prefix}recipe"
+    name, note = value_of(flag, arguments, default=""), ""
+    if not name:
+        name, note = default_recipe(arguments, prefix, records)
     if name not in RECIPES:
-        raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}")
+        near = did_you_mean(name, list(RECIPES))
+        raise UserError(f"found {flag} '{name}', expected one of {', '.join(RECIPES)}{near}")
     recipe = RECIPES[name]
+    about = f"{settings.model_fields['recipe'].description}\n\n{name}: {cleandoc(recipe.about)}"
+    made = with_defaults(settings, {"recipe": name, **recipe.settings}, {"recipe": about})
+    made.recipe_note = note
+    return made
+
+
+def default_recipe(
+    arguments: Sequence[str], prefix: str, records: Sequence[Path]
+) -> tuple[RecipeName, str]:
+    """Return the recipe of a command line that names none, and what to say of it.
+
+    A run that has begun keeps its recipe. Otherwise it is ``imagenet-cpu`` where its weights are
+    installed, and ``short`` where they are not or the command line names another network.
+    """
+    for record in records:
+        recorded: Any = run_record.read(record)["config"].get("recipe") if record.exists() else None
+        if recorded in RECIPES:
+            return recorded, ""
+    for flag in (f"--{prefix}model", f"--{prefix}weights"):
+        if value_of(flag, arguments, default=""):
+            return "short", f"recipe short: {flag} says what is trained"
+    try:
+        imagenet_file(RECIPES["imagenet-cpu"].settings["model"])
+    except UserError as error:
+        return "short", f"recipe short, a weak network from random weights: {error}"
+    return "imagenet-cpu", "recipe imagenet-cpu, since its weights are installed"
+
+
+def with_defaults(
+    settings: type[Settings],
+    defaults: Mapping[str, Any],
+    descriptions: Mapping[str, str] | None = None,
+) -> type[Settings]:
+    """Return a settings class with other defaults, and other descriptions where given."""
     fields: dict[str, Any] = {}
-    for key, value in {"recipe": name, **recipe.settings}.items():
+    for key, value in defaults.items():
         field = settings.model_fields[key]
         kind: Any = field.annotation
         if field.metadata:
             # How it is checked and read from a command line.
             kind = Annotated[(kind, *field.metadata)]
-        about = field.description
-        if key == "recipe":
-            about = f"{about}\n\n{name}: {cleandoc(recipe.about)}"
+        about = (descriptions or {}).get(key, field.description)
         fields[key] = (kind, Field(default=value, description=about))
     return create_model(settings.__name__, __base__=settings, **fields)

@@ -80,6 +80,8 @@ def train(
     with init_distributed(device, environ) as group:
         if not group.is_primary:
             console = Console(quiet=True)
+        if settings.recipe_note:
+            console.say(settings.recipe_note)
         recipe = recipe_of(settings, inputs)
         if (folder / run_record.RUN_RECORD).exists():
             run_record.check_same_config(folder / run_record.RUN_RECORD, recipe)
@@ -108,6 +110,7 @@ def _train(
         data_seed=settings.data_seed,
     )
     _check_rankable(images, selection, settings)
+    check_masks(selection.train, settings)
     data = load_training_set(selection, synthetic, (settings.width, settings.height))
     if settings.score and group.is_primary:
         # Scoring looks for near-duplicates of the same images.
@@ -176,6 +179,21 @@ def _scenes(
     return scenes
 
 
+def check_masks(train: Images, settings: TrainSettings) -> None:
+    """Check that people can be put before new streets, before an image is read.
+
+    Raises:
+        UserError: If fewer than two train images have a mask where the settings need some.
+    """
+    found = len(train) - train.table["mask"].null_count
+    if needs_scenes(settings) and found < 2:
+        raise UserError(
+            f"{settings.images}: found {found} of {len(train):,} train images with a mask, "
+            "expected at least 2 for --scene-added and --augmentation.scene; 'augment detect "
+            "--estimator blazepose --masks' adds masks"
+        )
+
+
 def _check_rankable(images: Images, selection: Selection, settings: TrainSettings) -> None:
     """Check now what would end the run at its first validation or after its last step."""
     if settings.score:
@@ -195,9 +213,7 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
         UserError: If an input is missing.
     """
     inputs = inputs or Inputs()
-    recipe = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
-    if settings.val_people:
-        recipe |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
+    recipe = choices_of(settings)
     paths = {
         "images": settings.images,
         "synthetic": settings.synthetic and finished_manifest(settings.synthetic),
@@ -209,6 +225,14 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
             raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
         recipe[f"{name}_sha256"] = None if path is None else inputs.digest(path)
     return recipe
+
+
+def choices_of(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the weights, but for the inputs."""
+    choices = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    if settings.val_people:
+        choices |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
+    return choices
 
 
 def weights_of(settings: TrainSettings) -> Path | None:

@@ -15,7 +15,8 @@ from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.status import look
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm, sbatch, submit
-from reid.experiments.grid import CellTraining, StudySettings
+from reid.experiments.arms import CellTraining
+from reid.experiments.grid import StudySettings
 from tests.helpers import trivial
 from tests.helpers.machine import ROOT, processes
 from tests.helpers.reid_people import write_people

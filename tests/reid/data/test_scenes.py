@@ -77,5 +77,7 @@ def test_rows_without_a_mask_and_synthetic_rows_stay_as_they_are():
 def test_a_single_street_is_no_other_street():
     pixels, masks, known = people()
     masks[1:] = True  # no street beside the person
-    with pytest.raises(UserError, match="found 1 of 6 train images with a mask"):
+    with pytest.raises(
+        UserError, match=r"--augmentation\.scene: found 1 of 6 train images with a mask that"
+    ):
         scenes_of(pixels, masks, known)

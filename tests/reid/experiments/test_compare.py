@@ -197,6 +197,7 @@ def test_the_report_of_a_run_reads_back_with_one_row_per_query(tmp_path):
 def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
     images = str(write_people(tmp_path))
     sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "3"]
+    sizes += ["--recipe", "short"]
     for seed in ("0", "1"):
         arguments = ["train", "--images", images, "--out", str(tmp_path / f"run-{seed}")]
         assert PROGRAM.run([*arguments, *sizes, "--seed", seed, "--quiet"]) is Exit.DONE
@@ -218,6 +219,7 @@ def test_an_exported_network_gives_the_features_of_the_run_for_any_batch(tmp_pat
     images = str(write_people(tmp_path))
     run = str(tmp_path / "run")
     sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "2"]
+    sizes += ["--recipe", "short"]
     PROGRAM.run(["train", "--images", images, "--out", run, *sizes, "--no-score", "--quiet"])
     file = tmp_path / "net.pt2"
     PROGRAM.run(["export", run, "--out", str(file), "--quiet"])

@@ -12,7 +12,8 @@ from manifests.runtime.command_line import parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm
 from reid.data.augmentation import Augmentation
-from reid.experiments.grid import CellScoring, CellTraining, StudySettings
+from reid.experiments.arms import CellTraining
+from reid.experiments.grid import CellScoring, StudySettings, variants_of
 from reid.experiments.launch import Launcher, LaunchSettings, launch, settings_for
 from reid.training.recipes import RECIPES
 
@@ -34,7 +35,8 @@ def test_the_script_runs_the_same_study_without_the_launch_flags(tmp_path, monke
         *("--images", "a b.parquet", "--out", "out", "--launch", "slurm", "--print"),
         *("--num-workers", "4", "--fractions", "0.2", "1", "--controls", "repeated-real"),
         *("--synthetic-sets", "patn=syn-{fraction}", "--train.steps", "9", "--slurm.gpus", "0"),
-        *("--score.flip-test", "--train.augmentation.flip", "0.25"),
+        *("--score.flip-test", "--train.augmentation.flip", "0.25", "--train.recipe", "short"),
+        *("--arms", "scenes=--scene-added 16", "--against", "scenes"),
     ]
     assert launch(read(arguments), QUIET) == Exit.DONE
 
@@ -42,8 +44,10 @@ def test_the_script_runs_the_same_study_without_the_launch_flags(tmp_path, monke
     assert "#SBATCH --array=0-3" in lines
     assert lines[-1] == (
         f"exec {sys.executable} -m reid.cli study --images 'a b.parquet' --out out "
-        "--fractions 0.2 1.0 --synthetic-sets 'patn=syn-{fraction}' --controls repeated-real "
-        "--score.flip-test --train.steps 9 --train.augmentation.flip 0.25 --quiet"
+        "--fractions 0.2 1.0 --synthetic-sets 'patn=syn-{fraction}' "
+        "--arms 'scenes=--scene-added 16' --controls repeated-real --against scenes "
+        "--score.flip-test --train.recipe short --train.steps 9 --train.augmentation.flip 0.25 "
+        "--quiet"
     )
     assert not list(tmp_path.iterdir())
 
@@ -55,6 +59,7 @@ def test_the_script_runs_the_same_study_without_the_launch_flags(tmp_path, monke
         {"fractions": (0.5,), "seeds": (3, 1), "controls": ("synthetic-only", "shuffled-labels")},
         {"train": CellTraining(synthetic_share=0.5, milestones=(0.5, 0.75), tensorboard=True)},
         {"score": CellScoring(flip_test=True, targets=("a=b", "c=d")), "budget": "epochs"},
+        {"arms": ("a=--scene-added 16", "b=--learning-rate 1e-4"), "against": "a"},
         {"train": CellTraining(recipe="bot")},
         # Each of these is a default of its class and none of the recipe.
         {"train": CellTraining(recipe="bot", steps=3000, weights=None, schedule="one-cycle")},
@@ -114,9 +119,11 @@ def test_the_studies_of_the_documentation_are_what_they_are_said_to_be():
     )
     lines = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("reid study -")]
     plans = [read(arguments).study for arguments in lines]
+    streets = plans.pop(1)
+    assert (streets.against, len(variants_of(streets))) == ("added", 4)
     assert all(plan.fractions == (0.2, 0.4, 0.6, 0.8, 1.0) for plan in plans)
     assert [plan.train.recipe for plan in plans] == [
-        "short",
+        "imagenet-cpu",
         "osnet_x1_0-scratch",
         "torchreid-resnet50",
         "osnet_x1_0-scratch",

@@ -16,10 +16,10 @@ from manifests.io import read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.subset import subset_train
 from reid.cli import PROGRAM
+from reid.experiments.arms import CellTraining
 from reid.experiments.grid import (
     Cell,
     CellScoring,
-    CellTraining,
     StudySettings,
     cells_of,
     training_of,
@@ -61,6 +61,7 @@ def finished(people, blocks, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("study")
     arguments = ["study", "--images", str(people), "--out", str(out), "--quiet"]
     grid = ["--fractions", "0.5", "1", "--seeds", "0", "1", "--synthetic-sets", f"blocks={blocks}"]
+    grid += ["--train.recipe", "short"]
     common = ["--train.steps", "2", "--train.batch-size", "8", "--train.device", "cpu"]
     sizes = ["--train.height", "64", "--train.width", "32", "--train.synthetic-share", "0.5"]
     assert PROGRAM.run([*arguments, *grid, *common, *sizes]) is Exit.DONE

