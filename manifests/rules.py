@@ -140,7 +140,7 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
         "background_id that is no train image of these images",
         (
             f"{i} ({background})"
-            for i, background in zip(ids, synthetic.strings("background_id"), strict=True)
+            for i, background in zip(ids, synthetic.table["background_id"].to_pylist(), strict=True)
             if background is not None and background not in person_of
         ),
     )

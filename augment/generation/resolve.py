@@ -84,7 +84,8 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
     needs = weights.system.needs
-    size = weights.image_size[::-1]
+    height, width = weights.image_size
+    size = (width, height)
     bank = pose_bank(poses, size, streets="background" in needs)
     return make_plan(
         images,

@@ -37,6 +37,7 @@ from manifests.masks import read_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.settings import Frozen
+from manifests.scenes import alpha_of, hole_of, street
 
 MARKET_SIZE = (64, 128)
 """Width and height of the images where no network says another size."""
@@ -129,6 +130,8 @@ def score_pairs(
     pairs, origin = _pairs(chosen, protocol)
     joints = joints_in(chosen, size)
     check_pairs(chosen, pairs, joints)
+    if any(network.needs & {"mask", "background"} for network in networks.values()):
+        pairs, origin = _with_masks(chosen, pairs, origin)
     if _may_be_mistaken_for_published(images, protocol):
         console.say(
             "these pairs are not the published ones of Market-1501, which follow the order of its "
@@ -196,6 +199,22 @@ def _num_with_mask(images: Images, rows: Int64[np.ndarray, " pairs"]) -> int:
     return int(shows_somebody[rows].sum())
 
 
+def _with_masks(
+    images: Images, pairs: Int64[np.ndarray, "pairs 2"], origin: str
+) -> tuple[Int64[np.ndarray, "pairs 2"], str]:
+    """Return the pairs of which both images have a mask, as some network needs, and the phrase."""
+    known = np.asarray(images.table["mask"].is_valid())
+    complete = known[pairs].all(axis=1)
+    if not complete.any():
+        raise UserError(
+            f"test pairs: found no mask for both images in {len(pairs):,} pairs, which a network "
+            "needs; 'augment detect --masks' adds them"
+        )
+    left_out = int((~complete).sum())
+    said = f"; {left_out:,} pairs without a mask of both images left out" if left_out else ""
+    return pairs[complete], origin + said
+
+
 def _may_be_mistaken_for_published(images: Images, protocol: EvaluationProtocol) -> bool:
     """Return whether somebody may take pairs of the table's own order for the published ones."""
     is_market1501 = images.provenance.get("layout") == "market1501"
@@ -230,6 +249,8 @@ class _Batch:
     """Of source and target."""
     person: Bool[np.ndarray, "batch height width"]
     """The person masks of the targets; nothing where there is none."""
+    alpha: UInt8[np.ndarray, "batch height width"]
+    """How much of each source pixel is the person."""
     seeds: UInt64[np.ndarray, " batch"]
     """Of the pairs' random numbers: their positions in the list of pairs."""
 
@@ -245,9 +266,10 @@ def _batches(
         rows = pairs[start : start + batch_size]
         source, target = (pixels.read_all(images.take(side), size) for side in rows.T)
         poses = joints[rows[:, 0]], joints[rows[:, 1]]
-        person, _ = read_masks(images.take(rows[:, 1]), size)
+        (of_source, _), (person, _) = (read_masks(images.take(side), size) for side in rows.T)
+        alpha = np.stack([alpha_of(mask) for mask in of_source])
         seeds = np.arange(start, start + len(rows), dtype=np.uint64)
-        yield _Batch(source, target, poses, person, seeds)
+        yield _Batch(source, target, poses, person, alpha, seeds)
 
 
 def _generated(
@@ -256,7 +278,18 @@ def _generated(
     """Return the images to be scored: a network's, or those of a baseline."""
     if isinstance(generator, str):
         return batch.source if generator == "copy" else batch.target
-    condition = condition_of(batch.source, *batch.poses, device=device, target_image=batch.target)
+    behind: dict[str, np.ndarray] = {}
+    if "background" in generator.needs:
+        behind["background"] = np.stack(list(map(street, batch.target, batch.person)))
+        behind["hole"] = np.stack([hole_of(mask) for mask in batch.person])
+    condition = condition_of(
+        batch.source,
+        *batch.poses,
+        device=device,
+        target_image=batch.target,
+        mask=batch.alpha,
+        **behind,
+    )
     random = RowRandom(batch.seeds, device)
     with torch.inference_mode():
         made = generator.generate(condition, random, generator.Options())
