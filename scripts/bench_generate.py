@@ -33,21 +33,38 @@ from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
-from manifests import io
+from manifests import io, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
 from manifests.io import Images
+from manifests.masks import mask_of
 from manifests.runtime.console import Console
+from manifests.scenes import alpha_of, hole_of, street
 from manifests.synthetic import read_synthetic
 
 CONVOLUTIONS = ((256, 32, 16), (512, 32, 16), (256, 64, 32))
 """(channels in and out, height, width) of 3x3 convolutions; the first is PATN's at full width."""
 
 
-def posed_rows(images: Images, count: int) -> Images:
-    """Return train rows with some joint, repeated up to ``count``."""
+def posed_rows(images: Images, count: int, network: PoseTransfer) -> Images:
+    """Return train rows with some joint, and a mask if needed, repeated up to ``count``."""
     train = images.only("train")
-    usable = np.flatnonzero(~np.isnan(train.keypoints()).all(axis=(1, 2)))
-    return train.take(np.resize(usable, count))
+    usable = ~np.isnan(train.keypoints()).all(axis=(1, 2))
+    if "mask" in network.needs:
+        usable &= np.asarray(train.table["mask"].is_valid())
+    return train.take(np.resize(np.flatnonzero(usable), count))
+
+
+def behind(rows: Images, row: int, network: PoseTransfer) -> dict[str, np.ndarray]:
+    """Return a row's mask and the street of the row before, for systems that need them."""
+    if not network.needs:
+        return {}
+    before = (row - 1) % len(rows)
+    person, cut = (mask_of(rows, number, (64, 128)) for number in (row, before))
+    return {
+        "mask": alpha_of(person)[None],
+        "background": street(pixels.read(rows.file(before)), cut)[None],
+        "hole": hole_of(cut)[None],
+    }
 
 
 def heatmaps(joints: np.ndarray) -> np.ndarray:
@@ -74,11 +91,12 @@ def plain(network: PoseTransfer, rows: Images, out: Path, device: torch.device) 
     with torch.inference_mode():
         for row in range(len(rows)):
             with Image.open(rows.file(row)) as file:
-                pixels = np.asarray(file.convert("RGB"))
+                image = np.asarray(file.convert("RGB"))
             for pose in (joints[row], joints[row - 1]):
                 heatmaps(pose)
             poses = joints[row][None], joints[row - 1][None]
-            condition = condition_of(pixels.copy()[None], *poses, device=device)
+            given = behind(rows, row, network)
+            condition = condition_of(image.copy()[None], *poses, device=device, **given)
             random = RowRandom.numbered(1, device)
             made = network.generate(condition, random, network.Options())[0].float().cpu().numpy()
             made = ((made.transpose(1, 2, 0) + 1) / 2 * 255).astype(np.uint8)
@@ -94,8 +112,11 @@ def precision_of(device: torch.device) -> Precision:
 def batch_of(rows: Images, batch_size: int, device: torch.device) -> Condition:
     """Return a batch that lies on the device."""
     joints = torch.from_numpy(rows.keypoints()[:batch_size]).to(device)
-    pixels = torch.randint(0, 256, (batch_size, 128, 64, 3), dtype=torch.uint8, device=device)
-    return condition_of(pixels, joints, joints.flip(0), device=device)
+    image = torch.randint(0, 256, (batch_size, 128, 64, 3), dtype=torch.uint8, device=device)
+    box = torch.zeros(batch_size, 128, 64, dtype=torch.uint8, device=device)
+    box[:, 16:112, 16:48] = 255
+    poses = joints, joints.flip(0)
+    return condition_of(image, *poses, device=device, mask=box, background=image, hole=box)
 
 
 def seconds_of(task: Callable[[], object], times: int, device: torch.device) -> float:
@@ -202,9 +223,9 @@ def show(options: argparse.Namespace, folder: Path) -> None:
     device = pick_device(options.device)
     batch_size = options.batch_size or (256 if device.type == "cuda" else 16)
     images = io.read_images(options.images)
-    rows = posed_rows(images, max(options.count, batch_size))
-    slow_rows = posed_rows(images, options.plain_count)
     slow = store.load(options.weights, device).eval()
+    rows = posed_rows(images, max(options.count, batch_size), slow)
+    slow_rows = posed_rows(images, options.plain_count, slow)
     flops = flops_per_image(slow, rows, device)
     fast = prepare_for_sampling(store.load(options.weights, device), precision_of(device))
     sampler = Sampler(fast, device, fast.Options(), options.compile == "yes")

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from augment import generators
 from augment.generation.run_config import Precision
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
-from augment.interface.condition import Condition
+from augment.interface.condition import Background, Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
@@ -54,7 +54,10 @@ def condition_of(count: int, network: PoseTransfer, device: torch.device) -> Con
     scale = torch.tensor([width - 1, height - 1])
     poses = [Pose((torch.rand(count, 18, 2, generator=numbers) * scale).to(device)) for _ in "st"]
     source, target = poses
-    return Condition(image.to(device, memory_format=torch.channels_last), source, target)
+    image = image.to(device, memory_format=torch.channels_last)
+    box = torch.zeros(count, 1, height, width, device=device)
+    box[..., height // 8 : -height // 8, width // 4 : -width // 4] = 1
+    return Condition(image, source, target, image, box, Background(image.flip(-1), box))
 
 
 def generate(network: PoseTransfer, condition: Condition) -> torch.Tensor:
