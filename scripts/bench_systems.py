@@ -161,8 +161,9 @@ def measure(
 
 def main() -> None:
     """Print the table."""
+    learned = [name for name in generators.names() if generators.system(name).sampling]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--systems", nargs="+", default=generators.names())
+    parser.add_argument("--systems", nargs="+", default=learned)
     parser.add_argument("--batch-size", type=int, default=0, help="0: 16 on a CPU, 256 on a GPU")
     parser.add_argument("--count", type=int, default=5, help="batches of a measurement")
     parser.add_argument("--repeats", type=int, default=5)

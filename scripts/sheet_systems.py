@@ -15,6 +15,7 @@ from augment.quality import contact_sheets
 from augment.quality.pairs import sample_pairs
 from manifests import pixels
 from manifests.io import Images, read_images, write_bytes
+from manifests.masks import read_masks
 
 
 def columns_of(
@@ -24,6 +25,7 @@ def columns_of(
     joints = images.keypoints()
     sources, targets = sample_pairs(images.strings("person_id"), joints, count, seed).T
     shown = pixels.read_all(images, (64, 128))
+    masks, known = read_masks(images, (64, 128))
     columns = [
         ("source", shown[sources]),
         (
@@ -34,7 +36,14 @@ def columns_of(
     for name, path in weights.items():
         network = store.load(path)
         made = [
-            network.transfer(shown[source], joints[source], joints[target])
+            network.transfer(
+                shown[source],
+                joints[source],
+                joints[target],
+                target_image=shown[target],
+                mask=masks[source] if known[source] else None,
+                target_mask=masks[target] if known[target] else None,
+            )
             for source, target in zip(sources, targets, strict=True)
         ]
         columns.append((name, np.stack(made)))

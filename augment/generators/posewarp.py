@@ -27,13 +27,12 @@ from augment.interface.system import Need, PoseTransfer
 from augment.objectives.adversarial import hinge
 from augment.objectives.exported_features import OUTPUT, ExportedFeatures
 from augment.objectives.features import FeatureMaps, FeatureNetwork, load_features
+from augment.objectives.imagenet_features import EARLY_LAYERS
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.settings import Frozen, NotNegative, Positive
 
-EARLY_LAYERS: Final = ("relu2_1", "relu3_1", "relu4_1")
-"""Of the ImageNet network: a half, a quarter and an eighth of the image's height."""
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 """Of the re-ID network: an eighth and a sixteenth."""
 

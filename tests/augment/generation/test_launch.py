@@ -14,7 +14,7 @@ from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.ray_pool import connect
 from augment.generation.run_config import read_run_config
-from augment.generation.settings import GenerateSettings
+from augment.generation.settings import SAMPLE_WEIGHTS, GenerateSettings
 from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.slurm import Slurm, submit
@@ -192,7 +192,7 @@ def test_workers_of_the_real_command_find_out_who_they_are_and_equal_one_process
         straight,
         per_id=1,
         batch_size=4,
-        weights="patn-sample",
+        weights=SAMPLE_WEIGHTS,
     )
     assert generate(settings, QUIET) == Exit.DONE
     assert trivial.files_of(out) == trivial.files_of(straight)

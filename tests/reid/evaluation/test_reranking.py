@@ -73,7 +73,8 @@ def test_reranking_equals_the_equations_of_the_paper_written_out(distance, setti
     found = reranked(query, gallery, distance, settings)
     expected = literal(distances.astype(np.float64), 20, settings)
     np.testing.assert_allclose(found(slice(0, 20)), expected, atol=FLOAT32)
-    np.testing.assert_array_equal(found(slice(3, 9)), found(slice(0, 20))[3:9])
+    # Products of other shapes may round otherwise.
+    np.testing.assert_allclose(found(slice(3, 9)), found(slice(0, 20))[3:9], atol=FLOAT32)
 
 
 def test_reranking_equals_torchreids_once_its_second_squaring_is_undone():
