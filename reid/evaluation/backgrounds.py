@@ -164,9 +164,9 @@ def choose(images: Images, run: TrainingRun) -> Chosen:
         return Chosen(images.take(np.flatnonzero(test)), "query and gallery images")
     train = masked & (splits == "train")
     known = np.isin(people, sorted(run.people))
-    if (train & known).any():
+    if (train & ~known).any():
         about = "train images of people whom the network was not trained on"
-        return Chosen(images.take(np.flatnonzero(train & known)), about)
+        return Chosen(images.take(np.flatnonzero(train & ~known)), about)
     other = train & ~_trained_on(images, run)
     if other.any():
         about = "train images that the network was not trained on, of people whom it was trained on"
