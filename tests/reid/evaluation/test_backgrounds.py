@@ -77,6 +77,9 @@ def test_images_of_the_run_are_left_out_of_those_of_its_people(people, run):
     chosen = choose(images, whole)
     assert chosen.about == "train images that the network may have been trained on"
     assert len(chosen.images) == 36
+    # The same people in a table of which the run's fraction would be another number of images.
+    other = TrainingRun(run, facts | {"num_real": 17})
+    assert choose(images, other).about == chosen.about
 
 
 def test_people_who_were_not_trained_on_come_first(people, run, tmp_path):
