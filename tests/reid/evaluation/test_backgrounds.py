@@ -127,6 +127,10 @@ def test_streets_are_those_of_the_masks_of_the_table_and_of_the_joints(people):
 def test_masks_that_are_drawn_around_joints_are_no_second_kind(people):
     images = cut_out(read_images(people), ("train",), source="joints").only("train")
     assert list(masks_of(images, SIZE)) == ["joints"]
+    rows = [row | {"keypoints": None} for row in images.table.to_pylist()]
+    without = Images(pa.Table.from_pylist(rows, images.table.schema), images.root, {})
+    assert list(masks_of(without, SIZE)) == ["joints"]
+    assert with_streets(without, SIZE, 1.0).all()
 
 
 def test_images_without_joints_or_street_are_left_out(people):
