@@ -212,15 +212,13 @@ def masks_of(
 ) -> dict[str, Bool[np.ndarray, "rows height width"]]:
     """Return the masks of images at (width, height), by where they come from.
 
-    Those of the table, unless all are drawn around joints; and those around the joints, if any
-    image has some, drawn anew.
+    Those of the table, and those around the joints, if any image has some; these are one kind where
+    the table's are all drawn around joints.
 
     Convention: joints are (x, y) pixels of the stored image, pixel centres at integers.
     """
-    found: dict[str, Bool[np.ndarray, "rows height width"]] = {}
-    sources = sorted(set(images.strings("mask_source")))
-    if sources != [_JOINTS]:
-        found[", ".join(sources)] = read_masks(images, size)[0]
+    sources = ", ".join(sorted(set(images.strings("mask_source"))))
+    found = {sources: read_masks(images, size)[0]}
     joints = images.keypoints()
     if np.isfinite(joints).any():
         own = zip(*(images.table[name].to_pylist() for name in ("width", "height")), strict=True)

@@ -77,6 +77,9 @@ def test_images_of_the_run_are_left_out_of_those_of_its_people(people, run):
     chosen = choose(images, whole)
     assert chosen.about == "train images that the network may have been trained on"
     assert len(chosen.images) == 36
+    # The same people in a table of which the run's fraction would be another number of images.
+    other = TrainingRun(run, facts | {"num_real": 17})
+    assert choose(images, other).about == chosen.about
 
 
 def test_people_who_were_not_trained_on_come_first(people, run, tmp_path):
@@ -124,6 +127,10 @@ def test_streets_are_those_of_the_masks_of_the_table_and_of_the_joints(people):
 def test_masks_that_are_drawn_around_joints_are_no_second_kind(people):
     images = cut_out(read_images(people), ("train",), source="joints").only("train")
     assert list(masks_of(images, SIZE)) == ["joints"]
+    rows = [row | {"keypoints": None} for row in images.table.to_pylist()]
+    without = Images(pa.Table.from_pylist(rows, images.table.schema), images.root, {})
+    assert list(masks_of(without, SIZE)) == ["joints"]
+    assert with_streets(without, SIZE, 1.0).all()
 
 
 def test_images_without_joints_or_street_are_left_out(people):
