@@ -15,6 +15,10 @@ from manifests import io, pixels
 from manifests.runtime.console import UserError
 from manifests.synthetic import Synthetic, read_synthetic
 
+ORDINARY = pa.default_memory_pool()
+COUNTED = pa.proxy_memory_pool(ORDINARY)
+"""For a single test, and never freed: Arrow's threads may hold memory of it after the test."""
+
 
 @settings(max_examples=30, deadline=None)
 @given(rows=st.lists(st.integers(0, 8), max_size=20))
@@ -48,15 +52,13 @@ def test_reading_all_shards_holds_few_of_them_in_memory(tmp_path):
     size, rows_per_shard, shards = 2000, 4096, 6
     images = [row.to_bytes(4, "big") * (size // 4) for row in range(rows_per_shard * shards)]
     synthetic = stored(tmp_path, images, rows_per_shard)
-    ordinary = pa.default_memory_pool()
-    counted = pa.proxy_memory_pool(ordinary)
-    pa.set_memory_pool(counted)
+    pa.set_memory_pool(COUNTED)
     try:
         for row, data in enumerate(synthetic.read_bytes(np.arange(len(images)))):
             assert data == images[row]
     finally:
-        pa.set_memory_pool(ordinary)
-    assert counted.max_memory() < 2 * rows_per_shard * size
+        pa.set_memory_pool(ORDINARY)
+    assert COUNTED.max_memory() < 2 * rows_per_shard * size
 
 
 def test_a_finished_out_is_read(finish, synthetic_rows, tmp_path):
