@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 
 from manifests.datasets.csv_table import read_csv
-from manifests.datasets.market1501 import read_keypoints
+from manifests.datasets.keypoint_files import read_keypoints
 from manifests.io import Images
 from manifests.keypoints import has_torso, visible
 from manifests.runtime.console import UserError

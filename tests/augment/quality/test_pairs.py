@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from augment.quality.pairs import annotation_order, read_pairs, sample_pairs
-from manifests.datasets.market1501 import read_keypoints
+from manifests.datasets.keypoint_files import read_keypoints
 from manifests.runtime.console import UserError
 
 
