@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from manifests.keypoints import COCO_NAMES, HEAD, JOINT_NAMES, from_coco, visible
+from manifests.keypoints import COCO_NAMES, HEAD, JOINT_NAMES, NUM_JOINTS, from_coco, visible
 from manifests.runtime.console import UserError
 
 MARGIN: Final = 0.1
@@ -134,6 +134,47 @@ class KeypointCheck:
         """
         if self._sample is not None and not self._found.fits:
             raise UserError(f"{where}: {_problem(self._found, *self._sample)}")
+
+
+def as_joints(pose: Any, name: str = "pose") -> Float[np.ndarray, "18 2"]:
+    """Return the joints of what a caller calls a pose, where that is unambiguous.
+
+    Taken are 18 x 2 numbers (x, y), and 18 x 3 with a confidence, 0 for a missing joint; arrays,
+    tensors and lists.
+
+    Args:
+        pose: The joints.
+        name: What the caller calls them, for messages.
+
+    Raises:
+        UserError: If it is anything else, or no joint is there.
+
+    >>> as_joints([[5, 6, 0.9]] * 17 + [[0, 0, 0]])[16:].tolist()
+    [[5.0, 6.0], [nan, nan]]
+    """
+    expected = f"expected {name} as {NUM_JOINTS} x 2 pixels (x, y), NaN for a missing joint"
+    try:
+        joints = np.array(
+            pose.detach().cpu().numpy() if hasattr(pose, "detach") else pose, np.float32
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: found no array of numbers, {expected}") from error
+    if joints.shape not in {(NUM_JOINTS, 2), (NUM_JOINTS, 3)}:
+        found = " x ".join(map(str, joints.shape)) or "a number"
+        reader = _CONVERTERS.get(joints.shape[0] if joints.ndim else 0)
+        hint = f"; manifests.keypoints.{reader} gives them" if reader else ""
+        raise UserError(f"{name}: found {found}, {expected}{hint}")
+    if joints.shape[1] == 3:
+        confidence = joints[:, 2]
+        if not ((confidence >= 0) & (confidence <= 2)).all():
+            raise UserError(f"{name}: found a third column that is no confidence, {expected}")
+        joints = np.where(confidence[:, None] > 0, joints[:, :2], np.float32(np.nan))
+    if not visible(joints).any():
+        raise UserError(f"{name}: found no joint, {expected}")
+    return joints
+
+
+_CONVERTERS: Final = {17: "from_coco", 25: "from_openpose25"}
 
 
 def check_keypoints(joints: Joints, sizes: Sizes, where: str) -> None:

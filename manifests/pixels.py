@@ -6,11 +6,12 @@ import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
+from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
@@ -90,6 +91,53 @@ def decode_mask(data: bytes, where: str) -> Bool[np.ndarray, "height width"]:
             "the person above 127"
         )
     return np.asarray(values > 127)
+
+
+def as_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "height width 3"]:
+    """Return the RGB pixels of what a caller calls an image, where that is unambiguous.
+
+    Taken are arrays and tensors of uint8, height x width, with 1, 3 or 4 channels last (grey, RGB,
+    RGB and alpha, which is dropped), tensors with channels first as well, and PIL images of 8 bits.
+
+    Args:
+        image: The image.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        PixelError: If it is anything else; says what.
+
+    >>> as_rgb(np.zeros((128, 64), np.uint8)).shape
+    (128, 64, 3)
+    """
+    expected = f"expected {name} as height x width x 3 of uint8, RGB from 0 to 255"
+    if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise PixelError(f"{name}: found a PIL image of mode {image.mode}, {expected}")
+        return np.array(image.convert("RGB"))
+    is_tensor = hasattr(image, "detach")
+    array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
+    if array.dtype != np.uint8:
+        hint = "; 255 times a float image in 0 to 1, rounded" if array.dtype.kind == "f" else ""
+        raise PixelError(f"{name}: found {_of_what(image, array)}, {expected}{hint}")
+    if array.ndim == 2:
+        array = array[..., None]
+    channels_last = array.ndim == 3 and array.shape[2] in _CHANNELS
+    if is_tensor and array.ndim == 3 and not channels_last and len(array) in _CHANNELS:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] not in _CHANNELS or 0 in array.shape:
+        found = " x ".join(map(str, np.shape(image)))
+        raise PixelError(f"{name}: found an array of {found}, {expected}")
+    # A copy: networks want memory that they may write to.
+    return np.array(np.broadcast_to(array[..., :3], (*array.shape[:2], 3)))
+
+
+_CHANNELS: Final = (1, 3, 4)
+
+
+def _of_what(image: Any, array: np.ndarray) -> str:
+    if array.dtype == object or array.ndim < 2:
+        return f"'{type(image).__name__}'"
+    return f"{'x'.join(map(str, array.shape))} of {array.dtype}"
 
 
 def size(data: bytes, where: str) -> tuple[int, int]:
