@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,11 @@ def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
     # OpenCV reports most failures by giving nothing.
     if image is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise PixelError(f"{where}: the image cannot be decoded")
+    if data.startswith(_JPEG) and _may_be_cut(data, image) and _is_cut(data, where):
+        raise PixelError(
+            f"{where}: the JPEG file is cut off before its end marker, the rest of the picture is "
+            "missing"
+        )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -149,7 +155,7 @@ def size(data: bytes, where: str) -> tuple[int, int]:
         PixelError: If the data are no JPEG or PNG, or cut off; names ``where``.
     """
     if data.startswith(_JPEG):
-        return _jpeg_size(data, where)
+        return _walk_jpeg(data, where)[0]
     if data.startswith(_PNG):
         return _png_size(data, where)
     found = "an empty file" if not data else f"a file that begins with {data[:8]!r}"
@@ -250,7 +256,8 @@ def _encode(image: UInt8[np.ndarray, "height width 3"], ending: str, settings: l
     return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
-def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
+def _walk_jpeg(data: bytes, where: str) -> tuple[tuple[int, int], int]:
+    """Return (width, height), and where the end marker stands."""
     size: tuple[int, int] | None = None
     position = 2
     while marker := _MARKER.search(data, position):
@@ -259,7 +266,7 @@ def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
         if code == _END_OF_IMAGE:
             if size is None:
                 raise PixelError(f"{where}: a JPEG file without an image")
-            return size
+            return size, marker.start()
         if code in _WITHOUT_LENGTH:
             continue
         if code in _START_OF_FRAME and len(data) >= position + 7:
@@ -269,6 +276,36 @@ def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
     raise PixelError(
         f"{where}: the JPEG file is cut off, its end is missing ({len(data):,} bytes found)"
     )
+
+
+def _may_be_cut(data: bytes, image: UInt8[np.ndarray, "height width 3"]) -> bool:
+    """Return whether the last block is of one colour, as decoders leave it where data are missing.
+
+    Of several scans the last only refines what is there.
+    """
+    corner = image[-_CORNER:, -_CORNER:]
+    return bool((corner == corner[-1, -1]).all()) or data.count(_SCAN) > 1
+
+
+_CORNER: Final = 4
+_SCAN: Final = b"\xff\xda"
+_MORE: Final = bytes(range(1, 200)) * 4
+"""Coefficients for whoever still misses some; none of these bytes is a marker."""
+
+
+def _is_cut(data: bytes, where: str) -> bool:
+    """Return whether a decoder would go on reading coefficients where the file has its end marker.
+
+    A decoder that has all of the picture ignores what stands before the marker.
+    """
+    _, end = _walk_jpeg(data, where)
+    longer = data[:end] + _MORE + data[end:]
+    try:
+        # Pillow's decoder writes no warnings.
+        found, with_more = (np.asarray(Image.open(io.BytesIO(d))) for d in (data, longer))
+    except OSError:
+        return True
+    return not np.array_equal(found, with_more)
 
 
 def _png_size(data: bytes, where: str) -> tuple[int, int]:

@@ -168,7 +168,7 @@ def _file_facts(files: Sequence[Path]) -> list[_Facts]:
     def facts(file: Path) -> _Facts | UserError:
         try:
             data = pixels.read_file(file)
-            width, height = pixels.size(data, str(file))
+            height, width = pixels.decode(data, str(file)).shape[:2]
         except UserError as error:
             return error
         return _Facts(hashlib.sha256(data).hexdigest(), width, height)
