@@ -18,7 +18,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.markdown import markdown_table
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.settings import Frozen
-from reid.evaluation.report import Scored, read_scored
+from reid.evaluation.report import Scored, read_scored, unknown_cameras
 from reid.experiments.statistics import Difference, holm, paired_difference
 from reid.models.run_folder import REPORT
 
@@ -262,6 +262,8 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
         "are over people and seeds; p by Holm."
     )
+    if unknown_cameras(protocol):
+        lines[-1] += f" {unknown_cameras(protocol)}."
     warning = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
     if warning:
         lines += ["", warning]
