@@ -18,7 +18,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.markdown import markdown_table
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.settings import Frozen
-from reid.evaluation.report import Scored, read_scored, unknown_cameras
+from reid.evaluation.report import SCORES, Scored, read_scored, unknown_cameras
 from reid.experiments.statistics import Difference, holm, paired_difference
 from reid.models.run_folder import REPORT
 
@@ -200,7 +200,8 @@ def check_alike(arms: Sequence[Arm]) -> None:
             if differing:
                 raise UserError(
                     f"{run.folder} was scored under another protocol than {first.folder} "
-                    f"({'; '.join(differing)}); expected the same, so score it again"
+                    f"({'; '.join(differing)}); expected the same, so score it again, or name the "
+                    f"folders of one protocol in RUN/{SCORES}"
                 )
             if not np.array_equal(first.queries, run.queries):
                 raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +9,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
+from reid.evaluation.report import read_report
 from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
 from reid.experiments.grid import Cell, StudySettings, Variant, variants_of
-from reid.models.run_folder import REPORT, TrainingRun
+from reid.models.run_folder import TrainingRun
 
 TABLE: Final = "study.md"
 ROWS: Final = "study.parquet"
@@ -144,9 +144,7 @@ def _about(variant: Variant, arm: Arm) -> str:
 
 
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
-    run = TrainingRun(
-        out / cell.folder, json.loads((out / cell.folder / REPORT).read_text("utf-8"))
-    )
+    run = TrainingRun(out / cell.folder, read_report(out / cell.folder))
     report = run.facts
     synthetic = cell.variant.synthetic(cell.fraction)
     seen = report.get("seen", {})
