@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,27 +12,25 @@ import numpy as np
 from jaxtyping import Float
 from tyro.conf import Positional
 
-from manifests.io import write_bytes
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.markdown import markdown_table
 from manifests.runtime.run_record import RUN_RECORD, differences
-from manifests.runtime.settings import Frozen
+from manifests.runtime.tables import Cell, Column, Number, Table, TableFiles
 from reid.evaluation.report import Scored, read_scored
 from reid.experiments.statistics import Difference, holm, paired_difference
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (
-    "**ONE SEED: the noise of training is not in these intervals; a second seed may turn them.**"
+    "ONE SEED: the noise of training is not in these intervals; a second seed may turn them."
 )
 _TWO_SEEDS: Final = (
-    "**TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
-    "intervals.**"
+    "TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
+    "intervals."
 )
 _SIGNIFICANT: Final = 0.05
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
-class CompareSettings(Frozen):
+class CompareSettings(TableFiles):
     """Compare scored runs: the first arm is the baseline, every other one is held against it.
 
     An arm is a run, a folder of runs (its seeds), or a pattern; NAME= before it names it:
@@ -43,8 +40,6 @@ class CompareSettings(Frozen):
     arms: Positional[tuple[str, ...]]
     """The baseline, then the others: each a run, a folder of runs (its seeds) or a quoted pattern,
     if need be with NAME= before it."""
-    markdown: Path | None = None
-    """Also write the table to this file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +96,12 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     baseline, *others = arms
     comparisons = compare_arms(baseline, others)
     text = markdown(baseline, comparisons)
-    if settings.markdown is not None:
-        write_bytes(text.encode(), settings.markdown)
-    sys.stdout.write(text)
+    console.show(text)
+    settings.write(text, [table_of(baseline, comparisons)])
     for comparison in comparisons:
         gain = comparison.mean_average_precision
         console.say(
-            f"{comparison.arm.name} against {baseline.name}: {_meaning(comparison, baseline)}",
+            f"{comparison.arm.name} against {baseline.name}: {meaning(comparison, baseline)}",
             event="comparison",
             baseline=baseline.name,
             arm=comparison.arm.name,
@@ -239,20 +233,43 @@ def _differences(baseline: Arm, arm: Arm) -> tuple[Arm, Difference, Difference]:
     return arm, precision, first
 
 
+def table_of(baseline: Arm, comparisons: Sequence[Comparison], title: str = "") -> Table:
+    """Return the scores of all arms in percent, and their gains over the baseline."""
+    heads = [name.replace("_", "-") for name in COLUMNS]
+    columns = (
+        Column("arm"),
+        Column("seeds"),
+        *(Column(head, best="highest") for head in heads),
+        Column("mAP gain", best="highest"),
+        Column("p"),
+    )
+    rows: list[tuple[Cell, ...]] = [(*_cells(baseline), "baseline", "")]
+    for comparison in comparisons:
+        p_value = Number(comparison.p_value, ".3g")
+        rows.append(
+            (*_cells(comparison.arm), in_percent(comparison.mean_average_precision), p_value)
+        )
+    note = how_to_read(baseline, comparisons)
+    return Table(columns, tuple(rows), title, note, "fraction")
+
+
 def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     """Return the table and what it means, as Markdown that reads well on a terminal too."""
-    arms = [baseline, *(comparison.arm for comparison in comparisons)]
-    header = ["arm", "seeds", *(name.replace("_", "-") for name in COLUMNS), "mAP gain", "p"]
-    rows = [[*_cells(baseline), "baseline", ""]]
-    for comparison in comparisons:
-        gain = _interval(comparison.mean_average_precision)
-        rows.append([*_cells(comparison.arm), gain, f"{comparison.p_value:.3g}"])
-    lines = [markdown_table(header, rows, padded=True), ""]
+    lines = [table_of(baseline, comparisons).to_markdown(padded=True), ""]
     for comparison in comparisons:
         lines += [_verdict(comparison, baseline), ""]
-    report = baseline.runs[0].report
-    protocol = report["protocol"]
-    lines.append(
+    lines.append(how_to_read(baseline, comparisons))
+    warning = seed_warning(baseline, comparisons)
+    if warning:
+        lines += ["", f"**{warning}**"]
+    return "\n".join(lines) + "\n"
+
+
+def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
+    """Return what the numbers of a table are, and under which protocol."""
+    arms = [baseline, *(comparison.arm for comparison in comparisons)]
+    protocol = baseline.runs[0].report["protocol"]
+    return (
         f"Percent, mean +- standard deviation over {_seeds(arms)}. "
         f"{protocol['query']['num_images']:,} queries of "
         f"{protocol['query']['num_people']:,} people against "
@@ -262,10 +279,12 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
         "are over people and seeds; p by Holm."
     )
-    warning = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
-    if warning:
-        lines += ["", warning]
-    return "\n".join(lines) + "\n"
+
+
+def seed_warning(baseline: Arm, comparisons: Sequence[Comparison]) -> str | None:
+    """Return what is said where there are too few seeds."""
+    arms = [baseline, *(comparison.arm for comparison in comparisons)]
+    return {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
 
 
 def _seeds(arms: Sequence[Arm]) -> str:
@@ -276,18 +295,19 @@ def _seeds(arms: Sequence[Arm]) -> str:
     return "seeds " + ", ".join(f"{seeds} ({name})" for name, seeds in named.items())
 
 
-def _cells(arm: Arm) -> list[str]:
-    cells = [arm.name, str(len(arm.runs))]
+def _cells(arm: Arm) -> tuple[Cell, ...]:
+    numbers: list[Number] = []
     for name in COLUMNS:
         values = arm.scores(name) * 100
-        spread = f" +- {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        cells.append(f"{values.mean():.2f}{spread}")
-    return cells
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        numbers.append(Number(float(values.mean()), deviation=deviation))
+    return (arm.name, len(arm.runs), *numbers)
 
 
-def _interval(difference: Difference) -> str:
+def in_percent(difference: Difference) -> Number:
+    """Return a gain with its interval, in percentage points."""
     mean, low, high = (100 * v for v in (difference.mean, difference.low, difference.high))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return Number(mean, "+.2f", interval=(low, high))
 
 
 def _verdict(comparison: Comparison, baseline: Arm) -> str:
@@ -295,13 +315,14 @@ def _verdict(comparison: Comparison, baseline: Arm) -> str:
     name = comparison.arm.name
     changed = differences(_training(baseline.runs[0]), _training(comparison.arm.runs[0]))
     return (
-        f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: "
-        f"{_meaning(comparison, baseline)}. "
+        f"- {name}: mAP {in_percent(gain)}, rank-1 {in_percent(comparison.rank_1)}: "
+        f"{meaning(comparison, baseline)}. "
         f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
     )
 
 
-def _meaning(comparison: Comparison, baseline: Arm) -> str:
+def meaning(comparison: Comparison, baseline: Arm) -> str:
+    """Return in words what a gain is, as its interval and its corrected p value allow."""
     gain = comparison.mean_average_precision
     if gain.is_null:
         return "compatible with no effect"

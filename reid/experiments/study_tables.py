@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
-from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
+from manifests.runtime.tables import Table
+from reid.experiments.compare import (
+    Arm,
+    Comparison,
+    arm_of,
+    check_alike,
+    compare_families,
+    markdown,
+    table_of,
+)
 from reid.experiments.grid import Cell, StudySettings, Variant, variants_of
 from reid.models.run_folder import REPORT, TrainingRun
 
@@ -75,36 +85,78 @@ def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
     check_alike([arm for arms in families.values() for arm in arms])
     rows = pa.Table.from_pylist([_row(settings.out, cell) for cell in cells], STUDY)
     write_table(rows, settings.out / ROWS, {})
-    text = tables(settings, families)
+    sections = sections_of(settings, families)
+    text = markdown_of(settings, sections)
     write_bytes(text.encode(), settings.out / TABLE)
+    settings.write(text, [part.table for section in sections for part in section.parts])
     return text
 
 
-def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Arms of one fraction, held against one of them."""
+
+    baseline: Arm
+    comparisons: list[Comparison]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What a study found for one fraction of the real images."""
+
+    fraction: float
+    arms: list[Arm]
+    """All, ``none`` first."""
+    parts: list[Part]
+    """Against ``none``; with ``--against`` against that arm too."""
+
+    @property
+    def title(self) -> str:
+        """Return what tells the section from others."""
+        num_real = self.arms[0].runs[0].report["num_real"]
+        return f"{self.fraction:.0%} of the real train images ({num_real:,})"
+
+
+def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> list[Section]:
+    """Return a section per fraction, p values corrected over all of them."""
+    held = {fraction: _held(settings, arms) for fraction, arms in families.items()}
+    compared = iter(compare_families([family for some in held.values() for family in some]))
+    sections: list[Section] = []
+    for fraction, arms in families.items():
+        parts: list[Part] = []
+        for reference, _ in held[fraction]:
+            against = "" if reference is arms[0] else f", against {reference.name}"
+            comparisons = next(compared)
+            title = f"{fraction:.0%}{against}"
+            parts.append(Part(reference, comparisons, table_of(reference, comparisons, title)))
+        sections.append(Section(fraction, arms, parts))
+    return sections
+
+
+def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
     """Return the Markdown of a study: a table per fraction, and what to know of its arms.
 
     With ``--against`` a second table per fraction holds the arms against another than ``none``.
     """
     variants = variants_of(settings)
-    comparing = [family for arms in families.values() for family in _held(settings, arms)]
-    compared = iter(compare_families(comparing))
-    count = sum(len(others) for _, others in comparing)
+    count = sum(len(part.comparisons) for section in sections for part in section.parts)
     lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
     if count:
         lines += [f"All p values are corrected together, for {count} comparisons (Holm).", ""]
-    for fraction, arms in families.items():
-        num_real = arms[0].runs[0].report["num_real"]
-        lines += [f"## {fraction:.0%} of the real train images ({num_real:,})", ""]
-        for reference, _ in _held(settings, arms):
-            if reference is not arms[0]:
-                lines += [f"### Against {reference.name}", ""]
-            lines += [markdown(reference, next(compared))]
+    for section in sections:
+        arms = section.arms
+        lines += [f"## {section.title}", ""]
+        for part in section.parts:
+            if part.baseline is not arms[0]:
+                lines += [f"### Against {part.baseline.name}", ""]
+            lines += [markdown(part.baseline, part.comparisons)]
         lines += [
             f"- {arm.name}: {_about(variant, arm)}."
             for variant, arm in zip(variants[1:], arms[1:], strict=True)
         ]
         lines += [""] if arms[1:] else []
-    runs = [run for arms in families.values() for arm in arms for run in arm.runs]
+    runs = [run for section in sections for arm in section.arms for run in arm.runs]
     found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
     # One run looks for them, of a table that is the same for all.
     for block in list(filter(None, found))[:1]:
