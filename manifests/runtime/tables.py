@@ -79,12 +79,19 @@ class Number:
         >>> str(Number(35.84, deviation=0.11)), str(Number(3.4, "+.1f", interval=(2.6, 4.1)))
         ('35.84 +- 0.11', '+3.4 [+2.6, +4.1]')
         """
-        return self._spelt("+-")
+        return f"{self.shown} {self.uncertainty}".rstrip()
 
-    def _spelt(self, plus_minus: str) -> str:
-        parts = [f"{self.value:{self.form}}"]
+    @property
+    def shown(self) -> str:
+        """Return the value alone as it is printed."""
+        return f"{self.value:{self.form}}"
+
+    @property
+    def uncertainty(self) -> str:
+        """Return deviation and interval as they are printed; empty if neither is known."""
+        parts: list[str] = []
         if self.deviation is not None:
-            parts.append(f"{plus_minus} {self.deviation:{self.form.lstrip('+')}}")
+            parts.append(f"+- {self.deviation:{self.form.lstrip('+')}}")
         if self.interval is not None:
             low, high = self.interval
             parts.append(f"[{low:{self.form}}, {high:{self.form}}]")
@@ -96,9 +103,11 @@ class Number:
         >>> print(Number(35.84, deviation=0.11).to_latex(bold=True))
         $\mathbf{35.84 \pm 0.11}$
         """
-        text = self._spelt(r"\pm").replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
+        text = re.sub(r"\+-|inf|nan", lambda match: _MATHEMATICS[match[0]], str(self))
         return f"$\\mathbf{{{text}}}$" if bold else f"${text}$"
 
+
+_MATHEMATICS: Final = {"+-": r"\pm", "inf": r"\infty", "nan": r"\mathrm{nan}"}
 
 Cell = str | int | Number
 
@@ -183,7 +192,7 @@ class Table:
         choose = max if best == "highest" else min
         winner = choose(numbers, key=lambda number: number.value)
         assert isinstance(cell, Number)
-        return f"{cell.value:{cell.form}}" == f"{winner.value:{winner.form}}"
+        return cell.shown == winner.shown
 
     def to_markdown(self, *, padded: bool = False) -> str:
         r"""Return the table in Markdown, without a line break at its end.

@@ -256,7 +256,7 @@ def _span(settings: ScoreSettings, query: np.ndarray, gallery: np.ndarray) -> Sp
     if settings.distance == "cosine":
         return Span(0.0, 2.0, "cosine similarity", 1.0)
     lengths = (float(np.linalg.norm(features, axis=1).max()) for features in (query, gallery))
-    longest = max(sum(lengths), np.finfo(np.float32).tiny)
+    longest = max(sum(lengths), 1e-18)
     return Span(0.0, longest**2, "minus the squared Euclidean distance")
 
 

@@ -75,6 +75,10 @@ class StudySettings(TableFiles):
     """What is equal for all: optimiser steps (--train.steps), or --epochs over the real images."""
     epochs: Annotated[int, Field(gt=0)] = 60
     """With --budget epochs: how often a run sees each of its real images."""
+    html: Path | None = None
+    """Also write a page to this file, with figures and the queries won and lost."""
+    embed_images: bool = False
+    """Put images into the page; without it the page links them where they lie."""
     tables_only: bool = False
     """Train nothing: write the tables of a finished study again, from the reports of its runs alone
     (report.json, queries.parquet)."""

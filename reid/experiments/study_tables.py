@@ -11,8 +11,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
+from manifests.runtime.console import Console
 from manifests.runtime.tables import Table
-from reid.experiments.compare import (
+from reid.experiments.comparison import (
     Arm,
     Comparison,
     arm_of,
@@ -21,7 +22,14 @@ from reid.experiments.compare import (
     markdown,
     table_of,
 )
-from reid.experiments.grid import Cell, StudySettings, Variant, variants_of
+from reid.experiments.comparison_page import (
+    Content,
+    Group,
+    PictureChoice,
+    fraction_curve,
+    write_comparison,
+)
+from reid.experiments.grid import BASELINE, Cell, StudySettings, Variant, variants_of
 from reid.models.run_folder import REPORT, TrainingRun
 
 TABLE: Final = "study.md"
@@ -62,8 +70,8 @@ STUDY: Final = pa.schema(
 """One row per run; ``folder`` starts at OUT, scores are shares of one."""
 
 
-def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
-    """Write the rows and the tables of complete cells; return the tables.
+def write_results(settings: StudySettings, cells: Sequence[Cell], console: Console) -> str:
+    """Write the rows, the tables and the page of complete cells; return the tables.
 
     Raises:
         UserError: If the runs cannot be held against each other.
@@ -89,7 +97,39 @@ def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
     text = markdown_of(settings, sections)
     write_bytes(text.encode(), settings.out / TABLE)
     settings.write(text, [part.table for section in sections for part in section.parts])
+    if settings.html is not None:
+        _write_page(settings, settings.html, sections, console)
     return text
+
+
+def pictures_of(settings: StudySettings) -> PictureChoice:
+    """Return where the page has its pictures from; a table that is gone leaves it without."""
+    images = settings.images if settings.images.is_file() else None
+    return PictureChoice(images, settings.root, settings.embed_images)
+
+
+def _write_page(
+    settings: StudySettings, page: Path, sections: Sequence[Section], console: Console
+) -> None:
+    groups = [
+        Group(
+            f"{section.fraction:.0%} of the real images"
+            + ("" if part.baseline is section.arms[0] else f", against {part.baseline.name}"),
+            part.baseline,
+            part.comparisons,
+            part.table,
+        )
+        for section in sections
+        for part in section.parts
+    ]
+    curve = fraction_curve([(section.fraction, section.arms) for section in sections])
+    notes = [
+        f"{arm.name}: {_about(variant, arm)}."
+        for variant, arm in zip(variants_of(settings)[1:], sections[0].arms[1:], strict=True)
+    ]
+    title = f"Is it better than {BASELINE}, and from how many real images?"
+    content = Content(title, groups, [curve], notes)
+    write_comparison(page, content, pictures_of(settings), console)
 
 
 @dataclass(frozen=True, slots=True)
