@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from manifests.compute.statistics import Difference, holm, paired_difference
 from manifests.runtime.console import UserError
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.tables import Cell, Column, Number, Table
 from reid.evaluation.report import Scored, read_scored
-from reid.experiments.statistics import Difference, holm, paired_difference
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from manifests.compute.statistics import paired_difference, per_person
 from manifests.io import Images, read_images
 from manifests.pages.charts import (
     Axis,
@@ -44,7 +45,6 @@ from reid.experiments.comparison import (
     table_of,
     training_of,
 )
-from reid.experiments.statistics import paired_difference, per_person
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MATCHES: Final = (1, 6, 11, 16, 21, 31)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from manifests.compute.statistics import Difference
 from manifests.io import Images, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
@@ -20,7 +21,6 @@ from reid.cli import PROGRAM
 from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import Comparison, read_arm
 from reid.experiments.comparison_page import answer_of
-from reid.experiments.statistics import Difference
 from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
 from tests.helpers.scored_runs import made_up_labels, write_run
 
