@@ -6,6 +6,7 @@ bit by bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,10 +108,11 @@ class Trainer:
         self.network.train()
         pair, shared = self._fresh(0)
         terms: dict[str, Tensor] = {}
+        batches = itertools.count(1)
         for phase in self.stage.phases:
             for repetition in range(phase.repeat):
                 seen, outputs = (
-                    (pair, shared) if phase.batch == "shared" else self._fresh(1 + repetition)
+                    (pair, shared) if phase.batch == "shared" else self._fresh(next(batches))
                 )
                 last_use = phase is self.stage.phases[-1] and repetition == phase.repeat - 1
                 losses = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)

@@ -76,6 +76,7 @@ PUBLISHED_PARAMETERS = {
         "discriminators.shape": 3_977_408,
         "discriminators.appearance": 3_930_368,
     },
+    "pg2": {"coarse": 70_795_075, "difference": 6_058_883, "discriminator": 4_324_737},
     "xinggan": {
         "sampling": 44_853_189,
         "discriminators.shape": 3_977_408,
