@@ -22,6 +22,7 @@ TERMS: Mapping[str, str] = {
     "gfla": "CC BY-NC 4.0, non-commercial",
     "dptn": "CC BY-NC 4.0, non-commercial",
     "pg2": "MIT",
+    "dpig": "MIT",
 }
 """Licences under which the authors published their weights."""
 

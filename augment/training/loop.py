@@ -27,6 +27,7 @@ from augment.training.parallel import (
     restore_pools,
     synchronise_batch_norm,
 )
+from augment.training.rmsprop import TensorFlowRMSProp
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
@@ -251,7 +252,7 @@ def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if isinstance(settings, Adam):
         betas = (settings.beta1, settings.beta2)
         return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas, fused=True)
-    return torch.optim.RMSprop(parameters, lr=settings.learning_rate, foreach=True)
+    return TensorFlowRMSProp(parameters, lr=settings.learning_rate)
 
 
 def check_finite_losses(terms: Mapping[str, float], step: int) -> None:

@@ -16,9 +16,10 @@ from augment.generators import system
 from manifests.runtime.console import Exit, UserError
 from tests.helpers import tensorflow_golden as golden
 
-SYSTEMS = ["pg2"]
+SYSTEMS = ["dpig", "pg2"]
 
 BOTH_NAMES = {
+    "dpig": ("Encoder/G_encoder/Conv_19/biases", "encoder.background.down.0.0.bias"),
     "pg2": ("UAEnoFC/G/Conv_6/biases", "difference.down.1.0.bias"),
 }
 """A variable's published name, and our tensor's."""
@@ -126,6 +127,14 @@ def test_a_file_of_another_network_is_refused_with_names_of_both(tmp_path):
     patn = _refused("patn", golden.empty_variables("pg2"), tmp_path)
     assert "Pose_AE/G/Conv/weights" in patn
     assert "expected names that begin with stream1_down." in patn
+
+
+def test_each_of_the_two_networks_is_refused_as_the_other(tmp_path):
+    for name, other in (("pg2", "dpig"), ("dpig", "pg2")):
+        message = _refused(name, golden.empty_variables(other), tmp_path)
+        first = {name: next(iter(golden.empty_variables(name))) for name in (name, other)}
+        assert first[other] in message
+        assert f"expected names that begin with {first[name]}, " in message
 
 
 def test_a_discriminator_alone_is_refused(tmp_path):
