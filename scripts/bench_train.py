@@ -39,8 +39,8 @@ from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
-from manifests.runtime.markdown import markdown_table
 from manifests.runtime.random_numbers import random_bits
+from manifests.runtime.tables import Table
 
 EQUAL_LOSSES = 1e-4
 """Relative; float32 sums in another order."""
@@ -341,7 +341,7 @@ def main() -> None:
         for name, label in (("plain", "plain: float32"), ("ours", f"augment train: {precision}"))
     ]
     rows.append(["ratio", f"{rate['ours'] / rate['plain']:.2f}", ""])
-    print(markdown_table(["way", "steps/s", "pairs/s"], rows, "lrr"))
+    print(Table.of(["way", "steps/s", "pairs/s"], rows, "lrr").to_markdown())
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ class PoseTransfer(nn.Module, ABC):
     """What can be chosen when images are generated, such as a number of steps or a guidance scale;
     every option is a number, a text or a truth value and has a default."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    """What of the ``Condition`` the system wants filled in beyond source image and poses."""
+    needs: frozenset[Need] = frozenset()
+    """What of the ``Condition`` the system wants filled in beyond source image and poses; of the
+    class, or of a network where its settings decide."""
 
     keeps_pose: ClassVar[bool] = False
     """Whether its images show the source's own pose; the target pose then only brings along what

@@ -36,7 +36,7 @@ from manifests.io import Images, read_images, write_bytes
 from manifests.masks import read_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.prefetch import prefetch
-from manifests.runtime.settings import Frozen
+from manifests.runtime.tables import TableFiles
 from manifests.scenes import alpha_of, hole_of, street
 
 MARKET_SIZE = (64, 128)
@@ -51,7 +51,7 @@ ByteImages = UInt8[np.ndarray, "batch height width 3"]
 Joints = Float[np.ndarray, "batch 18 2"]
 
 
-class EvaluateSettings(Frozen):
+class EvaluateSettings(TableFiles):
     """Measure image quality on the test pairs."""
 
     images: Path
@@ -87,6 +87,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
     console.show(result.to_json() if settings.as_json else result.to_markdown())
+    settings.write(result.to_markdown(), result.tables())
     return Exit.DONE
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from augment.quality.metrics import INSIDE, Family, Row
+from manifests.runtime.tables import Cell, Column, Number, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,8 @@ class Result:
     def to_markdown(self) -> str:
         """Return the result as Markdown: a table per family, a column per subject."""
         lines = [f"{self.num_pairs:,} pairs: {self.pairs}."]
-        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
-        for family in families:
-            lines += ["", *self._table(family)]
+        for table in self.tables():
+            lines += ["", table.to_markdown()]
         if 0 < self.num_without_mask < self.num_pairs:
             found = f"{self.num_without_mask:,} of {self.num_pairs:,} targets have no person mask"
             lines += ["", f"{found}; rows{INSIDE} leave them out."]
@@ -90,27 +90,34 @@ class Result:
             lines += [f"- {row.name}: {row.reason}" for row in self.not_measured]
         return "\n".join(lines) + "\n"
 
-    def _table(self, family: Family) -> list[str]:
+    def tables(self) -> list[Table]:
+        """Return a table per family: a row per metric, a column per subject."""
+        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
+        return [self._table(family) for family in families]
+
+    def _table(self, family: Family) -> Table:
         subjects = list(dict.fromkeys(score.subject for score in self.scores))
-        rows: dict[str, dict[str, Row]] = {}
+        by_metric: dict[str, dict[str, Row]] = {}
         for score in self.scores:
             if score.row.family == family:
-                rows.setdefault(score.row.name, {})[score.subject] = score.row
-        lines = [
-            f"| {family} | {' | '.join(subjects)} | protocol |",
-            "|---|" + "---:|" * len(subjects) + "---|",
-        ]
-        for name, by_subject in rows.items():
-            values = " | ".join(_cell(by_subject.get(subject)) for subject in subjects)
+                by_metric.setdefault(score.row.name, {})[score.subject] = score.row
+        columns = (
+            Column(family, name="metric"),
+            *(Column(subject, "r") for subject in subjects),
+            Column("protocol"),
+        )
+        rows: list[tuple[Cell, ...]] = []
+        for name, by_subject in by_metric.items():
             row = next(iter(by_subject.values()))
-            images = f"{row.num_images:,} images"
-            lines.append(f"| {name} | {values} | {row.protocol}; {images} |")
-        return lines
+            values = (_cell(by_subject.get(subject)) for subject in subjects)
+            rows.append((name, *values, f"{row.protocol}; {row.num_images:,} images"))
+        note = f"{self.num_pairs:,} pairs: {self.pairs}"
+        return Table(columns, tuple(rows), family, note, "family")
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _cell(row: Row | None) -> str:
-    return "" if row is None else f"{row.value:.4f}"
+def _cell(row: Row | None) -> Cell:
+    return "" if row is None else Number(row.value, ".4f")

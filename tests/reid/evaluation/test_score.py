@@ -12,7 +12,7 @@ from torch import nn
 from manifests.runtime.console import Console, UserError
 from reid.cli import PROGRAM
 from reid.evaluation.score import ScoreSettings, score
-from reid.experiments.compare import read_arm
+from reid.experiments.comparison import read_arm
 from reid.models.export import TOLERANCE, Exported, ExportSettings, difference, export
 from reid.models.features import RawFeatures, embed, load_network
 from reid.models.network import ReidNetwork
