@@ -18,6 +18,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from manifests.datasets import market1501
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.io import read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
@@ -118,7 +119,7 @@ def to_market1501(synthetic: Synthetic, folder: Path) -> None:
                 "nothing else; export to another layout, or generate with --image-format jpg"
             )
         (folder / market1501.FOLDERS["train"] / name).write_bytes(data)
-    text = market1501.keypoint_text(names, synthetic.keypoints())
+    text = keypoint_text(names, synthetic.keypoints())
     (folder / "keypoints_synthetic.csv").write_text(text, encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
 
-from manifests.datasets.market1501 import keypoint_text
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.keypoints import NUM_JOINTS
 from manifests.masks import Mask
 from manifests.people.body_shape import body_tubes

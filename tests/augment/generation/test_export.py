@@ -10,8 +10,8 @@ import pytest
 from augment.generation.export import ExportSettings, export
 from augment.generation.status import look
 from manifests import io, pixels
-from manifests.datasets import market1501
 from manifests.datasets.folder import index_table
+from manifests.datasets.keypoint_files import read_keypoints
 from manifests.runtime.console import Exit, UserError
 from manifests.synthetic import read_synthetic
 from tests.helpers.generation import QUIET, run, take_a_source_away
@@ -26,7 +26,7 @@ def test_the_market1501_export_is_read_back_as_train_images(people, out, tmp_pat
     assert [file.name for file in files] == sorted(synthetic.strings("image_id"))
     by_name = dict(zip(synthetic.strings("image_id"), synthetic.strings("sha256"), strict=True))
     assert all(io.sha256_file(file) == by_name[file.name] for file in files)
-    joints = market1501.read_keypoints(tmp_path / "market/keypoints_synthetic.csv")
+    joints = read_keypoints(tmp_path / "market/keypoints_synthetic.csv")
     for name, expected in zip(synthetic.strings("image_id"), synthetic.keypoints(), strict=True):
         np.testing.assert_array_equal(joints[name], expected)
     assert not list((tmp_path / "market/query").iterdir())

@@ -33,6 +33,7 @@ from augment.quality.strip import draw_pose_panels
 from augment.quality.table import Result
 from manifests import pixels
 from manifests.datasets import market1501 as market
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.io import Images, keypoint_column, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
@@ -70,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     for seed, (folder, name) in enumerate(names):
         (root / folder / name).write_bytes(pixels.encode_jpeg(picture(seed)))
         joints[name] = random.integers(2, (62, 126), (18, 2)).astype(np.float32)
-    text = market.keypoint_text(list(joints), np.stack(list(joints.values())))
+    text = keypoint_text(list(joints), np.stack(list(joints.values())))
     (root / "keypoints.csv").write_text(text)
     return market.index(root, [root / "keypoints.csv"])[0]
 
@@ -219,7 +220,7 @@ def test_images_of_another_size_are_stretched_with_their_joints(images, three_pa
             file.write_bytes(pixels.encode_png(doubled))
             joints[name] = images.keypoints()[row] * 2 + 0.5
     (root / "keypoints.csv").write_text(
-        market.keypoint_text(list(joints), np.stack(list(joints.values())))
+        keypoint_text(list(joints), np.stack(list(joints.values())))
     )
     large, _ = market.index(root, [root / "keypoints.csv"])
     protocol = protocol_of(pairs=path, baseline=("copy",))

@@ -15,6 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from manifests import io, pixels
 from manifests.datasets import market1501
+from manifests.datasets.keypoint_files import keypoint_text, read_keypoints
+from manifests.datasets.layouts import LayoutOptions
 from manifests.runtime.console import UserError
 from manifests.schema import MASK_COLUMNS
 
@@ -90,9 +92,7 @@ def test_query_images_have_no_annotation_and_others_do(tiny_images):
 def test_convention_keypoint_files_have_y_first_and_tables_x_first(tmp_path):
     y, x = list(range(20, 38)), list(range(40, 58))
     y[3], x[7] = -1, -1
-    found = market1501.read_keypoints(keypoint_file(tmp_path, f"{HEADER}a.jpg: {y}: {x}\n"))[
-        "a.jpg"
-    ]
+    found = read_keypoints(keypoint_file(tmp_path, f"{HEADER}a.jpg: {y}: {x}\n"))["a.jpg"]
     assert found[0].tolist() == [40, 20]
     assert found[17].tolist() == [57, 37]
     assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [3, 7]
@@ -112,9 +112,7 @@ def test_joints_survive_a_keypoint_file(joints, missing, tmp_path_factory):
     joints[:, sorted(missing)] = np.nan
     names = [f"{row}.jpg" for row in range(len(joints))]
     folder = tmp_path_factory.mktemp("joints")
-    found = market1501.read_keypoints(
-        keypoint_file(folder, market1501.keypoint_text(names, joints))
-    )
+    found = read_keypoints(keypoint_file(folder, keypoint_text(names, joints)))
     assert list(found) == names
     for name, pose in zip(names, joints, strict=True):
         assert np.array_equal(found[name], pose, equal_nan=True)
@@ -140,19 +138,19 @@ def test_joints_survive_a_keypoint_file(joints, missing, tmp_path_factory):
 def test_a_wrong_keypoint_file_is_refused_with_file_and_line(tmp_path, text, message):
     path = keypoint_file(tmp_path, text)
     with pytest.raises(UserError, match=re.escape(f"{path}{message}")):
-        market1501.read_keypoints(path)
+        read_keypoints(path)
 
 
 def test_a_missing_keypoint_file_and_one_of_other_text_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv: found nothing of this name"):
-        market1501.read_keypoints(tmp_path / "none.csv")
+        read_keypoints(tmp_path / "none.csv")
     (tmp_path / "photo.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"photo\.csv: cannot be read"):
-        market1501.read_keypoints(tmp_path / "photo.csv")
+        read_keypoints(tmp_path / "photo.csv")
 
 
 def test_keypoints_of_no_image_are_counted(tiny_root):
-    text = market1501.keypoint_text(["gone_1.jpg", "gone_2.jpg"], np.ones((2, 18, 2)))
+    text = keypoint_text(["gone_1.jpg", "gone_2.jpg"], np.ones((2, 18, 2)))
     _, report = index(tiny_root, [tiny_root / "keypoints.csv", keypoint_file(tiny_root, text)])
     assert report.num_unknown_names == 2
     assert "2 keypoint rows name no image" in report.text()
@@ -173,16 +171,20 @@ def test_other_files_are_skipped_and_counted_by_kind(tiny_root):
     ):
         (tiny_root / name).write_bytes(b"")
     (tiny_root / "query" / "more").mkdir()
-    images, report = index(tiny_root)
+    images, report = market1501.LAYOUT.read(tiny_root, LayoutOptions(allow_skipped=True))
     assert len(images) == 12
-    assert report.skipped_files == {
+    assert report.skipped.counts == {
         "Thumbs.db": 2,
         "*.txt": 1,
         "*.jpg of another name": 1,
         "synthetic images": 1,
         "folders": 1,
     }
-    assert "ignored: 1 *.jpg of another name, 1 *.txt, 2 Thumbs.db, 1 folders" in report.text()
+    assert (
+        "ignored: 1 *.jpg of another name (like query/0002_c1_000451_03.jpg), 1 *.txt (like "
+        "query/notes.txt), 2 Thumbs.db (like bounding_box_train/Thumbs.db), 1 folders (like "
+        "query/more)"
+    ) in report.text()
 
 
 def test_the_report_reads_like_a_table(tiny_root):
@@ -222,7 +224,7 @@ def test_a_folder_without_market_names_is_refused(tmp_path):
     for folder in market1501.FOLDERS.values():
         (tmp_path / folder).mkdir()
     (tmp_path / "query" / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="no file with a Market-1501 name like 0002_c1s1"):
+    with pytest.raises(UserError, match="no file named like 0002_c1s1"):
         index(tmp_path)
 
 
@@ -271,7 +273,7 @@ def test_synthetic_images_are_exported_to_train_under_their_source(
         "0010_c2s1_000301_01_aug00001.jpg",
     ]
     assert (train / names[0]).read_bytes() == rows[0]["image"]["bytes"]
-    assert list(market1501.read_keypoints(tmp_path / "out" / "keypoints_synthetic.csv")) == names
+    assert list(read_keypoints(tmp_path / "out" / "keypoints_synthetic.csv")) == names
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out", "tiny"]
 
 
