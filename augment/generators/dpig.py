@@ -204,6 +204,7 @@ class Dpig(PoseTransfer):
         sample_pose: bool = False
         """Draw the pose."""
 
+    factors: ClassVar[tuple[str, ...]] = FACTORS
     sampling: ClassVar[tuple[str, ...]] = ("encoder", "generator", "pose_autoencoder", "mappers")
     discriminator_names: ClassVar[tuple[str, ...]] = (
         "discriminator",
@@ -332,6 +333,22 @@ class Dpig(PoseTransfer):
         height, width = image.shape[-2:]
         mask = limb_discs(pose, height, width, MASK_RADIUS_PX)
         return self.encoder(image, mask, *part_boxes(pose, height, width))
+
+    def take_apart(
+        self, image: Float[Tensor, "batch 3 height width"], pose: Pose
+    ) -> dict[str, Tensor]:
+        """Return the codes of foreground, background and pose."""
+        foreground, background = self.encode(image, pose)
+        code = self.pose_autoencoder["encoder"](pose_vector(pose, *image.shape[-2:]))
+        return {"foreground": foreground, "background": background, "pose": code}
+
+    def put_together(
+        self, codes: Mapping[str, Tensor], pose: Pose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the images of codes, RGB in [-1, 1], in the decoded pose or in a given one."""
+        if pose is None:
+            pose = self.decode_pose(codes["pose"])
+        return self.draw(codes["foreground"], codes["background"], pose).clamp(-1, 1)
 
     def draw(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from augment.cli import PROGRAM
 from augment.generators.dpig import FACTORS, Dpig, pose_of, pose_vector
 from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
@@ -18,7 +20,12 @@ from augment.pose.maps import discs, limb_discs
 from augment.pose.part_boxes import part_boxes
 from augment.pose.pose import Pose
 from augment.training.loop import LoopSettings, Trainer
+from manifests import pixels
+from manifests.io import read_images, write_images
+from manifests.runtime.console import Exit
+from manifests.synthetic import read_synthetic
 from tests.helpers import tensorflow_golden as golden
+from tests.helpers import trivial
 from tests.helpers.sampling import generated
 from tests.helpers.training import made_up_images
 
@@ -299,3 +306,51 @@ def test_an_image_of_a_batch_of_conditions_has_the_networks_size():
     smaller = Condition(condition.image[..., :64, :32], condition.pose, condition.target_pose)
     with torch.no_grad():
         assert generated(network, smaller).shape == (2, 3, 64, 32)
+
+
+def _augment(command: str, *arguments: object) -> None:
+    assert PROGRAM.run([command, *map(str, arguments), "--quiet", "--device", "cpu"]) == Exit.DONE
+
+
+def _generated(table: Path, weights: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
+    """Return the images of a run by source and pose."""
+    command = ["--images", table, "--weights", weights, "--out", out, "--per-id", 2]
+    _augment("generate", *command, "--image-format", "png", *options)
+    made = read_synthetic(out)
+    assert made.table["error"].null_count == len(made)
+    keys = map("".join, zip(made.strings("source_id"), made.strings("pose_id"), strict=True))
+    images = [pixels.decode(data, "row") for data in made.read_bytes(np.arange(len(made)))]
+    return dict(zip(keys, images, strict=True))
+
+
+def test_from_the_command_line_it_trains_all_stages_and_draws_what_options_ask_for(tmp_path):
+    table = trivial.write_people(tmp_path / "people", num_people=3, images_per_person=2)
+    changes = {
+        **SMALL,
+        **{f"{name}steps": 1 for name in ("", "pose_", "mapper_")},
+        **{f"{name}batch_size": 2 for name in ("", "pose_", "mapper_")},
+    }
+    flags = [
+        word
+        for name, value in changes.items()
+        for word in (f"--config.{name.replace('_', '-')}", value)
+    ]
+    run = ["--generator", "dpig", "--images", table, "--out", tmp_path / "run"]
+    _augment("train", *run, *flags)
+    lines = (tmp_path / "run/log.jsonl").read_text()
+    assert '"pose_mapper/drawn"' in lines
+
+    # Nobody knows where the first person's joints are.
+    images = read_images(table)
+    joints = images.keypoints()
+    joints[: len(joints) // 3] = np.nan
+    unseen = trivial.table_of(images.table.to_pylist(), joints, images.root)
+    write_images(unseen, tmp_path / "people/unseen.parquet")
+
+    weights = tmp_path / "run/weights.safetensors"
+    given = tmp_path / "people/unseen.parquet"
+    plain = _generated(given, weights, tmp_path / "plain")
+    assert len(plain) == 6
+    drawn = _generated(given, weights, tmp_path / "drawn", "--options.sample-background")
+    assert plain.keys() == drawn.keys()
+    assert all(not np.array_equal(plain[row], drawn[row]) for row in plain)
