@@ -17,6 +17,7 @@ from manifests import io, pixels
 from manifests.datasets import market1501
 from manifests.datasets.keypoint_files import keypoint_text, read_keypoints
 from manifests.datasets.layouts import LayoutOptions
+from manifests.datasets.market1501_export import export
 from manifests.runtime.console import UserError
 from manifests.schema import MASK_COLUMNS
 
@@ -247,7 +248,7 @@ def test_a_name_in_two_folders_is_refused(tiny_root):
 
 
 def test_an_export_indexes_to_the_same_table(tiny_images, tmp_path):
-    assert market1501.export(tiny_images, None, tmp_path / "out") == 12
+    assert export(tiny_images, None, tmp_path / "out") == 12
     images, _ = index(tmp_path / "out", [tmp_path / "out" / "keypoints.csv"])
     assert images.table.drop_columns(["keypoints"]).equals(
         tiny_images.table.drop_columns(["keypoints"])
@@ -262,7 +263,7 @@ def test_synthetic_images_are_exported_to_train_under_their_source(
     rows = synthetic_rows(2, pixels.encode_jpeg)
     rows[1] |= {"image": None, "error": "cut off"}
     synthetic = finish(tmp_path / "made", rows)
-    assert market1501.export(tiny_images, synthetic, tmp_path / "out") == 12 + 5
+    assert export(tiny_images, synthetic, tmp_path / "out") == 12 + 5
     train = tmp_path / "out" / "bounding_box_train"
     names = sorted(path.name for path in train.iterdir() if "_aug" in path.name)
     assert names == [
@@ -280,29 +281,20 @@ def test_synthetic_images_are_exported_to_train_under_their_source(
 def test_png_cannot_be_exported_and_nothing_is_left(tiny_images, finish, synthetic_rows, tmp_path):
     synthetic = finish(tmp_path / "made", synthetic_rows(1, pixels.encode_png))
     with pytest.raises(UserError, match="is no JPEG"):
-        market1501.export(tiny_images, synthetic, tmp_path / "out")
+        export(tiny_images, synthetic, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "tiny"]
 
 
 def test_an_export_with_a_missing_image_leaves_nothing(tiny_images, tmp_path):
     tiny_images.file(4).unlink()
     with pytest.raises(UserError, match="is missing"):
-        market1501.export(tiny_images, None, tmp_path / "out")
+        export(tiny_images, None, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_an_export_into_a_folder_in_use_is_refused(tiny_images):
     with pytest.raises(UserError, match="exists already, expected a new or an empty folder"):
-        market1501.export(tiny_images, None, tiny_images.root)
-
-
-def test_an_export_of_other_names_is_refused(tiny_images, tmp_path):
-    table = tiny_images.table
-    ids = [f"{row}.jpg" for row in range(len(tiny_images))]
-    renamed = table.set_column(0, table.schema.field(0), [ids])
-    images = io.Images(renamed, tiny_images.root, {})
-    with pytest.raises(UserError, match=r"image '0\.jpg': expected a Market-1501 name"):
-        market1501.export(images, None, tmp_path / "out")
+        export(tiny_images, None, tiny_images.root)
 
 
 # The fixture of the real folder has the name of the module.
