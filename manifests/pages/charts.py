@@ -30,7 +30,7 @@ _VARIABLES: Final = {
     _LINE: "var(--line)",
     _PAPER: "var(--paper)",
 }
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 11,
