@@ -29,7 +29,7 @@ from manifests.pages.charts import (
     lines,
     trimmed,
 )
-from manifests.pages.page import Pictures, check_page, in_words, write_page
+from manifests.pages.page import Pictures, check_page, entries, in_words, write_page
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.run_record import differences
 from manifests.runtime.tables import Cell, Column, Number, Table
@@ -166,7 +166,7 @@ def write_comparison(
         "embed_note": _embed_note(pictures),
         "seeds_note": _seeds_note(groups),
         "provenance": _provenance(runs),
-        "protocol": _flat(runs[0].report["protocol"]),
+        "protocol": entries(runs[0].report["protocol"]),
         "command": _command(),
     }
     size = write_page(page, "comparison.html", context, _TEMPLATES)
@@ -596,17 +596,6 @@ def _provenance(runs: Sequence[Scored]) -> Table:
             )
         )
     return Table(columns, tuple(dict.fromkeys(rows)))
-
-
-def _flat(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested entries as lines."""
-    found: list[tuple[str, str]] = []
-    for name, value in block.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name} ")
-        else:
-            found.append((f"{prefix}{name}".replace("_", " "), str(value)))
-    return found
 
 
 def _command() -> str:
