@@ -550,8 +550,8 @@ def _needed(browser: Mapping[str, Any], *, embed: bool) -> Iterable[list[str]]:
         for query in {*order[:_NUM_EMBEDDED].tolist(), *order[-_NUM_EMBEDDED:].tolist()}:
             yield [ids[query]]
             for arm in (base, other):
-                places = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
-                yield [gallery[image] for image in (arm["nearest"] or [])[places] if image >= 0]
+                ranks = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
+                yield [gallery[image] for image in (arm["nearest"] or [])[ranks] if image >= 0]
 
 
 def _embed_note(pictures: PictureChoice) -> str:
