@@ -217,9 +217,9 @@ def test_the_folder_export_keeps_keypoints_source_and_pose(out, tmp_path):
         assert int(row["k"]) == expected["k"]
     table = tmp_path / "again.parquet"
     PROGRAM.run(
-        ["index", str(folder), "--table", str(folder / "images.csv"), "--out", str(table)]
-        + ["--keypoints", str(folder / "keypoints.csv"), "--quiet"]
-    )
+        ["index", str(folder), "--table", str(folder / "images.csv"), "--out", str(table),
+         "--keypoints", str(folder / "keypoints.csv"), "--quiet"]
+    )  # fmt: skip
     images = io.read_images(table)
     path_of = {row["path"]: row["image_id"] for row in found}
     joints = dict(zip(made.strings("image_id"), made.keypoints(), strict=True))
