@@ -31,11 +31,11 @@ from manifests.masks import mask_from_joints, read_masks, resize_mask
 from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.pixels import read_all
 from manifests.runtime.console import Console
+from manifests.scenes import Scenes, take_apart
 from manifests.schema import JUNK
 from reid.data.augmentation import Augmentation
 from reid.data.dataset import load_training_set, select
 from reid.data.labels import labels_of
-from reid.data.scenes import Scenes, scenes_of
 from reid.evaluation.ranking import distance_of, rank
 from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions
@@ -152,7 +152,7 @@ def scenes_for(train: Images, pixels: np.ndarray, size: tuple[int, int]) -> Scen
         drawn = [mask_from_joints(*one) for one in zip(train.keypoints(), own, strict=True)]
         masks = np.stack([resize_mask(mask, size) for mask in drawn])
         known = np.array([mask.any() for mask in masks])
-    return scenes_of(pixels, masks, known)
+    return take_apart(pixels, masks, known)
 
 
 def compare_scenes(images: Images, settings: TrainSettings, num_steps: int, repeats: int) -> None:

@@ -29,7 +29,7 @@ from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from manifests.compute.devices import device_class, has_bf16, pick_device
-from manifests.runtime.markdown import markdown_table
+from manifests.runtime.tables import Table
 
 BATCH_SIZES: Final = {"cpu": 16, "cuda": 256}
 
@@ -195,7 +195,7 @@ def main() -> None:
         cells = [cell for speed, ratio in speeds for cell in (f"{speed:.1f}", f"{ratio:.2f}")]
         gmac = multiply_adds(network) / 1e9
         rows.append([f"`{name}`", f"{parameters:,}", f"{gmac:.1f}", *cells])
-    print(markdown_table(["system", "parameters", "GMAC per image", *heads], rows))
+    print(Table.of(["system", "parameters", "GMAC per image", *heads], rows).to_markdown())
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
-from manifests.runtime.markdown import markdown_table
 from manifests.runtime.random_numbers import random_bits
+from manifests.runtime.tables import Table
 
 EQUAL_LOSSES = 1e-4
 """Relative; float32 sums in another order."""
@@ -142,8 +142,8 @@ class Plain:
             0.5 * network.config.weight_adversarial,
         )
         # The interface draws its own heatmaps.
-        transfer = network._transfer  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
-        fake = transfer(source, pose, target_pose)
+        drawn = network._drawn  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
+        fake = drawn(source, torch.cat([pose, target_pose], 1))
         of_generator, of_appearance, of_shape = self._optimizers
 
         of_generator.zero_grad()
@@ -341,7 +341,7 @@ def main() -> None:
         for name, label in (("plain", "plain: float32"), ("ours", f"augment train: {precision}"))
     ]
     rows.append(["ratio", f"{rate['ours'] / rate['plain']:.2f}", ""])
-    print(markdown_table(["way", "steps/s", "pairs/s"], rows, "lrr"))
+    print(Table.of(["way", "steps/s", "pairs/s"], rows, "lrr").to_markdown())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from augment.checkpoints import store
 from manifests import io
-from manifests.runtime.markdown import markdown_table
+from manifests.runtime.tables import Table
 
 TERMS = (
     "**Terms.** Market-1501 is for research only and must not be redistributed; weights trained on "
@@ -43,7 +43,7 @@ def card(weights: Path, evaluation: str) -> str:
     for name in NETWORKS:
         if f"{name}_sha256" in facts:
             rows[f"{name} network, sha256"] = facts[f"{name}_sha256"]
-    table = markdown_table(["", ""], rows.items())
+    table = Table.of(["", ""], rows.items()).to_markdown()
     return (
         f"# {weights.stem}\n\n{header.generator} of base width {width}, trained on the train split "
         f"of Market-1501.\n\n{TERMS}\n\n{table}\n\n{evaluation}"

@@ -3,12 +3,14 @@
 Rows are people in sorted label order times k in 0 .. per_id - 1. Everything random about a row
 follows from (seed, person label, k) and the two input tables:
 
-- The target poses of a person are the first ``per_id`` of a shuffle of the bank, which takes one
-  random number each: distinct, the same first ten for 10 and for 20 images per person, and never
-  the price of a look at the whole bank, which grows with the number of people.
+- The target poses of a person are the beginning of a shuffle of the bank, which takes one random
+  number each: distinct, the same first ten for 10 and for 20 images per person, and never the
+  price of a look at the whole bank, which grows with the number of people.
+- With several candidate poses to a row, the row's own stretch of that shuffle, the nearest to its
+  source is taken: the less a person has to move, the more of the source's pixels can be kept.
 - The source is chosen by one random number per (person, k) among the person's train rows with
   shoulders and hips, the row that shows the target pose itself left out; or, if asked for, it is
-  the row of these whose pose is nearest to the target pose.
+  the row of these whose pose is nearest to one of the row's candidates.
 - A person with a single such row has it as the source of every k, so that row's pose is left out
   of the bank instead; both rules depend on nothing but the person and k.
 """
@@ -86,6 +88,8 @@ class GenerationPlan:
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
     source: SourceChoice = "random"
+    candidate_poses: int = 1
+    """How many poses of the bank are drawn for a row; it shows the nearest to its source."""
 
     def __len__(self) -> int:
         return len(self.people) * self.per_id
@@ -110,52 +114,66 @@ class GenerationPlan:
             person, first_k = divmod(start, self.per_id)
             end_k = min(self.per_id, first_k + stop - start)
             k = np.arange(first_k, end_k)
-            poses = self._poses(person)[first_k:end_k]
-            sources, seeds = self._sources(person, k, poses)
+            candidates = self._candidates(person)[first_k:end_k]
+            sources, poses, seeds = self._chosen(person, k, candidates)
             yield [self.people[person]] * len(k), k, sources, poses, seeds
             start += len(k)
 
-    def _poses(self, person: int) -> Int64[np.ndarray, " per_id"]:
+    def _candidates(self, person: int) -> Int64[np.ndarray, "per_id candidates"]:
         """Return the beginning of a shuffle (Durstenfeld 1964); only moved poses are kept."""
         first, end = self.first[person : person + 2].tolist()
         left_out = int(self.shown[first]) if end - first == 1 else -1
         size = len(self.bank) - (left_out >= 0)
-        numbers = random_bits(self.seed, self.people[person], self.per_id, stream=POSE_STREAM)
+        count = self.per_id * self.candidate_poses
+        numbers = random_bits(self.seed, self.people[person], count, stream=POSE_STREAM)
         poses: list[int] = []
         moved: dict[int, int] = {}
         for position, bits in enumerate(numbers.tolist()):
             other = position + bounded(bits, size - position)
             poses.append(moved.get(other, other))
             moved[other] = moved.get(position, position)
-        chosen = np.array(poses, np.int64)
-        return chosen + (chosen >= left_out) if left_out >= 0 else chosen
+        drawn = np.array(poses, np.int64).reshape(self.per_id, self.candidate_poses)
+        return drawn + (drawn >= left_out) if left_out >= 0 else drawn
 
-    def _sources(
-        self, person: int, k: Int64[np.ndarray, " rows"], poses: Int64[np.ndarray, " rows"]
-    ) -> tuple[Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
+    def _chosen(
+        self,
+        person: int,
+        k: Int64[np.ndarray, " rows"],
+        candidates: Int64[np.ndarray, "rows candidates"],
+    ) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
+        """Return source, pose and seed of some rows of a person."""
         first, end = self.first[person : person + 2].tolist()
         own = {
             pose: image for image, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0
         }
-        sources, seeds = np.empty(len(k), np.int64), np.empty(len(k), np.uint64)
-        for row, (number, pose) in enumerate(zip(k.tolist(), poses.tolist(), strict=True)):
+        sources, poses = np.empty(len(k), np.int64), np.empty(len(k), np.int64)
+        seeds = np.empty(len(k), np.uint64)
+        for row, (number, drawn) in enumerate(zip(k.tolist(), candidates.tolist(), strict=True)):
             choice, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
-            shown = own.get(pose)
             if self.source == "nearest":
-                sources[row] = first + self._nearest(first, end, pose, shown)
-            elif shown is None:
-                sources[row] = first + bounded(choice, end - first)
+                images = range(first, end)
             else:
-                other = bounded(choice, end - first - 1)
-                sources[row] = first + other + (other >= shown)
-        return sources, seeds
+                shown = own.get(drawn[0])
+                if shown is None:
+                    image = bounded(choice, end - first)
+                else:
+                    other = bounded(choice, end - first - 1)
+                    image = other + (other >= shown)
+                images = range(first + image, first + image + 1)
+            sources[row], poses[row] = self._nearest(images, drawn)
+        return sources, poses, seeds
 
-    def _nearest(self, first: int, end: int, pose: int, shown: int | None) -> int:
-        """Return which of a person's rows has the pose nearest to a pose of the bank."""
-        away = pose_distances(self.source_joints[first:end], self.bank.joints[pose])
-        if shown is not None:
-            away[shown] = np.inf
-        return int(away.argmin())
+    def _nearest(self, images: range, drawn: list[int]) -> tuple[int, int]:
+        """Return the source and the pose nearest to each other; no source shows its own pose."""
+        if len(images) == len(drawn) == 1:
+            return images[0], drawn[0]
+        joints, shown = (of[images.start : images.stop] for of in (self.source_joints, self.shown))
+        away = np.stack([pose_distances(joints, self.bank.joints[pose]) for pose in drawn])
+        # Poses that share no joint with the source are very far, its own is no choice at all.
+        away = np.minimum(away, np.finfo(np.float32).max)
+        away[np.asarray(drawn)[:, None] == shown] = np.inf
+        pose, image = np.unravel_index(away.argmin(), away.shape)
+        return images[int(image)], drawn[int(pose)]
 
 
 def make_plan(  # noqa: PLR0913 - a run's choices, one by one
@@ -168,6 +186,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
     masked: bool = False,
     keeps_pose: bool = False,
     source: SourceChoice = "random",
+    candidate_poses: int = 1,
 ) -> GenerationPlan:
     """Return the plan for the train people of a table.
 
@@ -180,13 +199,15 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         masked: Take only sources with a mask, for systems that need it.
         keeps_pose: Images will show their sources' own poses.
         source: Which of a person's images is the source of a row.
+        candidate_poses: How many poses are drawn for a row, which shows the nearest to its source.
 
     Raises:
-        UserError: If there are no train rows, none with a mask where one is needed, ``per_id`` is
-            below 1, or the bank has fewer poses than one person needs.
+        UserError: If there are no train rows, none with a mask where one is needed, ``per_id`` or
+            ``candidate_poses`` is below 1, or the bank has fewer poses than one person needs.
     """
-    if per_id < 1:
-        raise UserError(f"--per-id: found {per_id}, expected at least 1")
+    for flag, number in (("--per-id", per_id), ("--candidate-poses", candidate_poses)):
+        if number < 1:
+            raise UserError(f"{flag}: found {number}, expected at least 1")
     train = images.only("train")
     if not len(train):
         raise UserError(f"found no train rows in {len(images):,} images, expected some people")
@@ -215,6 +236,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         num_people - len(people),
         keeps_pose,
         source,
+        candidate_poses,
     )
     _check_bank_size(plan)
     _check_stems(plan)
@@ -276,10 +298,12 @@ def _positions(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarr
 def _check_bank_size(plan: GenerationPlan) -> None:
     single = plan.first[:-1][np.diff(plan.first) == 1]
     available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
-    if available < plan.per_id:
+    needed = plan.per_id * plan.candidate_poses
+    if available < needed:
+        flags = "--per-id" if plan.candidate_poses == 1 else "--per-id times --candidate-poses"
         raise UserError(
             f"found {available:,} target poses for every person, expected at least "
-            f"{plan.per_id:,} (--per-id); lower it or name a larger table with --poses"
+            f"{needed:,} ({flags}); lower it or name a larger table with --poses"
         )
 
 

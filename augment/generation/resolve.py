@@ -96,6 +96,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         masked="mask" in needs,
         keeps_pose=weights.system.keeps_pose,
         source=settings.source,
+        candidate_poses=settings.candidate_poses,
     )
 
 
@@ -121,6 +122,7 @@ def resolve(
         per_id=settings.per_id,
         seed=settings.seed,
         source=settings.source,
+        candidate_poses=settings.candidate_poses,
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,

@@ -22,7 +22,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 
-CODE_VERSION: Final = 4
+CODE_VERSION: Final = 5
 """Raised when the same settings and inputs begin to give other bytes."""
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -94,6 +94,7 @@ class Content(Frozen):
     per_id: int
     seed: int
     source: SourceChoice = "random"
+    candidate_poses: int = 1
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Of the system's class ``Options``."""
     width: int
@@ -106,8 +107,9 @@ class Content(Frozen):
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
         optional = ("options", "target_images_sha256", "masks_sha256")
-        if self.source == "random":
-            del fields["source"]
+        for name, default in (("source", "random"), ("candidate_poses", 1)):
+            if fields[name] == default:
+                del fields[name]
         return {k: value for k, value in fields.items() if k not in optional or value}
 
 

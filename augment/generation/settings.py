@@ -45,6 +45,9 @@ class GenerateSettings(Frozen):
     source: SourceChoice = "random"
     """Which of a person's images an image is made from: a random one, or the nearest in pose, of
     which more pixels can be kept."""
+    candidate_poses: int = 1
+    """Target poses drawn for an image, which shows the nearest to its source; the more there are,
+    the more it looks like its person, and the less like another pose."""
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda or cuda:N; auto and cuda: with several GPUs, the one
     of the local rank that torchrun or srun gives."""

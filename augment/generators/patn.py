@@ -3,13 +3,16 @@
 Paper: Zhu et al., "Progressive Pose Attention Transfer for Person Image Generation", CVPR 2019.
 Authors' code: tengteng95/Pose-Transfer (MIT). Differences: discriminators return logits and the
 loss contains their sigmoid; reflection padding by indexing; the output of the last pose path that
-the authors compute and discard is not concatenated; any width.
+the authors compute and discard is not concatenated; any width. Two settings beyond the paper, off
+by default: the pose path may see the street that the target pose was seen before, which then stands
+behind the person, and the source's pixels moved limb by limb, which a gate beside the colours keeps
+where it is open (as Balakrishnan et al., CVPR 2018, move layers of the source).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
-from augment.interface.system import PoseTransfer
+from augment.interface.system import Need, PoseTransfer
 from augment.nets import resnet
 from augment.objectives import two_discriminators
 from augment.objectives.two_discriminators import (
@@ -26,9 +29,13 @@ from augment.objectives.two_discriminators import (
     TwoDiscriminatorsConfig,
     initialise,
 )
+from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.settings import Frozen, Positive
+
+SEEN_CHANNELS: Final = 4
+"""Of a street and its hole, and of moved pixels and their coverage."""
 
 
 class AttentionBlock(nn.Module):
@@ -63,6 +70,12 @@ class Patn(PoseTransfer):
         base_width: Positive = 64
         """Channels of the first layer; the blocks have four times as many."""
         num_blocks: Positive = 9
+        background: Literal["none", "target"] = "none"
+        """target: the street that the pose was seen before stands behind the person; none, as
+        published: the network draws what is behind."""
+        warp: Literal["none", "limbs"] = "none"
+        """limbs: the source's own pixels, moved limb by limb, stay where a gate is open; none, as
+        published: the network draws every pixel."""
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
     discriminator_names: ClassVar[tuple[str, ...]] = two_discriminators.DISCRIMINATORS
@@ -72,12 +85,19 @@ class Patn(PoseTransfer):
         self.config = c = config or self.Config()
         channels = 4 * c.base_width
         self.image_encoder = resnet.encoder(3, c.base_width, c.norm)
-        self.pose_encoder = resnet.encoder(2 * NUM_JOINTS, c.base_width, c.norm)
+        needs: set[Need] = set()
+        if c.warp == "limbs":
+            needs.add("mask")
+        if c.background == "target":
+            needs.add("background")
+        self.needs = frozenset(needs)
+        seen = 2 * NUM_JOINTS + SEEN_CHANNELS * len(needs)
+        self.pose_encoder = resnet.encoder(seen, c.base_width, c.norm)
         self.blocks = nn.ModuleList(
             AttentionBlock(channels, c.norm, c.dropout, first=index == 0)
             for index in range(c.num_blocks)
         )
-        self.decoder = resnet.decoder(c.base_width, c.norm)
+        self.decoder = resnet.decoder(c.base_width, c.norm, 4 if c.warp == "limbs" else 3)
         for child in self.sampling:
             self.get_submodule(child).apply(initialise)
         self.discriminators = TwoDiscriminators(c)
@@ -91,16 +111,32 @@ class Patn(PoseTransfer):
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person of ``condition`` in the target pose, RGB in [-1, 1]."""
         del random, options
-        height, width = condition.image.shape[-2:]
         return self._transfer(
-            condition.image,
-            gaussians(condition.pose, height, width),
-            gaussians(condition.target_pose, height, width),
+            condition, gaussians(condition.target_pose, *condition.image.shape[-2:])
         )
 
-    def _transfer(self, image: Tensor, pose_maps: Tensor, target_maps: Tensor) -> Tensor:
+    def _transfer(self, condition: Condition, target_maps: Tensor) -> Tensor:
+        image, mask, background = condition.image, condition.mask, condition.background
+        seen = [gaussians(condition.pose, *image.shape[-2:]), target_maps]
+        warp = None
+        if self.config.warp == "limbs":
+            assert mask is not None
+            warp = limb_warp(image, mask, condition.pose, condition.target_pose)
+            seen.append(warp.channels())
+        if self.config.background == "target":
+            assert background is not None
+            seen.append(background.channels())
+        out = self._drawn(image, torch.cat(seen, dim=1))
+        if warp is not None:
+            out = warp.painted_over(out[:, :3], gate=(out[:, 3:] + 1) / 2)
+        if self.config.background == "target":
+            assert background is not None
+            out = background.behind(out)
+        return out
+
+    def _drawn(self, image: Tensor, seen: Tensor) -> Tensor:
         features = self.image_encoder(image)
-        pose = self.pose_encoder(torch.cat([pose_maps, target_maps], dim=1))
+        pose = self.pose_encoder(seen)
         for index, block in enumerate(self.blocks):
             if index:
                 pose = torch.cat([pose, features], dim=1)
@@ -115,12 +151,8 @@ class Patn(PoseTransfer):
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
         """Return the ``fake`` and the ``target_maps`` that all phases look at."""
         del stage
-        condition = pair.condition
-        height, width = pair.target.shape[-2:]
-        target_maps = gaussians(condition.target_pose, height, width)
-        fake = self._transfer(
-            condition.image, gaussians(condition.pose, height, width), target_maps
-        )
+        target_maps = gaussians(pair.condition.target_pose, *pair.target.shape[-2:])
+        fake = self._transfer(pair.condition, target_maps)
         return {"fake": fake.float(), "target_maps": target_maps}
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

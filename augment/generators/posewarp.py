@@ -167,7 +167,7 @@ class PoseWarp(PoseTransfer):
         steps: Positive = 19_000
         """Steps with it; over the last two thirds the learning rate falls to zero."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"mask", "background"})
+    needs: frozenset[Need] = frozenset({"mask", "background"})
     sampling: ClassVar[tuple[str, ...]] = ("painter",)
     discriminator_names: ClassVar[tuple[str, ...]] = ("discriminator",)
 
@@ -215,13 +215,10 @@ class PoseWarp(PoseTransfer):
         assert mask is not None
         assert background is not None
         warp = limb_warp(image, mask, condition.pose, condition.target_pose)
-        street, hole = background.image, background.hole
-        moved = torch.cat([warp.image, warp.coverage, street, hole, target_maps], dim=1)
+        moved = torch.cat([warp.channels(), background.channels(), target_maps], dim=1)
         out = self.painter(moved, torch.cat([image * mask, mask], dim=1))
         gate = torch.sigmoid(out[:, 3:] + GATE_BIAS)
-        # The moved pixels are premultiplied by their coverage.
-        person = gate * warp.image + (1 - gate * warp.coverage) * torch.tanh(out[:, :3])
-        return hole * person + (1 - hole) * street
+        return background.behind(warp.painted_over(torch.tanh(out[:, :3]), gate))
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -27,7 +27,7 @@ class Recompose(PoseTransfer):
         image_height: Positive = 128
         image_width: Positive = 64
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"mask", "background"})
+    needs: frozenset[Need] = frozenset({"mask", "background"})
     keeps_pose: ClassVar[bool] = True
     sampling: ClassVar[tuple[str, ...]] = ()
 

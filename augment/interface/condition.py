@@ -22,6 +22,16 @@ class Background:
     hole: Float[Tensor, "batch 1 height width"]
     """1 where it was filled, else 0."""
 
+    def behind(
+        self, person: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return an image of somebody before this street: the person in the hole alone."""
+        return self.hole * person + (1 - self.hole) * self.image
+
+    def channels(self) -> Float[Tensor, "batch 4 height width"]:
+        """Return street and hole as a network takes them in."""
+        return torch.cat([self.image, self.hole], dim=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from augment.interface.condition import Condition, Pair, as_pixels, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
+from augment.pose.pose import Pose
 from manifests import keypoints, masks, pixels, scenes
 from manifests.keypoint_check import as_joints, check_keypoints
 from manifests.runtime.console import UserError
@@ -50,12 +51,16 @@ class PoseTransfer(nn.Module, ABC):
     """What can be chosen when images are generated, such as a number of steps or a guidance scale;
     every option is a number, a text or a truth value and has a default."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    """What of the ``Condition`` the system wants filled in beyond source image and poses."""
+    needs: frozenset[Need] = frozenset()
+    """What of the ``Condition`` the system wants filled in beyond source image and poses; of the
+    class, or of a network where its settings decide."""
 
     keeps_pose: ClassVar[bool] = False
     """Whether its images show the source's own pose; the target pose then only brings along what
     it was seen before."""
+
+    factors: ClassVar[tuple[str, ...]] = ()
+    """What ``take_apart`` takes images apart into; most systems do not."""
 
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
@@ -79,6 +84,35 @@ class PoseTransfer(nn.Module, ABC):
             random: All randomness of the images; a deterministic system draws none.
             options: Of the class ``Options``.
         """
+
+    def take_apart(
+        self, image: Float[Tensor, "batch 3 height width"], pose: Pose
+    ) -> dict[str, Tensor]:
+        """Return a code for each of ``factors``, float numbers that may be mixed.
+
+        Args:
+            image: RGB in [-1, 1], of the network's size.
+            pose: Where the people are in it.
+
+        Raises:
+            UserError: If the system does not take images apart.
+        """
+        del image, pose
+        raise UserError(
+            f"{type(self).__name__}: does not take images apart, expected weights of a system that "
+            "has codes of foreground, background and pose"
+        )
+
+    def put_together(
+        self, codes: Mapping[str, Tensor], pose: Pose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB images in [-1, 1] of codes as ``take_apart`` gives them.
+
+        Args:
+            codes: One for each of ``factors``.
+            pose: The pose itself, in pixels of the network's images, in place of its code.
+        """
+        raise NotImplementedError
 
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
         """Return the outputs that the phases of one step share, with gradients."""

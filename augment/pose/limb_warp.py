@@ -40,6 +40,23 @@ class LimbWarp:
         """Return the person before a background, RGB in [-1, 1]."""
         return self.image + (1 - self.coverage) * background
 
+    def painted_over(
+        self,
+        colours: Float[Tensor, "batch 3 height width"],
+        gate: Float[Tensor, "batch 1 height width"],
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the moved pixels where the gate is open, elsewhere colours, RGB in [-1, 1].
+
+        Args:
+            colours: RGB in [-1, 1].
+            gate: In [0, 1]: 1 keeps a moved pixel as it is, as far as there is one.
+        """
+        return gate * self.image + (1 - gate * self.coverage) * colours
+
+    def channels(self) -> Float[Tensor, "batch 4 height width"]:
+        """Return pixels and coverage as a network takes them in."""
+        return torch.cat([self.image, self.coverage], dim=1)
+
 
 def limb_warp(
     image: Float[Tensor, "batch 3 height width"],

@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
+from augment.quality.differences import MetricDifference
 from augment.quality.metrics import INSIDE, Family, Row
+from manifests.runtime.tables import Cell, Column, Number, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Result:
     networks: tuple[MetricNetwork, ...] = ()
     num_without_mask: int = 0
     """Pairs whose target has no person mask, which rows inside the person leave out."""
+    differences: tuple[MetricDifference, ...] = ()
+    """Of networks from the first of them."""
 
     def value(self, subject: str, name: str, family: Family) -> float:
         """Return one value.
@@ -72,6 +76,7 @@ class Result:
             "num_pairs_without_mask": self.num_without_mask,
             "networks": [asdict(network) for network in self.networks],
             "scores": rows,
+            "differences": [one.as_json() for one in self.differences],
             "not_measured": [asdict(row) for row in self.not_measured],
         }
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -79,9 +84,8 @@ class Result:
     def to_markdown(self) -> str:
         """Return the result as Markdown: a table per family, a column per subject."""
         lines = [f"{self.num_pairs:,} pairs: {self.pairs}."]
-        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
-        for family in families:
-            lines += ["", *self._table(family)]
+        for table in self.tables():
+            lines += ["", table.to_markdown()]
         if 0 < self.num_without_mask < self.num_pairs:
             found = f"{self.num_without_mask:,} of {self.num_pairs:,} targets have no person mask"
             lines += ["", f"{found}; rows{INSIDE} leave them out."]
@@ -90,27 +94,57 @@ class Result:
             lines += [f"- {row.name}: {row.reason}" for row in self.not_measured]
         return "\n".join(lines) + "\n"
 
-    def _table(self, family: Family) -> list[str]:
+    def tables(self) -> list[Table]:
+        """Return a table per family, a row per metric and a column per subject; and differences."""
+        families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
+        tables = [self._table(family) for family in families]
+        return [*tables, self._differences()] if self.differences else tables
+
+    def _differences(self) -> Table:
+        subjects = list(dict.fromkeys(one.subject for one in self.differences))
+        cells: dict[tuple[str, Family], dict[str, MetricDifference]] = {}
+        for one in self.differences:
+            cells.setdefault((one.name, one.family), {})[one.subject] = one
+        rows: list[tuple[Cell, ...]] = []
+        for (name, family), by_subject in cells.items():
+            values = (
+                Number(one.mean, "+.4f", interval=(one.low, one.high))
+                for one in (by_subject[subject].difference for subject in subjects)
+            )
+            images = next(iter(by_subject.values())).num_images
+            rows.append((name, family, *values, f"{images:,} images"))
+        columns = (
+            Column(f"more than {self.differences[0].baseline}", name="metric"),
+            Column("family"),
+            *(Column(subject, "r") for subject in subjects),
+            Column("pairs"),
+        )
+        note = f"{self.num_pairs:,} pairs: {self.pairs}; 95 % intervals, people resampled"
+        return Table(columns, tuple(rows), "differences", note, "family")
+
+    def _table(self, family: Family) -> Table:
         subjects = list(dict.fromkeys(score.subject for score in self.scores))
-        rows: dict[str, dict[str, Row]] = {}
+        by_metric: dict[str, dict[str, Row]] = {}
         for score in self.scores:
             if score.row.family == family:
-                rows.setdefault(score.row.name, {})[score.subject] = score.row
-        lines = [
-            f"| {family} | {' | '.join(subjects)} | protocol |",
-            "|---|" + "---:|" * len(subjects) + "---|",
-        ]
-        for name, by_subject in rows.items():
-            values = " | ".join(_cell(by_subject.get(subject)) for subject in subjects)
+                by_metric.setdefault(score.row.name, {})[score.subject] = score.row
+        columns = (
+            Column(family, name="metric"),
+            *(Column(subject, "r") for subject in subjects),
+            Column("protocol"),
+        )
+        rows: list[tuple[Cell, ...]] = []
+        for name, by_subject in by_metric.items():
             row = next(iter(by_subject.values()))
-            images = f"{row.num_images:,} images"
-            lines.append(f"| {name} | {values} | {row.protocol}; {images} |")
-        return lines
+            values = (_cell(by_subject.get(subject)) for subject in subjects)
+            rows.append((name, *values, f"{row.protocol}; {row.num_images:,} images"))
+        note = f"{self.num_pairs:,} pairs: {self.pairs}"
+        return Table(columns, tuple(rows), family, note, "family")
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _cell(row: Row | None) -> str:
-    return "" if row is None else f"{row.value:.4f}"
+def _cell(row: Row | None) -> Cell:
+    return "" if row is None else Number(row.value, ".4f")

@@ -15,6 +15,7 @@ from augment.training.pairs import TrainingImages
 from augment.training.settings import TrainSettings, config_of
 from manifests import io, keypoints, pixels, subset
 from manifests.compute.exported_networks import sha256_of_network
+from manifests.masks import read_masks
 from manifests.runtime.console import Console, UserError
 from manifests.scenes import take_apart
 
@@ -38,14 +39,14 @@ def load_images(
     people = images.strings("person_id")
     scenes = None
     if network.needs & {"mask", "background"}:
-        scenes = take_apart(images, decoded)
-        if not scenes.usable.any():
+        scenes = take_apart(decoded, *read_masks(images, (width, height)))
+        if not len(scenes.rows):
             raise UserError(
                 f"--generator {settings.generator}: found no train image with a mask, which it "
                 "needs; 'augment detect --masks' adds them"
             )
         console.say(
-            f"{int(scenes.usable.sum()):,} of {len(images):,} train images have a mask and a street"
+            f"{len(scenes.rows):,} of {len(images):,} train images have a mask and a street"
         )
     training = TrainingImages(decoded, joints, people, device, scenes)
     num_people = len(set(people))

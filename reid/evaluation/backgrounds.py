@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,13 +22,13 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
-from manifests.io import Images, read_images, write_bytes
+from manifests.io import Images, read_images
 from manifests.masks import mask_from_joints, read_masks, resize_mask
 from manifests.pixels import read_all
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.markdown import markdown_table
 from manifests.runtime.random_numbers import random_bits
-from manifests.runtime.settings import Count, Frozen, NotNegative, Positive
+from manifests.runtime.settings import Count, NotNegative, Positive
+from manifests.runtime.tables import Number, Table, TableFiles
 from manifests.scenes import has_street, street
 from manifests.schema import DISTRACTOR, JUNK
 from reid.data.dataset import select
@@ -45,7 +45,7 @@ _CHANCE_WIDTH: Final = 64
 """Of the random features that say what chance finds."""
 
 
-class BackgroundSettings(Frozen):
+class BackgroundSettings(TableFiles):
     """Say what a trained network finds by streets alone, people cut out along their masks."""
 
     run: Positional[Path]
@@ -63,8 +63,6 @@ class BackgroundSettings(Frozen):
     protocol: Protocol = "market1501"
     """market1501 ignores images of the own camera, whose street is the same; all-cameras counts
     them as matches."""
-    markdown: Path | None = None
-    """Also write the table to this file."""
     device: Device = "auto"
     """auto is cuda where there is one."""
 
@@ -121,7 +119,7 @@ def backgrounds(settings: BackgroundSettings, console: Console) -> Exit:
     chosen = chosen.take(np.flatnonzero(usable))
     if not len(chosen.images):
         raise UserError(f"{settings.images}: no mask leaves a street beside its person")
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str, str, str, Number, Number]] = []
     for name, mask, widening, pixels in pictures(chosen.images, size, settings.widenings):
         features = embed(network, pixels, name, console)
         rows.append((name, mask, widening, *_scores(chosen.rank(features, settings.protocol))))
@@ -129,14 +127,14 @@ def backgrounds(settings: BackgroundSettings, console: Console) -> Exit:
     rows.append(("chance", "", "", *_scores(chosen.rank(chance, settings.protocol))))
     num_people = len(set(chosen.images.strings("person_id")))
     header = ("image", "mask", "widening_px", "rank-1", "mAP")
-    text = (
-        f"{markdown_table(header, rows, padded=True)}\n\nPercent, over {len(chosen.images):,} "
-        f"{chosen.about}, {num_people:,} people, rule {settings.protocol}, cosine distance. chance "
-        "ranks by random features.\n"
+    note = (
+        f"Percent, over {len(chosen.images):,} {chosen.about}, {num_people:,} people, rule "
+        f"{settings.protocol}, cosine distance. chance ranks by random features."
     )
-    if settings.markdown is not None:
-        write_bytes(text.encode(), settings.markdown)
+    table = replace(Table.of(header, rows), note=note)
+    text = f"{table.to_markdown(padded=True)}\n\n{note}\n"
     console.show(text)
+    settings.write(text, [table])
     return Exit.DONE
 
 
@@ -251,6 +249,6 @@ def pictures(
                 yield "street", source, f"{widening:g}", np.stack(list(streets))
 
 
-def _scores(ranking: Ranking) -> tuple[str, str]:
+def _scores(ranking: Ranking) -> tuple[Number, Number]:
     found = scores(ranking)
-    return f"{100 * found['rank_1']:.1f}", f"{100 * found['mAP']:.1f}"
+    return Number(100 * found["rank_1"], ".1f"), Number(100 * found["mAP"], ".1f")

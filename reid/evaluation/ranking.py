@@ -39,7 +39,7 @@ DistanceFunction = Callable[[slice], Float[np.ndarray, "chunk gallery"]]
 """From a slice of queries to their distances."""
 
 NUM_RANKS: Final = 50
-_CHUNK: Final = 256
+CHUNK: Final = 256
 _THREADS: Final = 2
 
 
@@ -116,7 +116,7 @@ def check_matches(query: Labels, gallery: Labels, protocol: Protocol) -> None:
         UserError: If none has, or cameras are unknown where the protocol looks at them.
     """
     kept = gallery.take(np.flatnonzero(np.asarray(gallery.people != JUNK)))
-    _check_matched(_Matches.of(query, kept, protocol), query, kept, protocol)
+    _check_matched(Matches.of(query, kept, protocol), query, kept, protocol)
 
 
 def distance_of(
@@ -153,7 +153,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class _Matches:
+class Matches:
     """Gallery rows of every query's person, as flat arrays cut at ``starts``."""
 
     starts: Int[np.ndarray, " queries_plus_1"]
@@ -161,7 +161,8 @@ class _Matches:
     ignored: Bool[np.ndarray, " pairs"]
 
     @classmethod
-    def of(cls, query: Labels, gallery: Labels, protocol: Protocol) -> _Matches:
+    def of(cls, query: Labels, gallery: Labels, protocol: Protocol) -> Matches:
+        """Return them; junk is taken for a person, so leave it out before."""
         if not len(gallery):
             none = np.empty(0, np.int64)
             return cls(np.zeros(len(query) + 1, np.int64), none, none.astype(bool))
@@ -192,21 +193,21 @@ def _rank(
     if len(kept) < len(gallery):
         whole = distances_of_rows
         gallery, distances_of_rows = gallery.take(kept), lambda rows: whole(rows)[:, kept]
-    matches = _Matches.of(query, gallery, protocol)
+    matches = Matches.of(query, gallery, protocol)
     _check_matched(matches, query, gallery, protocol)
 
     def chunk(start: int) -> list[_Ranks]:
-        rows = slice(start, min(start + _CHUNK, len(query)))
+        rows = slice(start, min(start + CHUNK, len(query)))
         distances = distances_of_rows(rows)
         _check_finite(distances, rows)
         return _ranks_of(distances, rows, matches)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [p for part in pool.map(chunk, range(0, len(query), _CHUNK)) for p in part]
+        found = [p for part in pool.map(chunk, range(0, len(query), CHUNK)) for p in part]
     return _ranking_of(found, len(query))
 
 
-def _check_matched(matches: _Matches, query: Labels, gallery: Labels, protocol: Protocol) -> None:
+def _check_matched(matches: Matches, query: Labels, gallery: Labels, protocol: Protocol) -> None:
     if protocol == "market1501":
         _check_cameras(query, "queries")
         _check_cameras(gallery, "gallery images")
@@ -249,7 +250,7 @@ class _Ranks:
     """Matches that are nearer or as near, itself included."""
 
 
-def _ranks_of(distances: np.ndarray, rows: slice, matches: _Matches) -> list[_Ranks]:
+def _ranks_of(distances: np.ndarray, rows: slice, matches: Matches) -> list[_Ranks]:
     """Return the places of every query of a chunk that has a match.
 
     Only gallery images at most as far as a query's last match decide anything, so only they are

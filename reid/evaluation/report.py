@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from manifests.io import read_table, sha256_file, write_table
 from manifests.runtime.console import UserError
@@ -18,6 +18,7 @@ from manifests.runtime.json_files import is_whole, read_json
 from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 from reid.evaluation.ranking import Ranking
+from reid.evaluation.retrieval import Retrieval
 from reid.models.run_folder import QUERIES, REPORT, write_json
 
 RANKS: Final = (1, 5, 10, 20)
@@ -37,9 +38,17 @@ QUERY_TABLE: Final = pa.schema(
         pa.field("first_rank", pa.int32(), nullable=False),
         pa.field("num_matches", pa.int32(), nullable=False),
         pa.field("num_tied", pa.int32(), nullable=False),
+        pa.field("ranked_ids", pa.list_(pa.string())),
+        pa.field("ranked_people", pa.list_(pa.string())),
+        pa.field("ranked_cameras", pa.list_(pa.int16())),
+        pa.field("ranked_distances", pa.list_(pa.float32())),
+        pa.field("ranked_matches", pa.list_(pa.bool_())),
+        pa.field("match_cameras", pa.list_(pa.int16())),
+        pa.field("match_wrong", pa.list_(pa.int32())),
     ]
 )
-"""One row per query that has a match."""
+"""One row per query that has a match. ``ranked_*`` are the nearest gallery images, ``match_*`` all
+matches, nearest first (``retrieval.Retrieval``); null in a run that was scored without them."""
 
 
 def protocol_block(query: Labels, gallery: Labels, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +108,13 @@ def scores(ranking: Ranking) -> dict[str, float]:
     }
 
 
-def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query: Labels) -> None:
+def write_report(
+    folder: Path,
+    facts: Mapping[str, Any],
+    ranking: Ranking,
+    query: Labels,
+    nearest: Nearest | None = None,
+) -> None:
     """Write both files; ``report.json`` comes last and says by its digest which is the other."""
     names = np.asarray(query.images)
     rows = ranking.queries
@@ -114,6 +129,7 @@ def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query
             "first_rank": ranking.first_rank.astype(np.int32),
             "num_matches": ranking.num_matches.astype(np.int32),
             "num_tied": ranking.num_tied.astype(np.int32),
+            **_nearest_columns(nearest, rows),
         },
         schema=QUERY_TABLE,
     )
@@ -132,6 +148,38 @@ def write_report(folder: Path, facts: Mapping[str, Any], ranking: Ranking, query
 
 
 @dataclass(frozen=True, slots=True)
+class Nearest:
+    """What stands near the queries, and whose images the gallery holds."""
+
+    retrieval: Retrieval
+    gallery: Labels
+
+
+_NEAREST_COLUMNS: Final = QUERY_TABLE.names[-7:]
+
+
+def _nearest_columns(
+    nearest: Nearest | None, rows: Int[np.ndarray, " matched"]
+) -> dict[str, list[Any]]:
+    if nearest is None:
+        return {name: [None] * len(rows) for name in _NEAREST_COLUMNS}
+    found, gallery = nearest.retrieval, nearest.gallery
+    ids, people, cameras = map(np.asarray, (gallery.images, gallery.people, gallery.cameras))
+    columns: dict[str, list[Any]] = {name: [] for name in _NEAREST_COLUMNS}
+    for row in rows.tolist():
+        there = found.nearest[row] >= 0
+        ranked = found.nearest[row][there]
+        columns["ranked_ids"].append(ids[ranked].tolist())
+        columns["ranked_people"].append(people[ranked].tolist())
+        columns["ranked_cameras"].append(cameras[ranked].tolist())
+        columns["ranked_distances"].append(found.distances[row][there].tolist())
+        columns["ranked_matches"].append(found.is_match[row][there].tolist())
+        columns["match_cameras"].append(found.match_cameras[row])
+        columns["match_wrong"].append(found.match_wrong[row])
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A scored run as read back."""
 
@@ -141,6 +189,8 @@ class Scored:
     queries: Shaped[np.ndarray, " queries"]
     average_precision: Float[np.ndarray, " queries"]
     first_rank: Shaped[np.ndarray, " queries"]
+    table: pa.Table
+    """The rows, sorted likewise; columns that the run was scored without are not there."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -216,7 +266,9 @@ def read_scored(folder: Path) -> Scored:
             "so score it again"
         )
     what = "what 'reid score' writes beside its report"
-    table = read_table(folder / QUERIES, QUERY_TABLE, what).sort_by("image_id")
+    table = read_table(folder / QUERIES, QUERY_TABLE, what, optional=_NEAREST_COLUMNS)
+    absent = [name for name in _NEAREST_COLUMNS if table[name].null_count == len(table)]
+    table = table.drop_columns(absent).sort_by("image_id")
     return Scored(
         folder,
         report,
@@ -224,4 +276,5 @@ def read_scored(folder: Path) -> Scored:
         queries=np.array(table["image_id"].to_pylist()),
         average_precision=table["average_precision"].to_numpy(),
         first_rank=table["first_rank"].to_numpy(),
+        table=table,
     )

@@ -38,6 +38,7 @@ from reid.evaluation.ranking import (
     rank,
 )
 from reid.evaluation.report import (
+    Nearest,
     protocol_block,
     report_folder,
     scores,
@@ -45,6 +46,7 @@ from reid.evaluation.report import (
     write_report,
 )
 from reid.evaluation.reranking import Reranking, reranked
+from reid.evaluation.retrieval import Span, retrieve, verification_block
 from reid.models.features import Device, Feature, RawFeatures, embed, load_network
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import REPORT, TrainingRun, read_run
@@ -265,22 +267,36 @@ def _score_table(
     try:
         distances = scorer.distances(query_features, gallery_features)
         ranking = rank(distances, query_labels, gallery_labels, settings.protocol)
+        seconds = time.perf_counter() - began
+        span = _span(settings, query_features, gallery_features)
+        found = retrieve(distances, query_labels, gallery_labels, span, settings.protocol)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{images.root}: {error}") from error
-    seconds = time.perf_counter() - began
     how = choices(settings, TrainingRun(settings.run, dict(facts)))
     facts = {
         **facts,
         "leakage": leakage,
         "protocol": protocol_block(query_labels, every_label, how),
         "ranking_seconds": round(seconds, 3),
+        "verification": verification_block(found, span),
     }
-    write_report(folder, facts, ranking, query_labels)
+    write_report(folder, facts, ranking, query_labels, Nearest(found, gallery_labels))
     _say_scores(folder, ranking, facts["protocol"], console)
     if is_home:
         _say_leakage(folder, leakage, console)
+
+
+def _span(settings: ScoreSettings, query: np.ndarray, gallery: np.ndarray) -> Span:
+    """Return between which distances all lie."""
+    if settings.rerank:
+        return Span(0.0, 1.0, "one minus the re-ranked distance", 1.0)
+    if settings.distance == "cosine":
+        return Span(0.0, 2.0, "cosine similarity", 1.0)
+    lengths = (float(np.linalg.norm(features, axis=1).max()) for features in (query, gallery))
+    longest = max(sum(lengths), 1e-18)
+    return Span(0.0, longest**2, "minus the squared Euclidean distance")
 
 
 def _near_duplicates(

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import glob
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
-import numpy as np
-from jaxtyping import Float
 from tyro.conf import Positional
 
-from manifests.io import write_bytes
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.markdown import markdown_table
-from manifests.runtime.run_record import RUN_RECORD, differences
-from manifests.runtime.settings import Frozen
-from reid.evaluation.report import SCORES, Scored, read_scored, unknown_cameras
-from reid.experiments.statistics import Difference, holm, paired_difference
-from reid.models.run_folder import REPORT
-
-_ONE_SEED: Final = (
-    "**ONE SEED: the noise of training is not in these intervals; a second seed may turn them.**"
+from manifests.runtime.tables import TableFiles
+from reid.experiments.comparison import (
+    check_alike,
+    compare_arms,
+    markdown,
+    meaning,
+    read_arm,
+    table_of,
 )
-_TWO_SEEDS: Final = (
-    "**TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
-    "intervals.**"
+from reid.experiments.comparison_page import (
+    Content,
+    PictureChoice,
+    groups_of,
+    write_comparison,
 )
-_SIGNIFICANT: Final = 0.05
-COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
-class CompareSettings(Frozen):
+class CompareSettings(TableFiles):
     """Compare scored runs: the first arm is the baseline, every other one is held against it.
 
     An arm is a run, a folder of runs (its seeds), or a pattern; NAME= before it names it:
@@ -43,46 +34,14 @@ class CompareSettings(Frozen):
     arms: Positional[tuple[str, ...]]
     """The baseline, then the others: each a run, a folder of runs (its seeds) or a quoted pattern,
     if need be with NAME= before it."""
-    markdown: Path | None = None
-    """Also write the table to this file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """Runs that differ in their seed only."""
-
-    name: str
-    runs: tuple[Scored, ...]
-
-    @property
-    def seeds(self) -> list[int]:
-        """Return the seeds of the runs, in their order."""
-        return [run.recipe["seed"] for run in self.runs]
-
-    @property
-    def average_precision(self) -> Float[np.ndarray, "seeds queries"]:
-        """Return every query's average precision for every seed."""
-        return np.stack([run.average_precision for run in self.runs])
-
-    @property
-    def is_first(self) -> Float[np.ndarray, "seeds queries"]:
-        """Return 1 where the first image is a match, else 0."""
-        return np.stack([(run.first_rank == 1).astype(np.float64) for run in self.runs])
-
-    def scores(self, name: str) -> Float[np.ndarray, " seeds"]:
-        """Return one summary number for every seed."""
-        return np.array([run.report["scores"][name] for run in self.runs])
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One arm held against the baseline."""
-
-    arm: Arm
-    mean_average_precision: Difference
-    rank_1: Difference
-    p_value: float
-    """Of the difference in mAP, corrected for the number of arms (Holm)."""
+    html: Path | None = None
+    """Also write a page to this file, with figures and the queries won and lost."""
+    images: Path | None = None
+    """Table of the images, from 'augment index': the page shows those that were ranked."""
+    root: Path | None = None
+    """Where the images lie, if not where the table says."""
+    embed_images: bool = False
+    """Put images into the page; without it the page links them where they lie."""
 
 
 def compare(settings: CompareSettings, console: Console) -> Exit:
@@ -90,24 +49,26 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
 
     Raises:
         UserError: If there are fewer than two arms, one has no scored run, its runs differ in more
-            than the seed, or two were scored under different protocols.
+            than the seed, two were scored under different protocols, or a
+            file cannot be written.
     """
     if len(settings.arms) < 2:
         raise UserError(
             f"found {len(settings.arms)} arm; expected the baseline and at least one other"
         )
+    pictures = PictureChoice(settings.images, settings.root, settings.embed_images)
+    pictures.check(settings.html)
     arms = [read_arm(text) for text in settings.arms]
     check_alike(arms)
     baseline, *others = arms
     comparisons = compare_arms(baseline, others)
     text = markdown(baseline, comparisons)
-    if settings.markdown is not None:
-        write_bytes(text.encode(), settings.markdown)
-    sys.stdout.write(text)
+    console.show(text)
+    settings.write(text, [table_of(baseline, comparisons)])
     for comparison in comparisons:
         gain = comparison.mean_average_precision
         console.say(
-            f"{comparison.arm.name} against {baseline.name}: {_meaning(comparison, baseline)}",
+            f"{comparison.arm.name} against {baseline.name}: {meaning(comparison, baseline)}",
             event="comparison",
             baseline=baseline.name,
             arm=comparison.arm.name,
@@ -116,205 +77,8 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
             high=gain.high,
             p=comparison.p_value,
         )
+    if settings.html is not None:
+        title = f"Is it better than {baseline.name}?"
+        content = Content(title, groups_of(baseline, comparisons))
+        write_comparison(settings.html, content, pictures, console)
     return Exit.DONE
-
-
-def read_arm(text: str) -> Arm:
-    """Return the arm that an argument names: ``[NAME=]RUN``, a folder of runs, or a pattern.
-
-    A folder may have a "=" or "[" in its name: what exists as it is written is no pattern.
-
-    Raises:
-        UserError: If no scored run is found, a run is not scored, or the runs differ in more than
-            their seeds.
-    """
-    name, pattern = "", text
-    found = _matching(text)
-    if not found and "=" in text:
-        name, _, pattern = text.partition("=")
-        found = _matching(pattern)
-    folders = [run for folder in found for run in _runs_in(folder)]
-    if not folders:
-        raise UserError(
-            f"'{pattern}' holds no scored run; expected a folder of reid train with a {REPORT}, a "
-            "folder of such folders, or a pattern"
-        )
-    return arm_of(name or Path(pattern).name.rstrip("-_*"), folders)
-
-
-def _matching(pattern: str) -> list[Path]:
-    if Path(pattern).exists():
-        return [Path(pattern)]
-    return [Path(path) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - may be absolute
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    """Return the folder if it is a run, else the runs in it, those without a score too."""
-    return [folder] if _is_run(folder) else sorted(filter(_is_run, folder.glob("*")))
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / REPORT).exists() or (folder / RUN_RECORD).exists()
-
-
-def arm_of(name: str, folders: Sequence[Path]) -> Arm:
-    """Return the arm of some scored runs, by seed.
-
-    Raises:
-        UserError: If one is not scored, or the runs differ in more than their seeds.
-    """
-    runs = sorted((read_scored(folder) for folder in folders), key=lambda run: run.recipe["seed"])
-    arm = Arm(name, tuple(runs))
-    _check_seeds(arm)
-    return arm
-
-
-def _check_seeds(arm: Arm) -> None:
-    first, *rest = arm.runs
-    for run in rest:
-        differing = differences(_training(first), _training(run))
-        if differing:
-            raise UserError(
-                f"arm '{arm.name}': {run.folder} differs from {first.folder} in more than the seed "
-                f"({'; '.join(differing)}); expected one recipe per arm"
-            )
-    if len(set(arm.seeds)) < len(arm.seeds):
-        raise UserError(f"arm '{arm.name}' has the seeds {arm.seeds}; expected each once")
-
-
-def _training(run: Scored) -> dict[str, Any]:
-    """Return how a run was trained but for its seed, and which of its weights were scored."""
-    return run.recipe | {"seed": None, "weights": run.report["weights"]}
-
-
-def check_alike(arms: Sequence[Arm]) -> None:
-    """Check that all runs were scored under one protocol and on the same queries.
-
-    Raises:
-        UserError: If not; the message names the entries that differ.
-    """
-    first = arms[0].runs[0]
-    for arm in arms:
-        for run in arm.runs:
-            differing = differences(first.report["protocol"], run.report["protocol"])
-            if differing:
-                raise UserError(
-                    f"{run.folder} was scored under another protocol than {first.folder} "
-                    f"({'; '.join(differing)}); expected the same, so score it again, or name the "
-                    f"folders of one protocol in RUN/{SCORES}"
-                )
-            if not np.array_equal(first.queries, run.queries):
-                raise UserError(
-                    f"{run.folder} was scored on other queries than {first.folder}; expected the "
-                    "same ones"
-                )
-
-
-def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:
-    """Return every arm's difference from the baseline, p values corrected for their number."""
-    return compare_families([(baseline, others)])[0]
-
-
-def compare_families(families: Sequence[tuple[Arm, Sequence[Arm]]]) -> list[list[Comparison]]:
-    """Return every arm's difference from its own baseline.
-
-    Args:
-        families: Baselines, each with the arms held against it. The p values are corrected for
-            the number of arms in all families together.
-    """
-    found = [[_differences(baseline, arm) for arm in others] for baseline, others in families]
-    corrected = iter(holm([precision.p_value for family in found for _, precision, _ in family]))
-    return [[Comparison(*row, next(corrected)) for row in family] for family in found]
-
-
-def _differences(baseline: Arm, arm: Arm) -> tuple[Arm, Difference, Difference]:
-    people = baseline.runs[0].people
-    same = arm.seeds == baseline.seeds
-    pairs = (
-        (baseline.average_precision, arm.average_precision),
-        (baseline.is_first, arm.is_first),
-    )
-    precision, first = (
-        paired_difference(left, right, people, same_seeds=same) for left, right in pairs
-    )
-    return arm, precision, first
-
-
-def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
-    """Return the table and what it means, as Markdown that reads well on a terminal too."""
-    arms = [baseline, *(comparison.arm for comparison in comparisons)]
-    header = ["arm", "seeds", *(name.replace("_", "-") for name in COLUMNS), "mAP gain", "p"]
-    rows = [[*_cells(baseline), "baseline", ""]]
-    for comparison in comparisons:
-        gain = _interval(comparison.mean_average_precision)
-        rows.append([*_cells(comparison.arm), gain, f"{comparison.p_value:.3g}"])
-    lines = [markdown_table(header, rows, padded=True), ""]
-    for comparison in comparisons:
-        lines += [_verdict(comparison, baseline), ""]
-    report = baseline.runs[0].report
-    protocol = report["protocol"]
-    lines.append(
-        f"Percent, mean +- standard deviation over {_seeds(arms)}. "
-        f"{protocol['query']['num_images']:,} queries of "
-        f"{protocol['query']['num_people']:,} people against "
-        f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
-        f"{protocol['average_precision']} AP, {protocol['distance']} distance"
-        f"{', flip test' if protocol['flip_test'] else ''}"
-        f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
-        "are over people and seeds; p by Holm."
-    )
-    if unknown_cameras(protocol):
-        lines[-1] += f" {unknown_cameras(protocol)}."
-    warning = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
-    if warning:
-        lines += ["", warning]
-    return "\n".join(lines) + "\n"
-
-
-def _seeds(arms: Sequence[Arm]) -> str:
-    """Return the seeds by number, once where all arms have the same."""
-    named = {arm.name: ", ".join(map(str, arm.seeds)) for arm in arms}
-    if len(set(named.values())) == 1:
-        return f"seeds {named[arms[0].name]}"
-    return "seeds " + ", ".join(f"{seeds} ({name})" for name, seeds in named.items())
-
-
-def _cells(arm: Arm) -> list[str]:
-    cells = [arm.name, str(len(arm.runs))]
-    for name in COLUMNS:
-        values = arm.scores(name) * 100
-        spread = f" +- {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        cells.append(f"{values.mean():.2f}{spread}")
-    return cells
-
-
-def _interval(difference: Difference) -> str:
-    mean, low, high = (100 * v for v in (difference.mean, difference.low, difference.high))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _verdict(comparison: Comparison, baseline: Arm) -> str:
-    gain = comparison.mean_average_precision
-    name = comparison.arm.name
-    changed = differences(_training(baseline.runs[0]), _training(comparison.arm.runs[0]))
-    return (
-        f"- {name}: mAP {_interval(gain)}, rank-1 {_interval(comparison.rank_1)}: "
-        f"{_meaning(comparison, baseline)}. "
-        f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
-    )
-
-
-def _meaning(comparison: Comparison, baseline: Arm) -> str:
-    gain = comparison.mean_average_precision
-    if gain.is_null:
-        return "compatible with no effect"
-    seeds = " for this one seed" if gain.num_seeds == 1 else ""
-    alone = f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}{seeds}"
-    if comparison.p_value > _SIGNIFICANT:
-        return f"{alone} if it were the only arm, compatible with no effect among so many (Holm)"
-    return alone
-
-
-def _short(change: str) -> str:
-    name = change.partition(":")[0]
-    return name.removesuffix("_sha256") if name.endswith("_sha256") else change

@@ -14,8 +14,8 @@ from pydantic import Field
 from tyro.conf import Suppress
 
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, storage_path
+from manifests.runtime.tables import TableFiles
 from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
 from reid.data.inputs import Inputs
@@ -43,7 +43,7 @@ class CellScoring(ScoreSettings):
     near_duplicates: Suppress[bool] = False
 
 
-class StudySettings(Frozen):
+class StudySettings(TableFiles):
     """Train and score every cell of a grid: real fractions x arms x seeds.
 
     The arms are 'none' (real images alone, the baseline), each synthetic set, each set of flags,
@@ -75,6 +75,10 @@ class StudySettings(Frozen):
     """What is equal for all: optimiser steps (--train.steps), or --epochs over the real images."""
     epochs: Annotated[int, Field(gt=0)] = 60
     """With --budget epochs: how often a run sees each of its real images."""
+    html: Path | None = None
+    """Also write a page to this file, with figures and the queries won and lost."""
+    embed_images: bool = False
+    """Put images into the page; without it the page links them where they lie."""
     tables_only: bool = False
     """Train nothing: write the tables of a finished study again, from the reports of its runs alone
     (report.json, queries.parquet)."""

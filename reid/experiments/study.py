@@ -17,7 +17,7 @@ from reid.data.inputs import Inputs
 from reid.evaluation.report import read_report, read_scored
 from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
-from reid.experiments.study_tables import write_results
+from reid.experiments.study_tables import pictures_of, write_results
 from reid.models.run_folder import REPORT, read_run
 from reid.training.train import (
     TrainSettings,
@@ -39,10 +39,11 @@ def study(settings: StudySettings, console: Console) -> Exit:
             other settings.
     """
     cells = cells_of(settings)
+    pictures_of(settings).check(settings.html)
     if settings.tables_only:
         for cell in cells:
             _check_report(settings, cell)
-        console.show(write_results(settings, cells))
+        console.show(write_results(settings, cells, console))
         return Exit.DONE
     if settings.train.recipe_note:
         console.say(settings.train.recipe_note)
@@ -78,7 +79,7 @@ def study(settings: StudySettings, console: Console) -> Exit:
             missing=len(missing),
         )
         return Exit.DONE
-    text = write_results(settings, cells)
+    text = write_results(settings, cells, console)
     console.show(text)
     return Exit.DONE
 

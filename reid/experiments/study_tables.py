@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
+from manifests.runtime.console import Console
+from manifests.runtime.tables import Table
 from reid.evaluation.report import read_report
-from reid.experiments.compare import Arm, arm_of, check_alike, compare_families, markdown
-from reid.experiments.grid import Cell, StudySettings, Variant, variants_of
+from reid.experiments.comparison import (
+    Arm,
+    Comparison,
+    arm_of,
+    check_alike,
+    compare_families,
+    markdown,
+    table_of,
+)
+from reid.experiments.comparison_page import (
+    Content,
+    Group,
+    PictureChoice,
+    fraction_curve,
+    write_comparison,
+)
+from reid.experiments.grid import BASELINE, Cell, StudySettings, Variant, variants_of
 from reid.models.run_folder import TrainingRun
 
 TABLE: Final = "study.md"
@@ -52,8 +70,8 @@ STUDY: Final = pa.schema(
 """One row per run; ``folder`` starts at OUT, scores are shares of one."""
 
 
-def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
-    """Write the rows and the tables of complete cells; return the tables.
+def write_results(settings: StudySettings, cells: Sequence[Cell], console: Console) -> str:
+    """Write the rows, the tables and the page of complete cells; return the tables.
 
     Raises:
         UserError: If the runs cannot be held against each other.
@@ -75,36 +93,110 @@ def write_results(settings: StudySettings, cells: Sequence[Cell]) -> str:
     check_alike([arm for arms in families.values() for arm in arms])
     rows = pa.Table.from_pylist([_row(settings.out, cell) for cell in cells], STUDY)
     write_table(rows, settings.out / ROWS, {})
-    text = tables(settings, families)
+    sections = sections_of(settings, families)
+    text = markdown_of(settings, sections)
     write_bytes(text.encode(), settings.out / TABLE)
+    settings.write(text, [part.table for section in sections for part in section.parts])
+    if settings.html is not None:
+        _write_page(settings, settings.html, sections, console)
     return text
 
 
-def tables(settings: StudySettings, families: dict[float, list[Arm]]) -> str:
+def pictures_of(settings: StudySettings) -> PictureChoice:
+    """Return where the page has its pictures from; a table that is gone leaves it without."""
+    images = settings.images if settings.images.is_file() else None
+    return PictureChoice(images, settings.root, settings.embed_images)
+
+
+def _write_page(
+    settings: StudySettings, page: Path, sections: Sequence[Section], console: Console
+) -> None:
+    groups = [
+        Group(
+            f"{section.fraction:.0%} of the real images"
+            + ("" if part.baseline is section.arms[0] else f", against {part.baseline.name}"),
+            part.baseline,
+            part.comparisons,
+            part.table,
+        )
+        for section in sections
+        for part in section.parts
+    ]
+    curve = fraction_curve([(section.fraction, section.arms) for section in sections])
+    notes = [
+        f"{arm.name}: {_about(variant, arm)}."
+        for variant, arm in zip(variants_of(settings)[1:], sections[0].arms[1:], strict=True)
+    ]
+    title = f"Is it better than {BASELINE}, and from how many real images?"
+    content = Content(title, groups, [curve], notes)
+    write_comparison(page, content, pictures_of(settings), console)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Arms of one fraction, held against one of them."""
+
+    baseline: Arm
+    comparisons: list[Comparison]
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What a study found for one fraction of the real images."""
+
+    fraction: float
+    arms: list[Arm]
+    """All, ``none`` first."""
+    parts: list[Part]
+    """Against ``none``; with ``--against`` against that arm too."""
+
+    @property
+    def title(self) -> str:
+        """Return what tells the section from others."""
+        num_real = self.arms[0].runs[0].report["num_real"]
+        return f"{self.fraction:.0%} of the real train images ({num_real:,})"
+
+
+def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> list[Section]:
+    """Return a section per fraction, p values corrected over all of them."""
+    held = {fraction: _held(settings, arms) for fraction, arms in families.items()}
+    compared = iter(compare_families([family for some in held.values() for family in some]))
+    sections: list[Section] = []
+    for fraction, arms in families.items():
+        parts: list[Part] = []
+        for reference, _ in held[fraction]:
+            against = "" if reference is arms[0] else f", against {reference.name}"
+            comparisons = next(compared)
+            title = f"{fraction:.0%}{against}"
+            parts.append(Part(reference, comparisons, table_of(reference, comparisons, title)))
+        sections.append(Section(fraction, arms, parts))
+    return sections
+
+
+def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
     """Return the Markdown of a study: a table per fraction, and what to know of its arms.
 
     With ``--against`` a second table per fraction holds the arms against another than ``none``.
     """
     variants = variants_of(settings)
-    comparing = [family for arms in families.values() for family in _held(settings, arms)]
-    compared = iter(compare_families(comparing))
-    count = sum(len(others) for _, others in comparing)
+    count = sum(len(part.comparisons) for section in sections for part in section.parts)
     lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
     if count:
         lines += [f"All p values are corrected together, for {count} comparisons (Holm).", ""]
-    for fraction, arms in families.items():
-        num_real = arms[0].runs[0].report["num_real"]
-        lines += [f"## {fraction:.0%} of the real train images ({num_real:,})", ""]
-        for reference, _ in _held(settings, arms):
-            if reference is not arms[0]:
-                lines += [f"### Against {reference.name}", ""]
-            lines += [markdown(reference, next(compared))]
+    for section in sections:
+        arms = section.arms
+        lines += [f"## {section.title}", ""]
+        for part in section.parts:
+            if part.baseline is not arms[0]:
+                lines += [f"### Against {part.baseline.name}", ""]
+            lines += [markdown(part.baseline, part.comparisons)]
         lines += [
             f"- {arm.name}: {_about(variant, arm)}."
             for variant, arm in zip(variants[1:], arms[1:], strict=True)
         ]
         lines += [""] if arms[1:] else []
-    runs = [run for arms in families.values() for arm in arms for run in arm.runs]
+    runs = [run for section in sections for arm in section.arms for run in arm.runs]
     found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
     # One run looks for them, of a table that is the same for all.
     for block in list(filter(None, found))[:1]:

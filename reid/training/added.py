@@ -14,9 +14,9 @@ from torch import Tensor
 
 from manifests.compute.distributed import ProcessGroup
 from manifests.runtime.console import UserError
+from manifests.scenes import Scenes
 from reid.data.batch_sampler import Stream, Streams
 from reid.data.dataset import TrainingSet
-from reid.data.scenes import Scenes
 from reid.training.parallel import batch_part
 from reid.training.settings import TrainSettings
 

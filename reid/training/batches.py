@@ -14,12 +14,13 @@ from torch import Tensor
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.random_numbers import random_bits
+from manifests.scenes import Scenes
 from reid.data.augmentation import IMAGENET, Normalisation, augment, chances
 from reid.data.batch_sampler import BatchComposition, Mixture, mixture
 from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
-from reid.data.scenes import Scenes, SceneSwap
+from reid.data.scenes import SceneSwap
 from reid.training.added import AddedBatch, added_part, added_rows
 from reid.training.parallel import batch_part
 from reid.training.settings import TrainSettings

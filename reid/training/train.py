@@ -24,12 +24,12 @@ from manifests.masks import read_masks
 from manifests.pixels import read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.scenes import Scenes, take_apart
 from manifests.synthetic import finished_manifest
 from reid.data.controls import controlled
 from reid.data.dataset import Selection, TrainingSet, load_training_set, select
 from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
-from reid.data.scenes import Scenes, scenes_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.report import read_report
 from reid.evaluation.score import ScoreSettings, check_rankable, score
@@ -172,7 +172,7 @@ def _scenes(
     if not needs_scenes(settings):
         return None
     size = (settings.width, settings.height)
-    scenes = scenes_of(data.pixels[: len(train)], *read_masks(train, size))
+    scenes = take_apart(data.pixels[: len(train)], *read_masks(train, size))
     console.say(
         f"new streets: {len(scenes.rows):,} of {len(train):,} real images have a mask and a street"
     )

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from manifests import io, pixels, scenes
-from manifests.masks import encode_mask, mask_of
+from manifests.masks import encode_mask, mask_of, read_masks
 from tests.helpers import trivial
 
 
@@ -22,14 +22,17 @@ def crop(height: int = 128, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
-def test_a_street_keeps_what_lies_outside_the_widened_mask_and_nothing_of_the_person():
-    image, mask = crop()
+@pytest.mark.parametrize(("height", "width"), [(128, 64), (256, 128), (64, 32), (51, 23)])
+def test_a_street_keeps_what_lies_outside_the_widened_mask_and_nothing_of_the_person(height, width):
+    image, mask = crop(height, width)
     filled = scenes.street(image, mask)
     hole = scenes.widen(mask, scenes.CUT_WIDENING_PX)
     assert np.array_equal(filled[~hole], image[~hole])
     assert filled[..., 0].max() == 0  # the person alone is red
     # Telea's method goes on with the slope at the rim, so a flat colour may move a little.
     assert np.abs(filled[..., 2].astype(int) - 90).max() <= 5
+    # The ramp goes on through the hole.
+    assert np.abs(filled[..., 1].astype(int) - image[0, :, 1]).max() <= 60
 
 
 def test_without_widening_a_rim_of_the_person_that_the_mask_misses_stays():
@@ -75,7 +78,7 @@ def test_a_crop_filled_by_its_person_has_no_street(share: float, expected: bool)
     assert scenes.has_street(mask) is expected
 
 
-def test_a_table_is_taken_apart_as_its_images_one_by_one(tmp_path):
+def test_a_tables_images_are_taken_apart_as_one_by_one(tmp_path):
     table = trivial.write_people(tmp_path / "people", num_people=2, masked=True)
     images = io.read_images(table)
     place, field = images.table.schema.get_field_index("mask"), images.table.schema.field("mask")
@@ -85,7 +88,7 @@ def test_a_table_is_taken_apart_as_its_images_one_by_one(tmp_path):
     images = replace(images, table=images.table.set_column(place, field, column))
     decoded = pixels.read_all(images, (64, 128))
 
-    apart = scenes.take_apart(images, decoded)
+    apart = scenes.take_apart(decoded, *read_masks(images, (64, 128)))
 
     assert apart.usable.tolist() == [True, False, False, True, True, True]
     assert not apart.streets[1:3].any()

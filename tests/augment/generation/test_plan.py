@@ -315,3 +315,48 @@ def test_a_pose_is_near_itself_elsewhere_and_larger_and_far_from_its_mirror_imag
     assert away[[0, 2]].max() < 1e-4
     assert away[1] > 0.5
     assert np.isinf(away[3])
+
+
+@pytest.mark.parametrize("source", ["random", "nearest"])
+def test_of_several_candidate_poses_the_nearest_to_the_source_is_shown(source):
+    images = trivial.made_up(num_people=8, images_per_person=4)
+    bank = pose_bank(images, SIZE)
+    per_id, num = 3, 5
+    plan = make_plan(images, bank, per_id, 0, SIZE, source=source, candidate_poses=num)
+    one = make_plan(images, bank, per_id * num, 0, SIZE)
+    rows, all_drawn = plan.rows(0, len(plan)), one.rows(0, len(one))
+    for row, (person, k) in enumerate(zip(rows.people, rows.k, strict=True)):
+        mine = [i for i, other in enumerate(all_drawn.people) if other == person]
+        drawn = all_drawn.pose[mine][k * num : (k + 1) * num].tolist()
+        chosen, image = rows.pose[row], rows.source[row]
+        assert chosen in drawn
+        own = np.flatnonzero(np.array(plan.sources.strings("person_id")) == person)
+        away = {
+            (other, pose): pose_distances(plan.source_joints[[other]], bank.joints[pose])[0]
+            for other in (own if source == "nearest" else [image])
+            for pose in drawn
+            if plan.shown[other] != pose
+        }
+        assert (image, chosen) == min(away, key=lambda pair: away[pair])
+    assert len(set(zip(rows.people, rows.pose, strict=True))) == len(rows)
+
+
+def test_the_first_images_are_the_same_for_more_images_per_person_with_candidates_too():
+    images = trivial.made_up(num_people=8, images_per_person=4)
+    few, many = (
+        make_plan(images, pose_bank(images, SIZE), per_id, 3, SIZE, candidate_poses=4)
+        for per_id in (2, 5)
+    )
+    for person in range(8):
+        expected = many.rows(person * 5, person * 5 + 2)
+        found = few.rows(person * 2, person * 2 + 2)
+        assert np.array_equal(found.pose, expected.pose)
+        assert np.array_equal(found.source, expected.source)
+
+
+def test_more_candidates_than_poses_are_refused():
+    images = trivial.made_up(num_people=5, images_per_person=4)
+    with pytest.raises(UserError, match=r"found 20 .*at least 24 \(--per-id times --candidate"):
+        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, candidate_poses=4)
+    with pytest.raises(UserError, match="--candidate-poses: found 0"):
+        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, candidate_poses=0)

@@ -5,7 +5,7 @@ import torch
 from manifests import scenes as drawing
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
-from reid.data.scenes import SceneSwap, scenes_of
+from reid.data.scenes import SceneSwap
 
 CPU = torch.device("cpu")
 COUNT, HEIGHT, WIDTH = 6, 32, 16
@@ -28,7 +28,7 @@ def bits(count, seed=0):
 def test_a_swapped_image_is_what_the_table_of_scenes_composes():
     pixels, masks, known = people()
     rows = np.arange(COUNT)
-    made = SceneSwap(scenes_of(pixels, masks, known), CPU).swap(
+    made = SceneSwap(drawing.take_apart(pixels, masks, known), CPU).swap(
         torch.from_numpy(pixels), rows, bits(COUNT), 1.0
     )
     for row in range(COUNT):
@@ -46,7 +46,7 @@ def test_a_swapped_image_is_what_the_table_of_scenes_composes():
 
 def test_every_other_street_is_drawn_about_equally_often_and_never_the_own():
     pixels, masks, known = people()
-    swap = SceneSwap(scenes_of(pixels, masks, known), CPU)
+    swap = SceneSwap(drawing.take_apart(pixels, masks, known), CPU)
     rows = np.zeros(2_000, np.int64)
     made = swap.swap(torch.from_numpy(pixels)[rows], rows, bits(2_000), 1.0)
     shades, counts = np.unique(made[:, 0, 0, 0].numpy(), return_counts=True)
@@ -56,7 +56,7 @@ def test_every_other_street_is_drawn_about_equally_often_and_never_the_own():
 
 def test_the_probability_is_that_of_a_swap():
     pixels, masks, known = people()
-    swap = SceneSwap(scenes_of(pixels, masks, known), CPU)
+    swap = SceneSwap(drawing.take_apart(pixels, masks, known), CPU)
     rows = np.zeros(2_000, np.int64)
     before = torch.from_numpy(pixels)[rows]
     assert swap.swap(before, rows, bits(2_000), 0.0) is before
@@ -67,7 +67,7 @@ def test_the_probability_is_that_of_a_swap():
 def test_rows_without_a_mask_and_synthetic_rows_stay_as_they_are():
     pixels, masks, known = people()
     known[2] = False
-    swap = SceneSwap(scenes_of(pixels, masks, known), CPU)
+    swap = SceneSwap(drawing.take_apart(pixels, masks, known), CPU)
     batch = torch.from_numpy(np.concatenate([pixels, pixels[:1]]))
     made = swap.swap(batch, np.arange(COUNT + 1), bits(COUNT + 1), 1.0)
     changed = (made != batch).flatten(1).any(1).tolist()
@@ -80,4 +80,4 @@ def test_a_single_street_is_no_other_street():
     with pytest.raises(
         UserError, match=r"--augmentation\.scene: found 1 of 6 train images with a mask that"
     ):
-        scenes_of(pixels, masks, known)
+        SceneSwap(drawing.take_apart(pixels, masks, known), CPU)

@@ -17,7 +17,7 @@ from manifests.schema import IMAGES
 from reid.cli import PROGRAM
 from reid.evaluation.report import read_scored
 from reid.evaluation.score import ScoreSettings, score
-from reid.experiments.compare import arm_of, check_alike, read_arm
+from reid.experiments.comparison import arm_of, check_alike, read_arm
 from reid.models.export import TOLERANCE, Exported, ExportSettings, difference, export
 from reid.models.features import RawFeatures, embed, load_network
 from reid.models.network import ReidNetwork

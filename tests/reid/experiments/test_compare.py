@@ -9,51 +9,26 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.compute.statistics import Difference
 from manifests.runtime.console import Console, Exit, UserError
 from reid.cli import PROGRAM
-from reid.data.labels import Labels
-from reid.evaluation.ranking import rank
-from reid.evaluation.report import protocol_block, read_scored, write_report
-from reid.experiments.compare import (
-    CompareSettings,
+from reid.evaluation.report import read_scored
+from reid.experiments.compare import CompareSettings, compare
+from reid.experiments.comparison import (
     Comparison,
-    compare,
     compare_arms,
     compare_families,
     markdown,
     read_arm,
 )
-from reid.experiments.statistics import Difference
 from reid.models import torchreid_adapter
 from reid.models.features import Embedder, embed, load_network
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import read_run, write_json
 from tests.helpers.reid_people import write_people
+from tests.helpers.scored_runs import write_run
 
 QUIET = Console(quiet=True)
-
-
-def write_run(folder: Path, seed: int, gain: float = 0.0, **changes: object) -> Path:
-    """Write a report of made-up distances; ``gain`` pulls matches nearer."""
-    generator = np.random.default_rng(seed)
-    num = 30
-    people = np.array([f"{person:04d}" for person in range(1, num + 1)]).repeat(2)
-    names = np.array([f"{person}_{i}" for i, person in enumerate(people)])
-    query = Labels(people, np.ones(len(people), np.int64), names)
-    gallery = Labels(people, np.full(len(people), 2), names)
-    distances = generator.random((len(people), len(people)))
-    distances[people[:, None] == people[None]] *= 0.5 - gain
-    facts = {
-        "config": {"seed": seed, "steps": 10, "val_people": 0, **changes},
-        "weights": "last",
-        "protocol": protocol_block(
-            query,
-            gallery,
-            {"rule": "market1501", "distance": "cosine", "flip_test": bool(changes.get("flip"))},
-        ),
-    }
-    write_report(folder, facts, rank(distances, query, gallery), query)
-    return folder
 
 
 def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from manifests.runtime.console import UserError
+from manifests.scenes import Scenes, take_apart
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
-from reid.data.scenes import Scenes, scenes_of
 from reid.models.backbone import BackboneOptions
 from reid.models.network import build_network
 from reid.training.batches import Batches, Destination
@@ -45,7 +45,7 @@ def data() -> TrainingSet:
 def scenes(found: TrainingSet) -> Scenes:
     masks = np.zeros((REAL, 64, 32), bool)
     masks[:, 16:56, 10:22] = True
-    return scenes_of(found.pixels[:REAL], masks, np.ones(REAL, bool))
+    return take_apart(found.pixels[:REAL], masks, np.ones(REAL, bool))
 
 
 def batches(found: TrainingSet, streets: Scenes | None = None, **changes: object) -> Batches:

@@ -1,0 +1,110 @@
+"""PATN before a given street and with moved pixels: what it draws then, and what it leaves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from augment.generators.patn import Patn
+from augment.interface.condition import Background, Condition, Pair
+from augment.pose.limb_warp import limb_warp
+from augment.pose.pose import Pose
+from tests.helpers.sampling import generated
+
+HEIGHT, WIDTH = 64, 32
+CONFIG = Patn.Config(
+    image_height=HEIGHT,
+    image_width=WIDTH,
+    base_width=4,
+    discriminator_width=4,
+    num_blocks=2,
+    features="none",
+    weight_perceptual=0,
+    pool_size=2,
+    batch_size=2,
+    steps=2,
+)
+BEFORE = {"background": "target"}
+MOVED = {"warp": "limbs"}
+
+
+def condition(count=2):
+    """A torso that moves by some pixels, before a street with a box-shaped hole."""
+    numbers = torch.Generator().manual_seed(3)
+    joints = torch.full((2, count, 18, 2), torch.nan)
+    for place, point in {2: (10, 13), 5: (22, 13), 8: (12, 32), 11: (20, 32)}.items():
+        joints[:, :, place] = torch.tensor(point).float()
+    joints[1] += 3
+    images = 2 * torch.rand(2, count, 3, HEIGHT, WIDTH, generator=numbers) - 1
+    mask, hole = torch.zeros(2, count, 1, HEIGHT, WIDTH)
+    mask[..., 2:62, 4:28] = 1
+    hole[..., 1:63, 3:29] = 1
+    poses = Pose(joints[0]), Pose(joints[1])
+    return Condition(images[0], *poses, mask=mask, background=Background(images[1], hole))
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    return Patn(CONFIG.model_copy(update=changes)).eval()
+
+
+def with_exit(made, *channels):
+    """Let the last convolution put out these numbers everywhere, before tanh."""
+    last = made.decoder[-2]
+    torch.nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor(channels))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({}, set()),
+        (BEFORE, {"background"}),
+        (MOVED, {"mask"}),
+        (BEFORE | MOVED, {"background", "mask"}),
+    ],
+)
+def test_it_asks_for_what_its_settings_look_at(changes, needs):
+    assert network(**changes).needs == needs
+
+
+@pytest.mark.parametrize("changes", [BEFORE, BEFORE | MOVED])
+def test_the_street_outside_its_hole_stays_as_it_is(changes):
+    given = condition()
+    with torch.no_grad():
+        made = generated(network(**changes), given)
+    outside = (given.background.hole == 0).expand_as(made)
+    assert torch.equal(made[outside], given.background.image[outside])
+    assert not torch.equal(made[~outside], given.background.image[~outside])
+
+
+def test_an_open_gate_keeps_the_moved_pixels_and_a_closed_one_draws_over_them():
+    given = condition()
+    warp = limb_warp(given.image, given.mask, given.pose, given.target_pose)
+    colour = torch.tensor([0.3, -0.2, 0.9])
+    drawn = torch.tanh(colour)[:, None, None].expand_as(given.image)
+    with torch.no_grad():
+        kept = generated(with_exit(network(**MOVED), *colour, 20.0), given)
+        hidden = generated(with_exit(network(**MOVED), *colour, -20.0), given)
+    assert 0.1 < warp.coverage.mean() < 0.9
+    torch.testing.assert_close(kept, warp.before(drawn))
+    torch.testing.assert_close(hidden, drawn)
+
+
+@pytest.mark.parametrize("changes", [BEFORE, MOVED, BEFORE | MOVED])
+def test_what_is_given_reaches_the_features_and_gradients_reach_every_weight(changes):
+    given = condition()
+    made = network(**changes).train()
+    outputs = made.run(Pair(given, given.image.flip(-1)), "transfer")
+    terms = made.losses("generator", Pair(given, given.image.flip(-1)), outputs)
+    torch.stack(list(terms.values())).sum().backward()
+    entry = made.pose_encoder[1].weight.grad
+    assert entry.shape[1] == 36 + 4 * len(changes)
+    assert (entry[:, 36:].abs().sum((0, 2, 3)) > 0).all()
+    assert all(
+        weight.grad is not None
+        for child in made.sampling
+        for weight in made.get_submodule(child).parameters()
+    )
