@@ -87,7 +87,7 @@ CASES = {
     "names of another kind": (
         other_names,
         2,
-        "other: found no file with a Market-1501 name like",
+        "other: found no file named like 0002_c1s1_000451_03.jpg in",
     ),
     "a wrong separator": (
         lambda: keypoints(":", ";"),

@@ -184,8 +184,7 @@ def test_the_whole_stage_from_the_command_line(tmp_path, capsys):
     flipped = ["score", first, "--images", images, "--flip-test", "--quiet"]
     assert PROGRAM.run(flipped) is Exit.DONE
     with pytest.raises(UserError, match="another protocol"):
-        PROGRAM.run(["compare", first, str(tmp_path / "run-1")])
-    assert PROGRAM.run([*flipped[:1], first, *flipped[2:4], "--quiet"]) is Exit.DONE
+        PROGRAM.run(["compare", f"{first}/scores/flip", str(tmp_path / "run-1")])
     assert PROGRAM.run(["compare", first, str(tmp_path / "run-1"), "--quiet"]) is Exit.DONE
     assert "8 queries of 4 people against 10 gallery images" in capsys.readouterr().out
 
@@ -228,7 +227,11 @@ def test_the_flip_test_makes_a_mirrored_image_equal():
 
 def test_an_unfinished_run_is_not_scored(tmp_path):
     write_json(
-        {"config": {"val_people": 0, "model": "osnet_x0_25"}, "people": []}, tmp_path / "run.json"
+        {
+            "config": {"val_people": 0, "model": "osnet_x0_25", "width": 32, "height": 64},
+            "people": [],
+        },
+        tmp_path / "run.json",
     )
     with pytest.raises(UserError, match="expected a finished run"):
         load_network(read_run(tmp_path), "last")
