@@ -50,6 +50,12 @@ PROGRAM: Final = Program(
         "preview": Command(
             "augment.generation.preview", "preview", "PreviewSettings", "draw a contact sheet"
         ),
+        "report": Command(
+            "augment.generation.report",
+            "report",
+            "ReportSettings",
+            "write a page about a finished run, to look at",
+        ),
         "transfer": Command(
             "augment.generation.single_image",
             "transfer",

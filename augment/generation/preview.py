@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import Frozen
-from manifests.runtime.storage import StoragePathFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.synthetic import Synthetic, read_synthetic
 
 
@@ -72,7 +71,7 @@ def _run_sheet(settings: PreviewSettings) -> tuple[Image, int, int]:
     """Return the sheet of a run, how many rows it shows, and of how many."""
     synthetic = read_synthetic(settings.run).without_errors()
     _check_rows(settings, len(synthetic))
-    sources = read_images(_table(settings), settings.root or _root(settings))
+    sources = source_images(settings.run, settings.images, settings.root)
     rows = choose(len(synthetic), settings.rows, settings.seed)
     return contact_sheet(synthetic, rows, sources), len(rows), len(synthetic)
 
@@ -131,23 +130,26 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
     )
 
 
-def _table(settings: PreviewSettings) -> Path:
-    if settings.images is not None:
-        return settings.images
-    table = Path(str(_made_from(settings)["images"]))
+def source_images(run: StoragePath, images: Path | None, root: Path | None) -> Images:
+    """Return the real images that a run was made from.
+
+    Args:
+        run: Its folder.
+        images: The table, if it is not where it was when the run began.
+        root: Where the images lie, if not where the table says.
+
+    Raises:
+        UserError: If the table is not there.
+    """
+    if images is not None:
+        return read_images(images, root)
+    require_run_config(run)
+    made_from = run_record.read(run / run_record.RUN_RECORD)["settings"]
+    table = Path(made_from["images"])
     if not table.is_file():
         raise UserError(
-            f"{settings.run}: was made from the table {table}, which is not there (seen from this "
+            f"{run}: was made from the table {table}, which is not there (seen from this "
             "folder); expected it by --images"
         )
-    return table
-
-
-def _root(settings: PreviewSettings) -> Path | None:
-    root = None if settings.images is not None else _made_from(settings).get("root")
-    return None if root is None else Path(root)
-
-
-def _made_from(settings: PreviewSettings) -> dict[str, str | None]:
-    require_run_config(settings.run)
-    return json.loads(json.dumps(run_record.read(settings.run / run_record.RUN_RECORD)["settings"]))
+    stored = made_from.get("root")
+    return read_images(table, root or (None if stored is None else Path(stored)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,15 @@ from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.pose.pose import Pose
 from manifests import keypoints, masks, pixels, scenes
+from manifests.keypoint_check import as_joints, check_keypoints
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
+
+Joints = Float[np.ndarray, "18 2"]
+ImageLike = Any
+"""An image of 8 bits: an array, a tensor or a PIL image (``pixels.as_rgb``)."""
+PoseLike = Any
+"""18 joints: an array, a tensor or a list (``keypoint_check.as_joints``)."""
 
 Need = Literal["target_image", "mask", "background"]
 """What a system may ask for beside source image and poses, by its name in ``Condition``; the
@@ -159,11 +166,11 @@ class PoseTransfer(nn.Module, ABC):
 
     def transfer(  # noqa: PLR0913 - the call from Python, with a default for most
         self,
-        image: UInt8[np.ndarray, "height width 3"],
-        pose: Float[np.ndarray, "18 2"],
-        target_pose: Float[np.ndarray, "18 2"],
+        image: ImageLike,
+        pose: PoseLike,
+        target_pose: PoseLike,
         *,
-        target_image: UInt8[np.ndarray, "target_height target_width 3"] | None = None,
+        target_image: ImageLike | None = None,
         mask: Bool[np.ndarray, "height width"] | None = None,
         target_mask: Bool[np.ndarray, "target_height target_width"] | None = None,
         seed: int = 0,
@@ -175,8 +182,8 @@ class PoseTransfer(nn.Module, ABC):
         joint is NaN. An image of another size is stretched to the network's, the poses with it.
 
         Args:
-            image: RGB, 0 to 255.
-            pose: Where the joints are in ``image``.
+            image: RGB, height x width x 3 of uint8, or what ``pixels.as_rgb`` takes for it.
+            pose: Where the joints are in ``image``, 18 x 2, or what ``as_joints`` takes for it.
             target_pose: Where they shall be.
             target_image: What the target pose was seen in, of any size; for systems that need it
                 or the background behind the pose.
@@ -187,8 +194,19 @@ class PoseTransfer(nn.Module, ABC):
             options: Of the class ``Options``; by default the defaults.
 
         Raises:
-            UserError: If something is missing that the system needs.
+            UserError: If something is missing that the system needs, an image or a pose is none,
+                or the joints cannot be pixels of the image.
         """
+        image, pose, target_pose = _checked(image, pose, target_pose)
+        if target_image is not None:
+            target_image = pixels.as_rgb(target_image, "target_image")
+        for name, given_mask, of in (
+            ("mask", mask, image),
+            ("target_mask", target_mask, target_image),
+        ):
+            _check_mask(name, given_mask, of)
+        if not 0 <= seed < 2**64:
+            raise UserError(f"seed: found {seed}, expected 0 to 2**64 - 1")
         needs = self.needs
         given = {"target_image": target_image, "mask": mask, "target_mask": target_mask}
         needed = {"mask"} & needs
@@ -224,6 +242,29 @@ class PoseTransfer(nn.Module, ABC):
         with torch.inference_mode():
             result = self.generate(condition, random, options or self.Options())
         return as_pixels(result)[0].cpu().numpy()
+
+
+def _checked(
+    image: ImageLike, pose: PoseLike, target_pose: PoseLike
+) -> tuple[UInt8[np.ndarray, "height width 3"], Joints, Joints]:
+    """Return image and poses as arrays, if the poses can be pixels of the image."""
+    picture = pixels.as_rgb(image)
+    size = np.array([picture.shape[1::-1]], np.float64)
+    joints = [as_joints(pose, "pose"), as_joints(target_pose, "target_pose")]
+    for name, found in zip(("pose", "target_pose"), joints, strict=True):
+        check_keypoints(found[None], size, name)
+    return picture, joints[0], joints[1]
+
+
+def _check_mask(name: str, mask: Any, image: np.ndarray | None) -> None:
+    if mask is None or image is None:
+        return
+    found = np.asarray(mask)
+    if found.dtype != bool or found.shape != image.shape[:2]:
+        raise UserError(
+            f"{name}: found {' x '.join(map(str, found.shape))} of {found.dtype}, expected "
+            f"{image.shape[0]} x {image.shape[1]} of bool, as its image"
+        )
 
 
 _MEANING: Final = {

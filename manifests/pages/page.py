@@ -141,3 +141,18 @@ def in_words(size: int) -> str:
     '1.5 MB'
     """
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+
+
+def entries(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested entries as names and values.
+
+    >>> entries({"query": {"num_images": 3}, "rule": "all"})
+    [('query num images', '3'), ('rule', 'all')]
+    """
+    found: list[tuple[str, str]] = []
+    for name, value in block.items():
+        if isinstance(value, dict):
+            found += entries(value, f"{prefix}{name} ")
+        else:
+            found.append((f"{prefix}{name}".replace("_", " "), str(value)))
+    return found

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from manifests.compute.statistics import paired_difference, per_person
 from manifests.io import Images, read_images
 from manifests.pages.charts import (
     Axis,
@@ -28,7 +29,7 @@ from manifests.pages.charts import (
     lines,
     trimmed,
 )
-from manifests.pages.page import Pictures, check_page, in_words, write_page
+from manifests.pages.page import Pictures, check_page, entries, in_words, write_page
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.run_record import differences
 from manifests.runtime.tables import Cell, Column, Number, Table
@@ -44,7 +45,6 @@ from reid.experiments.comparison import (
     table_of,
     training_of,
 )
-from reid.experiments.statistics import paired_difference, per_person
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MATCHES: Final = (1, 6, 11, 16, 21, 31)
@@ -166,7 +166,7 @@ def write_comparison(
         "embed_note": _embed_note(pictures),
         "seeds_note": _seeds_note(groups),
         "provenance": _provenance(runs),
-        "protocol": _flat(runs[0].report["protocol"]),
+        "protocol": entries(runs[0].report["protocol"]),
         "command": _command(),
     }
     size = write_page(page, "comparison.html", context, _TEMPLATES)
@@ -550,8 +550,8 @@ def _needed(browser: Mapping[str, Any], *, embed: bool) -> Iterable[list[str]]:
         for query in {*order[:_NUM_EMBEDDED].tolist(), *order[-_NUM_EMBEDDED:].tolist()}:
             yield [ids[query]]
             for arm in (base, other):
-                places = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
-                yield [gallery[image] for image in (arm["nearest"] or [])[places] if image >= 0]
+                ranks = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
+                yield [gallery[image] for image in (arm["nearest"] or [])[ranks] if image >= 0]
 
 
 def _embed_note(pictures: PictureChoice) -> str:
@@ -596,17 +596,6 @@ def _provenance(runs: Sequence[Scored]) -> Table:
             )
         )
     return Table(columns, tuple(dict.fromkeys(rows)))
-
-
-def _flat(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested entries as lines."""
-    found: list[tuple[str, str]] = []
-    for name, value in block.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name} ")
-        else:
-            found.append((f"{prefix}{name}".replace("_", " "), str(value)))
-    return found
 
 
 def _command() -> str:

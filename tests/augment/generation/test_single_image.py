@@ -12,6 +12,7 @@ from augment.generators.patn import Patn
 from augment.interface.factors import PosedImage, interpolated, swapped
 from manifests import pixels
 from manifests.runtime.console import UserError
+from tests.helpers.estimators import last_column
 
 TINY = Patn.Config(base_width=2, discriminator_width=2, num_blocks=1, features="none")
 
@@ -71,7 +72,7 @@ def test_one_image_is_made_from_two_rows_of_a_table(weights, tiny_images, tiny_r
 def test_an_image_of_another_size_is_stretched_with_its_pose(weights):
     network = augment.load(weights)
     small = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
-    joints = np.full((18, 2), 10.0, np.float32)
+    joints = last_column(30, 60)
     large = pixels.resize(small, (64, 128))
     made = network.transfer(small, joints, joints)
     assert np.array_equal(made, network.transfer(large, joints * 2 + 0.5, joints * 2 + 0.5))

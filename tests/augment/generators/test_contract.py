@@ -359,7 +359,11 @@ def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) 
     (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in [("from", "to"), *pairs]))
     protocol = EvaluationProtocol(pairs=tmp_path / "pairs.csv", split="train")
     settings = EvaluateSettings(
-        images=table, weights=str(weights), device="cpu", out=tmp_path / "e.json", protocol=protocol
+        images=table,
+        weights=(str(weights),),
+        device="cpu",
+        out=tmp_path / "e.json",
+        protocol=protocol,
     )
     assert evaluate(settings, quiet) == Exit.DONE
     result = json.loads((tmp_path / "e.json").read_text())

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from manifests.compute.statistics import Difference
 from manifests.io import Images, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
@@ -20,12 +21,12 @@ from reid.cli import PROGRAM
 from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import Comparison, read_arm
 from reid.experiments.comparison_page import answer_of
-from reid.experiments.statistics import Difference
 from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
 from tests.helpers.scored_runs import made_up_labels, write_run
 
 QUIET = Console(quiet=True)
 EVIL = "<img src=x onerror=alert(1)>"
+EVIL_ARM = "<script>alert(1)</script>"
 
 
 def write_runs(folder: Path, *, keeps_nearest: bool = True, suffix: str = "") -> tuple[str, ...]:
@@ -145,8 +146,8 @@ def test_queries_of_the_page_are_those_of_the_tables(folder):
         assert shown["first"] == runs[0].first_rank.tolist()
         table = runs[0].table
         for query, names in enumerate(table["ranked_ids"].to_pylist()):
-            places = shown["nearest"][10 * query : 10 * query + len(names)]
-            assert [data["gallery"]["id"][image] for image in places] == names
+            ranked = shown["nearest"][10 * query : 10 * query + len(names)]
+            assert [data["gallery"]["id"][image] for image in ranked] == names
             right = [bool(shown["right"][query] >> place & 1) for place in range(len(names))]
             assert right == table["ranked_matches"][query].as_py()
 
@@ -198,11 +199,12 @@ def test_runs_scored_without_ranked_images_say_what_is_missing(tmp_path):
 def test_an_id_with_html_in_it_is_text(tmp_path):
     arms = write_runs(tmp_path, suffix=EVIL)
     page = tmp_path / "page.html"
-    named = (f"{EVIL}={tmp_path}/none-*", *arms[1:])
+    named = (f"{EVIL_ARM}={tmp_path}/none-*", *arms[1:])
     compare(CompareSettings(arms=named, html=page), QUIET)
     text = page.read_text("utf-8")
     assert EVIL not in text
-    assert EVIL in unescape(text)
+    assert EVIL_ARM not in text
+    assert EVIL_ARM in unescape(text)
     assert EVIL in data_of(page)["queries"]["person"][0]
 
 
@@ -239,7 +241,7 @@ def write_pictures(folder: Path) -> Path:
     return folder / "images.parquet"
 
 
-def test_pictures_are_linked_from_the_page_or_stand_in_it_and_lost_ones_are_counted(tmp_path):
+def test_pictures_are_linked_from_the_page_or_embedded_in_it_and_lost_ones_are_counted(tmp_path):
     arms = write_runs(tmp_path)
     images = write_pictures(tmp_path)
     (tmp_path / "pages").mkdir()
@@ -334,7 +336,7 @@ def test_rows_exist_only_where_the_list_is_scrolled_to(tmp_path):
 def test_html_in_an_id_is_shown_and_not_run(tmp_path):
     write_runs(tmp_path, suffix=EVIL)
     page = tmp_path / "page.html"
-    arms = (f"{EVIL}={tmp_path}/none-*", f"other={tmp_path}/better-*")
+    arms = (f"{EVIL_ARM}={tmp_path}/none-*", f"other={tmp_path}/better-*")
     compare(CompareSettings(arms=arms, html=page), QUIET)
     with opened(page) as tab:
         tab.focus("#query-list")

@@ -1,0 +1,53 @@
+"""``augment report``: a page about a finished run, to look at in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from augment.generation.preview import source_images
+from augment.generation.synthetic_page import Choices, write_synthetic_page
+from manifests.pages.page import check_page
+from manifests.runtime.console import Console, Exit
+from manifests.runtime.settings import Frozen
+from manifests.runtime.storage import StoragePathFlag
+from manifests.synthetic import read_synthetic
+
+
+class ReportSettings(Frozen):
+    """Write a page about a finished run: sheets of people, poses, scores, errors, settings."""
+
+    run: Positional[StoragePathFlag]
+    """Folder of the run, or its URL; or the folder that 'reid screen' wrote."""
+    html: Path
+    """Page to write; its folder exists."""
+    images: Path | None = None
+    """Table of the real images, if it is not where it was when the run began."""
+    root: Path | None = None
+    """Where the real images lie, if not where the table says."""
+    embed_images: bool = False
+    """Put images into the page; without it real images are linked, generated ones are blank."""
+    people: Annotated[int, Field(ge=1)] = 12
+    """How many people have a sheet."""
+    max_images: Annotated[int, Field(ge=1)] = 2_000
+    """How many images of each kind are measured, drawn by --seed."""
+    seed: int = 0
+    """Another seed shows other people and measures other images."""
+
+
+def report(settings: ReportSettings, console: Console) -> Exit:
+    """Write the page.
+
+    Raises:
+        UserError: If the page cannot be written there, the run is not finished, or the table of
+            its real images is not there.
+    """
+    check_page(settings.html)
+    synthetic = read_synthetic(settings.run)
+    images = source_images(settings.run, settings.images, settings.root)
+    choices = Choices(settings.embed_images, settings.people, settings.max_images, settings.seed)
+    write_synthetic_page(settings.html, synthetic, images.only("train"), choices, console)
+    return Exit.DONE
