@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from augment.pose import body_parts as table
-from augment.pose.limb_warp import SOFT_EDGE_PX
+from augment.pose.limb_warp import REACH, SOFT_EDGE_PX
 
 OTHER_SIDE = {2: 5, 3: 6, 4: 7, 5: 2, 6: 3, 7: 4, 8: 11, 9: 12, 10: 13, 11: 8, 12: 9, 13: 10}
 THIGHS, SHINS = ((8, 9), (11, 12)), ((9, 10), (12, 13))
@@ -23,19 +23,29 @@ def scalar_limb_warp(image, mask, source, target):
     if not _usable(source, target):
         return np.zeros_like(image), np.zeros_like(mask)
     result, coverage = np.zeros_like(image), np.zeros_like(mask)
+    behind, behind_coverage = np.zeros_like(image), np.zeros_like(mask)
+    least = np.full_like(
+        mask, REACH * np.linalg.norm(_middle(source, 8, 11) - _middle(source, 2, 5))
+    )
     for from_points, to_points, region in _parts(source, target):
         back = _affine(to_points, from_points)
         for row in range(mask.shape[0]):
             for column in range(mask.shape[1]):
                 point = back @ (column, row, 1.0)
-                share = _share(point, from_points, region)
+                away = _away(point, from_points, region)
+                if away < least[row, column]:
+                    least[row, column] = away
+                    behind_coverage[row, column] = _bilinear(mask, point)
+                    behind[row, column] = _bilinear(image * mask[:, :, None], point)
+                share = float(np.clip(0.5 - away / SOFT_EDGE_PX, 0, 1))
                 if share == 0:
                     continue
                 alpha = share * _bilinear(mask, point)
                 colour = share * _bilinear(image * mask[:, :, None], point)
                 result[row, column] = colour + (1 - alpha) * result[row, column]
                 coverage[row, column] = alpha + (1 - alpha) * coverage[row, column]
-    return result, coverage
+    result += (1 - coverage[:, :, None]) * behind
+    return result, coverage + (1 - coverage) * behind_coverage
 
 
 def _usable(source, target):
@@ -64,8 +74,8 @@ def _affine(from_points, to_points):
     return np.linalg.solve(np.c_[from_points, np.ones(3)], to_points).T
 
 
-def _share(point, from_points, region):
-    """How far a point of the source belongs to the part."""
+def _away(point, from_points, region):
+    """How far a point of the source lies from the part, below 0 inside."""
     start, end, at_start, at_end, radius = region
     axis = from_points[1] - from_points[0]
     axis = axis / np.linalg.norm(axis)
@@ -74,8 +84,7 @@ def _share(point, from_points, region):
         abs(np.dot(point - from_points[0], _beside(axis))),
     )
     limit = np.interp(along, (start, end), (at_start, at_end))
-    away = np.hypot(max(start - along, along - end, 0), max(across - limit, 0))
-    return float(np.clip((radius - away) / SOFT_EDGE_PX + 0.5, 0, 1))
+    return np.hypot(max(start - along, along - end, 0), max(across - limit, 0)) - radius
 
 
 def _bilinear(values, point):
