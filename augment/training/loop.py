@@ -30,6 +30,7 @@ from augment.training.parallel import (
 from augment.training.rmsprop import TensorFlowRMSProp
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import is_whole
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import AboveZero, Frozen
 
@@ -198,7 +199,13 @@ class Trainer:
         return state
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Go on from what ``state`` returned."""
+        """Go on from what ``state`` returned.
+
+        Raises:
+            ValueError: If it is of a step that the plan does not have.
+        """
+        if not is_whole(state["step"], 0, self.num_steps):
+            raise ValueError(f"{state['step']} steps")
         (stage,) = (s for s in self.network.stages() if s.name == state["stage"])
         self._enter_stage(stage)
         self.step = state["step"]  # pyright: ignore[reportAttributeAccessIssue]

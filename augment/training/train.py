@@ -20,7 +20,7 @@ from manifests import io
 from manifests.compute.devices import pick_device
 from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
 from manifests.compute.training_log import Progress, TrainingLog
-from manifests.compute.training_state import read_training_state
+from manifests.compute.training_state import read_training_state, restoring
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.signals import recording
 
@@ -73,7 +73,9 @@ def _train(
         return Exit.DONE
     state = out / STATE
     if state.exists():
-        trainer.restore(read_training_state(state, device))
+        found = read_training_state(state, device)
+        with restoring(state):
+            trainer.restore(found)
         console.say(f"{out}: goes on from step {trainer.step:,}")
     save = partial(run_folder.save, trainer, settings, facts)
     if _run_steps(trainer, settings, deadline, save, console):

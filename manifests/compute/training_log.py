@@ -6,6 +6,7 @@ A run that is resumed drops what a killed one wrote after the step that it start
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from manifests import io
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +127,17 @@ class TrainingLog:
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    """Return the whole lines of a log up to a step; what a damaged disk left between is dropped."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+
+
+def _step_of(line: str) -> float:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return math.inf
+    return step if is_whole(step, 0, 2**63) else math.inf

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,33 @@ def read_training_state(path: Path, device: torch.device) -> dict[str, Any]:
         UserError: If it cannot be read.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: found no readable training state, expected the file that this command "
-            "wrote; put it back, or remove it to begin at the first step"
-        ) from error
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise unusable_state(path) from error
+    if not isinstance(state, dict):
+        raise unusable_state(path)
+    return state
+
+
+def unusable_state(path: Path) -> UserError:
+    """Return the error of a state that is damaged, or of another training."""
+    return UserError(
+        f"{path}: found no readable training state, expected the file that this command wrote; put "
+        "it back, or remove it to begin at the first step"
+    )
+
+
+@contextmanager
+def restoring(path: Path) -> Generator[None]:
+    """Turn what a state of another shape raises into one sentence.
+
+    Raises:
+        UserError: If the block cannot restore from the state.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise unusable_state(path) from error
 
 
 def _with_shared_strings(value: Any) -> Any:

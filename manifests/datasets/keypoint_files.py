@@ -22,6 +22,7 @@ from manifests.datasets.csv_table import read_csv
 from manifests.io import sha256_file
 from manifests.keypoints import COCO_NAMES, NUM_JOINTS, from_coco, from_openpose25, visible
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import read_json
 
 KeypointFormat = Literal["openpose18", "openpose25", "coco17"]
 KeypointOrder = Literal["xy", "yx"]
@@ -220,7 +221,7 @@ def _openpose_folder(folder: Path, options: KeypointOptions) -> Iterator[tuple[s
     if not files:
         raise UserError(f"{folder}: found no file named IMAGE{_OPENPOSE_ENDING}, expected some")
     for file in files:
-        content = read_json(file)
+        content = read_json(file, "JSON of OpenPose")
         people = content.get("people") if isinstance(content, dict) else None
         if not isinstance(people, list):
             raise UserError(f"{file}: found no list 'people', expected JSON of OpenPose")
@@ -234,7 +235,7 @@ def _openpose_folder(folder: Path, options: KeypointOptions) -> Iterator[tuple[s
 
 def _coco(path: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, int]]:
     """Give the surest person of each image of a file in COCO's format, or of COCO results."""
-    content = read_json(path)
+    content = read_json(path, "JSON in COCO's format")
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("image_id"), int | str) for row in rows
@@ -318,20 +319,6 @@ def _ours(
         joints = joints[:, ::-1]
     joints = np.where(missing[:, None], np.float32(np.nan), joints)
     return chosen.to_ours(joints[None])[0]
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        UserError: If it cannot be read or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from manifests.runtime import storage
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import read_json
 from manifests.runtime.storage import StoragePath
 
 RUN_RECORD: Final = "run.json"
@@ -100,15 +101,12 @@ def read(path: StoragePath) -> dict[str, Any]:
         UserError: If it is missing, damaged, of an older version or not written by our commands.
     """
     try:
-        entries = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path.parent}: found no {RUN_RECORD}; expected the folder of a run"
-        ) from error
+        is_missing = not path.exists()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if is_missing:
+        raise UserError(f"{path.parent}: found no {RUN_RECORD}; expected the folder of a run")
+    entries = read_json(path, "what our commands write")
     if not isinstance(entries, dict) or not isinstance(entries.get("config"), dict):
         if isinstance(entries, dict) and _OLD_ENTRY in entries:
             raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 
-from manifests.io import sha256_file, write_table
+from manifests.io import read_table, sha256_file, write_table
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import is_whole, read_json
 from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 from reid.evaluation.ranking import Ranking
@@ -23,6 +22,8 @@ from reid.evaluation.retrieval import Retrieval
 from reid.models.run_folder import QUERIES, REPORT, write_json
 
 RANKS: Final = (1, 5, 10, 20)
+SCORES: Final = "scores"
+"""Folder of further scores of a run, under other protocols than that of its own report."""
 
 _DIGEST: Final = "queries_sha256"
 
@@ -154,14 +155,17 @@ class Nearest:
     gallery: Labels
 
 
+_NEAREST_COLUMNS: Final = QUERY_TABLE.names[-7:]
+
+
 def _nearest_columns(
     nearest: Nearest | None, rows: Int[np.ndarray, " matched"]
 ) -> dict[str, list[Any]]:
     if nearest is None:
-        return {name: [None] * len(rows) for name in QUERY_TABLE.names[-7:]}
+        return {name: [None] * len(rows) for name in _NEAREST_COLUMNS}
     found, gallery = nearest.retrieval, nearest.gallery
     ids, people, cameras = map(np.asarray, (gallery.images, gallery.people, gallery.cameras))
-    columns: dict[str, list[Any]] = {name: [] for name in QUERY_TABLE.names[-7:]}
+    columns: dict[str, list[Any]] = {name: [] for name in _NEAREST_COLUMNS}
     for row in rows.tolist():
         there = found.nearest[row] >= 0
         ranked = found.nearest[row][there]
@@ -194,6 +198,57 @@ class Scored:
         return self.report["config"]
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the entries of a ``report.json``.
+
+    Raises:
+        UserError: If it is missing, damaged, or lacks what every report has.
+    """
+    path = folder / REPORT
+    what = "the report of 'reid score', which the same command writes again"
+    report = read_json(path, what)
+    entries = report if isinstance(report, dict) else {}
+    for name in ("config", "protocol", "scores"):
+        if not isinstance(entries.get(name), dict):
+            raise UserError(f"{path}: found no entry '{name}', expected {what}")
+    protocol = entries["protocol"]
+    is_sound = (
+        all(isinstance(protocol.get(part), dict) for part in ("query", "gallery"))
+        and isinstance(entries.get("weights"), str)
+        and is_whole(entries["config"].get("seed"), -(2**63), 2**64)
+        and all(isinstance(entries["scores"].get(name), float | int) for name in _SCORES)
+    )
+    if not is_sound:
+        raise UserError(
+            f"{path}: found other entries of protocol, weights, seed or scores than expected of "
+            f"{what}"
+        )
+    return entries
+
+
+_SCORES: Final = ("mAP", "mINP", *(f"rank_{number}" for number in RANKS))
+
+
+def report_folder(folder: Path, how: Mapping[str, Any], weights: str, name: str) -> Path:
+    """Return where the report of a scoring goes: the folder, or beside one of another protocol.
+
+    Args:
+        folder: Of the run or of a target of it.
+        how: What ``score.choices`` returned.
+        weights: Which weights are scored.
+        name: Of the protocol, for a folder.
+    """
+    if not (folder / REPORT).exists():
+        return folder
+    try:
+        report = read_report(folder)
+    except UserError:
+        # Damaged: scoring again is the cure.
+        return folder
+    same = how.items() <= report["protocol"].items() and report["weights"] == weights
+    return folder if same else folder / SCORES / name
+
+
 def read_scored(folder: Path) -> Scored:
     """Return the report of a run, queries sorted by image name.
 
@@ -203,14 +258,17 @@ def read_scored(folder: Path) -> Scored:
     for name in (REPORT, QUERIES):
         if not (folder / name).exists():
             raise UserError(f"{folder} holds no {name}; expected a run that reid score has scored")
-    report = json.loads((folder / REPORT).read_text("utf-8"))
+    report = read_report(folder)
     # Reports of before there was a digest have none.
     if report.get(_DIGEST, None) not in {None, sha256_file(folder / QUERIES)}:
         raise UserError(
             f"{folder}: found a {QUERIES} of another scoring than {REPORT}; expected those of one, "
             "so score it again"
         )
-    table = pq.read_table(folder / QUERIES).sort_by("image_id")
+    what = "what 'reid score' writes beside its report"
+    table = read_table(folder / QUERIES, QUERY_TABLE, what, optional=_NEAREST_COLUMNS)
+    absent = [name for name in _NEAREST_COLUMNS if table[name].null_count == len(table)]
+    table = table.drop_columns(absent).sort_by("image_id")
     return Scored(
         folder,
         report,

@@ -40,6 +40,7 @@ from reid.evaluation.ranking import (
 from reid.evaluation.report import (
     Nearest,
     protocol_block,
+    report_folder,
     scores,
     unknown_cameras,
     write_report,
@@ -120,10 +121,23 @@ class Scorer:
         return reranked(query, gallery, settings.distance, _reranking(settings))
 
 
-def score(settings: ScoreSettings, console: Console, inputs: Inputs | None = None) -> Exit:
+def score(
+    settings: ScoreSettings,
+    console: Console,
+    inputs: Inputs | None = None,
+    *,
+    replaces: bool = False,
+) -> Exit:
     """Write RUN/report.json and RUN/queries.parquet, and the same for every target.
 
-    ``inputs`` holds what the command has read before.
+    Where there is a report under another protocol already, it stays, and the new one goes to
+    RUN/scores/PROTOCOL.
+
+    Args:
+        settings: What is scored, and how.
+        console: Where the scores go, too.
+        inputs: What the command has read before.
+        replaces: Write in the place of reports under other protocols: the run's own report.
 
     Raises:
         UserError: If the run is not finished, there is nothing to rank, somebody that it was
@@ -145,8 +159,27 @@ def score(settings: ScoreSettings, console: Console, inputs: Inputs | None = Non
     scorer = Scorer(settings, network, size, inputs, console)
     for folder, images in tables.items():
         facts = {**run.facts, "weights": which}
-        _score_table(scorer, images, folder, facts, is_home=folder == settings.run)
+        is_home = folder == settings.run
+        target = folder
+        if not replaces:
+            target = report_folder(folder, choices(settings, run), which, _name(settings, which))
+        _score_table(scorer, images, target, facts, is_home=is_home)
     return Exit.DONE
+
+
+def _name(settings: ScoreSettings, which: str) -> str:
+    """Return a folder's name for a protocol: what differs from the plain one."""
+    parts = {
+        settings.protocol: settings.protocol != "market1501",
+        settings.distance: settings.distance != "cosine",
+        "raw": settings.feature == "raw",
+        "flip": settings.flip_test,
+        f"rerank-{settings.rerank_k1}-{settings.rerank_k2}-{settings.rerank_lambda:g}": (
+            settings.rerank
+        ),
+        which: settings.which != "auto",
+    }
+    return "-".join(part for part, differs in parts.items() if differs) or "plain"
 
 
 def choices(settings: ScoreSettings, run: TrainingRun) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from manifests.compute.statistics import Difference, holm, paired_difference
 from manifests.runtime.console import UserError
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.tables import Cell, Column, Number, Table
-from reid.evaluation.report import Scored, read_scored, unknown_cameras
+from reid.evaluation.report import SCORES, Scored, read_scored, unknown_cameras
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (
@@ -148,7 +148,8 @@ def check_alike(arms: Sequence[Arm]) -> None:
             if differing:
                 raise UserError(
                     f"{run.folder} was scored under another protocol than {first.folder} "
-                    f"({'; '.join(differing)}); expected the same, so score it again"
+                    f"({'; '.join(differing)}); expected the same, so score it again, or name the "
+                    f"folders of one protocol in RUN/{SCORES}"
                 )
             if not np.array_equal(first.queries, run.queries):
                 raise UserError(

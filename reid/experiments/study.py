@@ -9,13 +9,12 @@ writes them again where images and weights are no longer there.
 
 from __future__ import annotations
 
-import json
 import os
 
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
 from reid.data.inputs import Inputs
-from reid.evaluation.report import read_scored
+from reid.evaluation.report import read_report, read_scored
 from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import pictures_of, write_results
@@ -153,14 +152,14 @@ def _is_complete(settings: StudySettings, cell: Cell) -> bool:
     folder = settings.out / cell.folder
     scoring = _scoring_of(settings, cell)
     names = [target.partition("=")[0] for target in scoring.targets]
-    reports = [folder / REPORT, *(folder / TARGETS / name / REPORT for name in names)]
-    if not all(path.exists() for path in reports):
+    reports = [folder, *(folder / TARGETS / name for name in names)]
+    if not all((report / REPORT).exists() for report in reports):
         return False
     run = read_run(folder)
     which = run.default_weights if scoring.which == "auto" else scoring.which
     return all(
         report["weights"] == which and choices(scoring, run).items() <= report["protocol"].items()
-        for report in (json.loads(path.read_text("utf-8")) for path in reports)
+        for report in map(read_report, reports)
     )
 
 
@@ -175,7 +174,7 @@ def _make(
     console.say(f"run {cell.folder}", event="cell", folder=str(cell.folder))
     try:
         train(training, console, inputs, distributed=False)
-        score(_scoring_of(settings, cell), console, inputs)
+        score(_scoring_of(settings, cell), console, inputs, replaces=True)
     except UserError as error:
         console.say(f"run {cell.folder} failed: {error}", event="cell_failed", error=str(error))
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 from manifests.io import write_bytes, write_table
 from manifests.runtime.console import Console
 from manifests.runtime.tables import Table
+from reid.evaluation.report import read_report
 from reid.experiments.comparison import (
     Arm,
     Comparison,
@@ -30,7 +30,7 @@ from reid.experiments.comparison_page import (
     write_comparison,
 )
 from reid.experiments.grid import BASELINE, Cell, StudySettings, Variant, variants_of
-from reid.models.run_folder import REPORT, TrainingRun
+from reid.models.run_folder import TrainingRun
 
 TABLE: Final = "study.md"
 ROWS: Final = "study.parquet"
@@ -236,9 +236,7 @@ def _about(variant: Variant, arm: Arm) -> str:
 
 
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
-    run = TrainingRun(
-        out / cell.folder, json.loads((out / cell.folder / REPORT).read_text("utf-8"))
-    )
+    run = TrainingRun(out / cell.folder, read_report(out / cell.folder))
     report = run.facts
     synthetic = cell.variant.synthetic(cell.fraction)
     seen = report.get("seen", {})

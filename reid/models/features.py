@@ -7,6 +7,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ def load_network(run: TrainingRun, which: Which) -> ReidNetwork:
     """Return a run's network with its trained weights, in evaluation mode on the CPU.
 
     Raises:
-        UserError: If the run has no such weights yet.
+        UserError: If the run has no such weights yet, or others.
     """
     path = run.weights(which)
     if not path.exists():
@@ -129,7 +130,13 @@ def load_network(run: TrainingRun, which: Which) -> ReidNetwork:
             f"{path} does not exist; expected a finished run, so run its reid train again"
         )
     network = network_of(run.recipe, len(run.facts["people"]))
-    network.module.load_state_dict(load_file(path))
+    try:
+        network.module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: found no weights of {run.recipe['model']} for {len(run.people):,} people, "
+            "expected the file that 'reid train' wrote"
+        ) from error
     network.module.eval()
     # torch's own annotations leave this form of ``to`` out.
     network.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

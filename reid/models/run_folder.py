@@ -15,12 +15,15 @@ from typing import Any, Final, Literal
 from manifests.io import write_bytes
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import is_whole
 
 LOG: Final = "log.jsonl"
 TENSORBOARD: Final = "tensorboard"
 STATE: Final = "last.pt"
 REPORT: Final = "report.json"
 QUERIES: Final = "queries.parquet"
+
+_MOST_PIXELS: Final = 10_000
 
 Which = Literal["last", "best"]
 
@@ -66,6 +69,19 @@ def read_run(folder: Path) -> TrainingRun:
     facts = run_record.read(folder / run_record.RUN_RECORD)
     if "people" not in facts or "model" not in facts["config"]:
         raise UserError(f"{folder}: found the run of another command, expected one of 'reid train'")
+    recipe, people = facts["config"], [facts["people"], facts.get("validation_people", [])]
+    is_sound = (
+        isinstance(recipe["model"], str)
+        and all(is_whole(recipe.get(name), 1, _MOST_PIXELS) for name in ("width", "height"))
+        and all(isinstance(names, list) for names in people)
+        and all(isinstance(name, str) for names in people for name in names)
+        and "val_people" in recipe
+    )
+    if not is_sound:
+        raise UserError(
+            f"{folder / run_record.RUN_RECORD}: found other entries of model, width, height or "
+            "people than expected of what 'reid train' writes"
+        )
     return TrainingRun(folder, facts)
 
 

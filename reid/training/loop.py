@@ -15,9 +15,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
-from manifests.compute.training_state import read_training_state, write_training_state
+from manifests.compute.training_state import read_training_state, restoring, write_training_state
 from manifests.io import write_bytes
 from manifests.runtime.console import UserError
+from manifests.runtime.json_files import is_whole
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import STATE
 from reid.training.added import AddedBatch
@@ -196,11 +197,14 @@ class Trainer:
         if not path.exists():
             return self.done
         state = read_training_state(path, self._device)
-        self.network.module.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.centres is not None:
-            self.centres = state["centres"].requires_grad_()
-        self.done, self.best = state["done"], state["best"]
+        with restoring(path):
+            if not is_whole(state["done"], 0, self._settings.steps):
+                raise ValueError(f"{state['done']} steps")
+            self.network.module.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.centres is not None:
+                self.centres = state["centres"].requires_grad_()
+            self.done, self.best = state["done"], state["best"]
         return self.done
 
     def export(self, path: Path) -> None:

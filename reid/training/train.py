@@ -7,7 +7,6 @@ the same number of threads).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +31,7 @@ from reid.data.dataset import Selection, TrainingSet, load_training_set, select
 from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
 from reid.evaluation.ranking import check_matches, distance_of, rank
+from reid.evaluation.report import read_report
 from reid.evaluation.score import ScoreSettings, check_rankable, score
 from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions, source_of
@@ -336,12 +336,12 @@ def _score(settings: TrainSettings, inputs: Inputs, console: Console) -> Exit:
         ),
         console,
         inputs,
+        replaces=True,
     )
 
 
 def _is_scored(settings: TrainSettings) -> bool:
     """Return whether there is a report, by the protocol that is asked for."""
-    report = settings.out / REPORT
-    return report.exists() and (
-        json.loads(report.read_text("utf-8"))["protocol"]["rule"] == settings.protocol
+    return (settings.out / REPORT).exists() and (
+        read_report(settings.out)["protocol"].get("rule") == settings.protocol
     )

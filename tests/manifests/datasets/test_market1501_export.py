@@ -75,7 +75,7 @@ def test_torchreid_reads_the_export_of_other_names(images, tmp_path):
     export(images, None, tmp_path / "market1501" / "Market-1501-v15.09.15")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        datasets = import_module("torchreid.data.datasets.image")
+        datasets = import_module("torchreid.reid.data.datasets.image")
         read = datasets.Market1501(root=str(tmp_path))
     assert (len(read.train), len(read.query), len(read.gallery)) == (3, 1, 2)
     assert {(person, camera) for _, person, camera, *_ in read.query} == {(3, 0)}

@@ -15,8 +15,9 @@ from manifests.io import read_images, write_images
 from manifests.runtime.console import Console, UserError
 from manifests.schema import IMAGES
 from reid.cli import PROGRAM
+from reid.evaluation.report import read_scored
 from reid.evaluation.score import ScoreSettings, score
-from reid.experiments.comparison import read_arm
+from reid.experiments.comparison import arm_of, check_alike, read_arm
 from reid.models.export import TOLERANCE, Exported, ExportSettings, difference, export
 from reid.models.features import RawFeatures, embed, load_network
 from reid.models.network import ReidNetwork
@@ -117,6 +118,22 @@ def test_a_gallery_without_cameras_is_refused_and_one_with_some_is_counted(
         f"0 queries and {number} gallery images are of unknown cameras" in capsys.readouterr().err
     )
     assert "num_unknown_cameras" not in report(run)["protocol"]["query"]
+
+
+def test_scores_under_different_protocols_lie_side_by_side(run, images):
+    score(ScoreSettings(run=run, images=images, device="cpu"), QUIET)
+    before = (run / "report.json").read_bytes()
+
+    score(ScoreSettings(run=run, images=images, device="cpu", flip_test=True, rerank=True), QUIET)
+
+    assert (run / "report.json").read_bytes() == before
+    beside = run / "scores" / "flip-rerank-20-6-0.3"
+    assert report(beside)["protocol"]["flip_test"]
+    assert read_scored(beside).folder == beside
+    with pytest.raises(UserError, match=r"another protocol .* the folders of one protocol in RUN/"):
+        check_alike([arm_of("plain", [run]), arm_of("flip", [beside])])
+    score(ScoreSettings(run=run, images=images, device="cpu"), QUIET)
+    assert sorted(path.name for path in (run / "scores").iterdir()) == ["flip-rerank-20-6-0.3"]
 
 
 def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):
