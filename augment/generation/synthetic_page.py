@@ -206,7 +206,7 @@ def _generated(synthetic: Synthetic, names: list[str], choices: Choices) -> dict
             for row, (name, error) in enumerate(
                 zip(synthetic.strings("image_id"), synthetic.strings("error"), strict=True)
             )
-            if name in wanted and (error is None or error.startswith(_SCREENED_OUT))
+            if name in wanted and (not error or error.startswith(_SCREENED_OUT))
         ],
         np.int64,
     )
@@ -238,7 +238,7 @@ def _poses(made: Synthetic, train: Images, choices: Choices) -> list[PoseCluster
     with catch_warnings():
         # An empty cluster is left out below.
         filterwarnings("ignore", "One of the clusters is empty")
-        centres, _ = kmeans2(sample.astype(np.float64), _NUM_POSES, minit="++", seed=choices.seed)
+        centres, _ = kmeans2(sample.astype(np.float64), _NUM_POSES, minit="++", rng=choices.seed)
     nearest = [_nearest(poses.reshape(-1, 36), centres) for poses in (known, asked)]
     counts = [np.bincount(one, minlength=_NUM_POSES) for one in nearest]
     clusters: list[PoseCluster] = []
