@@ -16,7 +16,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from manifests.keypoint_check import KeypointCheck
 from manifests.keypoints import NUM_JOINTS
+from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath, replacing
@@ -28,6 +30,7 @@ pc: Any = pyarrow.compute
 ROW_GROUP_ROWS: Final = 2048
 ROOT_KEY: Final = "root"
 
+_CHECKED_ROWS = 65_536
 _KEYPOINTS_LEAF = "keypoints.list.element.list.element"
 _AN_IMAGES_TABLE = "an images table (made by 'augment index')"
 
@@ -117,13 +120,16 @@ def read_images(path: Path, root: Path | None = None) -> Images:
 
     Raises:
         UserError: If the file is missing, no Parquet file, of another schema, names an image
-            twice, or the folder of the images does not exist.
+            twice or a person in two spellings, its keypoints cannot be pixels of its images, or
+            the folder of the images does not exist.
     """
     table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=MASK_COLUMNS)
     table = _sorted(table)
     ids = table["image_id"]
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise UserError(f"{path}: image_id '{_first_twice(ids)}' is in more than one row")
+    check_spellings(pc.unique(table["person_id"]).to_pylist(), str(path))
+    _check_joints([table], path)
     provenance = _footer(table.schema)
     root = _existing_root(path, root, provenance)
     return Images(table.replace_schema_metadata(None), root, provenance)
@@ -170,8 +176,8 @@ def open_images(path: Path, root: Path | None = None) -> ImagesFile:
         root: As ``read_images`` takes it.
 
     Raises:
-        UserError: If the file is missing, no Parquet file, of another schema, or the folder of the
-            images does not exist.
+        UserError: If the file is missing, no Parquet file, of another schema, its keypoints cannot
+            be pixels of its images, or the folder of the images does not exist.
     """
     with _opened(path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as (file, _):
         provenance = _footer(file.schema_arrow)
@@ -180,8 +186,25 @@ def open_images(path: Path, root: Path | None = None) -> ImagesFile:
             ids = pa.concat_arrays([last, *group["image_id"].chunks])
             is_sorted &= pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()
             last = ids[-1:]
+        _check_joints(_row_groups(file, ["width", "height", "keypoints"]), path)
         num_rows = file.metadata.num_rows
     return ImagesFile(path, _existing_root(path, root, provenance), provenance, num_rows, is_sorted)
+
+
+def _check_joints(tables: Iterable[pa.Table], path: Path) -> None:
+    """Check that the keypoints of tables can be what they are taken for, a block at a time."""
+    check = KeypointCheck()
+    for table in tables:
+        for first in range(0, len(table), _CHECKED_ROWS):
+            block = table.slice(first, _CHECKED_ROWS)
+            check.add(keypoint_array(block["keypoints"]), image_sizes(block))
+    check.finish(str(path))
+
+
+def image_sizes(table: pa.Table) -> Float[np.ndarray, "rows 2"]:
+    """Return (width, height) of every row in pixels; NaN where it is not known."""
+    columns = [table[name].cast(pa.float64()).to_numpy() for name in ("width", "height")]
+    return np.stack(columns, axis=1)
 
 
 def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -57,6 +57,28 @@ LIMBS: Final = (
 """Pairs of joints joined by a limb in the published body mask (0-based)."""
 
 
+COCO_NAMES: Final = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""The 17 joints of COCO."""
+
+
 def visible(joints: Float[np.ndarray, "*batch 18 2"]) -> Bool[np.ndarray, "*batch 18"]:
     """Return which joints are present.
 
@@ -86,3 +108,32 @@ def resize(
     """
     scale = np.asarray(new_size, joints.dtype) / np.asarray(old_size, joints.dtype)
     return (joints + 0.5) * scale - 0.5
+
+
+def from_coco(joints: Float[np.ndarray, "poses 17 2"]) -> Float[np.ndarray, "poses 18 2"]:
+    """Return the 18 joints of COCO's 17; the neck is the mean of both shoulders, if both are there.
+
+    Convention: (x, y) in any frame; a missing joint is NaN.
+
+    >>> coco = np.zeros((1, 17, 2))
+    >>> coco[0, 5], coco[0, 6] = (10, 20), (30, 22)
+    >>> from_coco(coco)[0, 1].tolist()
+    [20.0, 21.0]
+    """
+    ours = np.full((len(joints), NUM_JOINTS, 2), np.nan, np.float32)
+    for place, name in enumerate(COCO_NAMES):
+        ours[:, JOINT_NAMES.index(name)] = joints[:, place]
+    shoulders = [COCO_NAMES.index("left_shoulder"), COCO_NAMES.index("right_shoulder")]
+    ours[:, JOINT_NAMES.index("neck")] = joints[:, shoulders].mean(axis=1)
+    return ours
+
+
+def from_openpose25(joints: Float[np.ndarray, "poses 25 2"]) -> Float[np.ndarray, "poses 18 2"]:
+    """Return the 18 joints of OpenPose's 25: without the hip in the middle and without the feet.
+
+    Convention: (x, y) in any frame; a missing joint is NaN.
+
+    >>> JOINT_NAMES[8], from_openpose25(np.arange(50.0).reshape(1, 25, 2))[0, 8].tolist()
+    ('right_hip', [18.0, 19.0])
+    """
+    return joints[:, [*range(8), *range(9, 19)]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
+from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
@@ -57,6 +59,11 @@ def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
     # OpenCV reports most failures by giving nothing.
     if image is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise PixelError(f"{where}: the image cannot be decoded")
+    if data.startswith(_JPEG) and _may_be_cut(data, image) and _is_cut(data, where):
+        raise PixelError(
+            f"{where}: the JPEG file is cut off before its end marker, the rest of the picture is "
+            "missing"
+        )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -92,6 +99,53 @@ def decode_mask(data: bytes, where: str) -> Bool[np.ndarray, "height width"]:
     return np.asarray(values > 127)
 
 
+def as_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "height width 3"]:
+    """Return the RGB pixels of what a caller calls an image, where that is unambiguous.
+
+    Taken are arrays and tensors of uint8, height x width, with 1, 3 or 4 channels last (grey, RGB,
+    RGB and alpha, which is dropped), tensors with channels first as well, and PIL images of 8 bits.
+
+    Args:
+        image: The image.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        PixelError: If it is anything else; says what.
+
+    >>> as_rgb(np.zeros((128, 64), np.uint8)).shape
+    (128, 64, 3)
+    """
+    expected = f"expected {name} as height x width x 3 of uint8, RGB from 0 to 255"
+    if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise PixelError(f"{name}: found a PIL image of mode {image.mode}, {expected}")
+        return np.array(image.convert("RGB"))
+    is_tensor = hasattr(image, "detach")
+    array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
+    if array.dtype != np.uint8:
+        hint = "; 255 times a float image in 0 to 1, rounded" if array.dtype.kind == "f" else ""
+        raise PixelError(f"{name}: found {_of_what(image, array)}, {expected}{hint}")
+    if array.ndim == 2:
+        array = array[..., None]
+    channels_last = array.ndim == 3 and array.shape[2] in _CHANNELS
+    if is_tensor and array.ndim == 3 and not channels_last and len(array) in _CHANNELS:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] not in _CHANNELS or 0 in array.shape:
+        found = " x ".join(map(str, np.shape(image)))
+        raise PixelError(f"{name}: found an array of {found}, {expected}")
+    # A copy: networks want memory that they may write to.
+    return np.array(np.broadcast_to(array[..., :3], (*array.shape[:2], 3)))
+
+
+_CHANNELS: Final = (1, 3, 4)
+
+
+def _of_what(image: Any, array: np.ndarray) -> str:
+    if array.dtype == object or array.ndim < 2:
+        return f"'{type(image).__name__}'"
+    return f"{'x'.join(map(str, array.shape))} of {array.dtype}"
+
+
 def size(data: bytes, where: str) -> tuple[int, int]:
     """Return (width, height) of a JPEG or PNG file without decoding it.
 
@@ -101,7 +155,7 @@ def size(data: bytes, where: str) -> tuple[int, int]:
         PixelError: If the data are no JPEG or PNG, or cut off; names ``where``.
     """
     if data.startswith(_JPEG):
-        return _jpeg_size(data, where)
+        return _walk_jpeg(data, where)[0]
     if data.startswith(_PNG):
         return _png_size(data, where)
     found = "an empty file" if not data else f"a file that begins with {data[:8]!r}"
@@ -202,7 +256,8 @@ def _encode(image: UInt8[np.ndarray, "height width 3"], ending: str, settings: l
     return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
-def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
+def _walk_jpeg(data: bytes, where: str) -> tuple[tuple[int, int], int]:
+    """Return (width, height), and where the end marker stands."""
     size: tuple[int, int] | None = None
     position = 2
     while marker := _MARKER.search(data, position):
@@ -211,7 +266,7 @@ def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
         if code == _END_OF_IMAGE:
             if size is None:
                 raise PixelError(f"{where}: a JPEG file without an image")
-            return size
+            return size, marker.start()
         if code in _WITHOUT_LENGTH:
             continue
         if code in _START_OF_FRAME and len(data) >= position + 7:
@@ -221,6 +276,36 @@ def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
     raise PixelError(
         f"{where}: the JPEG file is cut off, its end is missing ({len(data):,} bytes found)"
     )
+
+
+def _may_be_cut(data: bytes, image: UInt8[np.ndarray, "height width 3"]) -> bool:
+    """Return whether the last block is of one colour, as decoders leave it where data are missing.
+
+    Of several scans the last only refines what is there.
+    """
+    corner = image[-_CORNER:, -_CORNER:]
+    return bool((corner == corner[-1, -1]).all()) or data.count(_SCAN) > 1
+
+
+_CORNER: Final = 4
+_SCAN: Final = b"\xff\xda"
+_MORE: Final = bytes(range(1, 200)) * 4
+"""Coefficients for whoever still misses some; none of these bytes is a marker."""
+
+
+def _is_cut(data: bytes, where: str) -> bool:
+    """Return whether a decoder would go on reading coefficients where the file has its end marker.
+
+    A decoder that has all of the picture ignores what stands before the marker.
+    """
+    _, end = _walk_jpeg(data, where)
+    longer = data[:end] + _MORE + data[end:]
+    try:
+        # Pillow's decoder writes no warnings.
+        found, with_more = (np.asarray(Image.open(io.BytesIO(d))) for d in (data, longer))
+    except OSError:
+        return True
+    return not np.array_equal(found, with_more)
 
 
 def _png_size(data: bytes, where: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from manifests.io import Images
 from manifests.keypoints import visible
+from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
 from manifests.synthetic import Synthetic
@@ -59,8 +60,9 @@ def check_images(images: Images, where: str) -> Counts:
     """Check the rules of an images table and return its counts.
 
     Raises:
-        UserError: If an image is in two rows, a split is unknown, or a junk or distractor row is
-            outside the gallery; names ``where`` and the first rows that break the rule.
+        UserError: If an image is in two rows, a split is unknown, a junk or distractor row is
+            outside the gallery, or a person has two spellings; names ``where`` and the first rows
+            that break the rule.
     """
     ids, splits = images.strings("image_id"), images.strings("split")
     people = images.strings("person_id")
@@ -79,6 +81,7 @@ def check_images(images: Images, where: str) -> Counts:
             if split != "gallery" and person in {JUNK, DISTRACTOR}
         ),
     )
+    check_spellings(people, where)
     return count(images)
 
 

@@ -142,8 +142,8 @@ class Plain:
             0.5 * network.config.weight_adversarial,
         )
         # The interface draws its own heatmaps.
-        transfer = network._transfer  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
-        fake = transfer(source, pose, target_pose)
+        drawn = network._drawn  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
+        fake = drawn(source, torch.cat([pose, target_pose], 1))
         of_generator, of_appearance, of_shape = self._optimizers
 
         of_generator.zero_grad()

@@ -12,9 +12,11 @@ import pytest
 
 from manifests import pixels
 from manifests.datasets import market1501 as market
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.io import Images, write_bytes, write_images, write_table
 from manifests.schema import MANIFEST, SHARD
 from manifests.synthetic import Synthetic, read_synthetic
+from tests.helpers.poses import upright
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -92,10 +94,10 @@ def tiny_root(tmp_path: Path, person: Callable[..., np.ndarray]) -> Path:
             image = person(int(name.split("_")[0]) + 1)
             (root / folder / name).write_bytes(pixels.encode_jpeg(image))
             if folder != "query":
-                joints = generator.integers(1, (63, 127), (18, 2)).astype(np.float32)
+                joints = upright(generator.integers(1, (63, 127), (18, 2)).astype(np.float32))
                 joints[4] = np.nan
                 annotated[name] = np.full_like(joints, np.nan) if name[0] == "-" else joints
-    text = market.keypoint_text(list(annotated), np.stack(list(annotated.values())))
+    text = keypoint_text(list(annotated), np.stack(list(annotated.values())))
     (root / "keypoints.csv").write_text(text, encoding="utf-8")
     return root
 

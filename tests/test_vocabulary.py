@@ -37,7 +37,7 @@ IN_CODE = {
     "centroids": r"Centres|centres_of",
     "fp16": r"half",
     "generator loss": r"fooling",
-    "renderer, body shape": r"figures|bodies",
+    "renderer, body shape": r"bodies",
 }
 """Names (whole) that no variable, function, class, argument or module has."""
 

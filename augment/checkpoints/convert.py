@@ -21,6 +21,8 @@ TERMS: Mapping[str, str] = {
     "xinggan": "CC BY-NC-SA 4.0, non-commercial",
     "gfla": "CC BY-NC 4.0, non-commercial",
     "dptn": "CC BY-NC 4.0, non-commercial",
+    "pg2": "MIT",
+    "dpig": "MIT",
 }
 """Licences under which the authors published their weights."""
 
@@ -31,8 +33,9 @@ class ConvertSettings(Frozen):
     generator: str = "patn"
     """Whose weights they are; its settings follow as --config.NAME (published sizes by default)."""
     official: tuple[Path, ...]
-    """The authors' files (.pth): the generator's, and any of the discriminators'. Training starts
-    from these too (augment train --init); sampling needs none of them."""
+    """The authors' files (.pth; .npz of TensorFlow variables by name): the generator's, and any of
+    the discriminators'. Training starts from these too (augment train --init); sampling needs none
+    of them."""
     out: Path
     """Where ours goes (.safetensors)."""
 
@@ -55,7 +58,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     """Return an authors' state dict without prefixes; nothing in the file is executed.
 
     Raises:
-        UserError: If the file is missing, no torch file, or holds anything but named tensors.
+        UserError: If the file is missing, of another kind, or holds anything but named tensors.
     """
     return without_prefix(read_state_dict(path, "--official"), "model.")
 

@@ -104,8 +104,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return a file's tensors; those stored in half precision as float32."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    # In memory of their own: products sum in another order where a file puts weights off the
+    # boundaries that a tensor of torch's begins at.
     return {
-        name: value.float() if value.is_floating_point() else value
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
         for name, value in tensors.items()
     }
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io as text_io
 import json
-import os
-import shutil
 import tarfile
-import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from tyro.conf import Positional
 
-from manifests.datasets import market1501
-from manifests.io import read_images
+from manifests.datasets.keypoint_files import keypoint_text
+from manifests.datasets.market1501_export import write_market1501
+from manifests.io import Images, read_images, sha256_file
+from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.new_folder import new_folder, path_part
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
 from manifests.synthetic import Synthetic, read_synthetic
@@ -28,6 +28,11 @@ Layout = Literal["market1501", "webdataset", "folder"]
 
 TABLE_COLUMNS: Final = ("path", "person_id", "camera_id", "split")
 """What 'augment index FOLDER --table FOLDER/images.csv' reads."""
+
+_ROW: Final = (
+    "image_id", "person_id", "camera_id", "split", "source_id", "pose_id", "background_id", "k",
+)  # fmt: skip
+SOURCE_COLUMNS: Final = ("path", *_ROW)
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -38,8 +43,9 @@ class ExportSettings(Frozen):
     run: Positional[StoragePathFlag]
     """Folder of the run, or its URL."""
     to: Layout
-    """market1501: bounding_box_train/*.jpg with keypoints; webdataset: tar files; folder: one
-    folder per person, with an images.csv for 'augment index FOLDER --table'."""
+    """market1501: bounding_box_train/*.jpg with keypoints, renamed where names are others;
+    webdataset: tar files; folder: one folder per person, with an images.csv for 'augment index
+    FOLDER --table', keypoints.csv and sources.csv."""
     out: Path
     """New folder."""
     images: Path | None = None
@@ -49,139 +55,138 @@ class ExportSettings(Frozen):
 
 
 def export(settings: ExportSettings, console: Console) -> Exit:
-    """Write the files.
+    """Write the files, or say that they are there already.
 
     Raises:
-        UserError: If the run is not finished or damaged, the new folder exists and is not empty,
-            it cannot be written, or the layout cannot hold the images.
+        UserError: If the run is not finished or damaged, the new folder holds something else, it
+            cannot be written, or the layout cannot hold the images.
     """
     synthetic = read_synthetic(settings.run)
     if settings.images is not None and settings.to != "market1501":
         raise UserError(f"--images: found with --to {settings.to}, expected with --to market1501")
+    config = _config(settings)
+    if (settings.out / run_record.RUN_RECORD).is_file():
+        run_record.check_same_config(settings.out / run_record.RUN_RECORD, config)
+        console.say(f"{settings.out}: already complete")
+        return Exit.DONE
+    images = None
     if settings.images is not None:
         images = read_images(settings.images, settings.root)
-        count = market1501.export(images, synthetic, settings.out)
-    else:
-        sound = synthetic.without_errors()
-        with appearing(settings.out) as folder:
-            WRITERS[settings.to](sound, folder)
-        count = len(sound)
-    failed = len(synthetic) - len(synthetic.without_errors())
+    sound = synthetic.without_errors()
+    _check_distinct(sound)
+    with new_folder(settings.out) as folder:
+        written = _write(settings.to, images, sound, folder)
+        run_record.write(folder, config)
+    failed = len(synthetic) - len(sound)
     left_out = f", {failed:,} failed rows left out" if failed else ""
-    console.say(f"{settings.out}: {count:,} images{left_out}", event="exported", images=count)
+    console.say(f"{settings.out}: {written:,} images{left_out}", event="exported", images=written)
     return Exit.DONE
 
 
-@contextmanager
-def appearing(folder: Path) -> Generator[Path]:
-    """Give a folder that takes its name when the block ends without an error.
-
-    Raises:
-        UserError: If the name is taken by something else than an empty folder, or cannot be
-            written.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already, expected a new or an empty folder")
-    beside = folder.absolute().with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        # One flush for all: a call per small file would take minutes.
-        os.sync()
-        beside.replace(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def _write(to: Layout, images: Images | None, synthetic: Synthetic, folder: Path) -> int:
+    if to == "market1501":
+        return write_market1501(images, synthetic, folder)
+    WRITERS[to](synthetic, folder)
+    return len(synthetic)
 
 
-def to_market1501(synthetic: Synthetic, folder: Path) -> None:
-    """Write the synthetic images alone in Market-1501 layout; query and gallery stay empty.
+def _config(settings: ExportSettings) -> dict[str, Any]:
+    """Return what decides the files, for the folder's run record."""
+    return {
+        "command": "augment export",
+        "to": settings.to,
+        "manifest_sha256": sha256_file(settings.run / "manifest.parquet"),
+        "images_sha256": None if settings.images is None else sha256_file(settings.images),
+    }
 
-    Raises:
-        UserError: If an image is no JPEG: readers of the layout look for ``*.jpg`` only; or its
-            source has no Market-1501 name: they take person and camera from it.
-    """
-    for name in market1501.FOLDERS.values():
-        (folder / name).mkdir()
-    names = market1501.synthetic_names(synthetic)
-    for name, (row, data) in zip(names, _images(synthetic), strict=True):
-        source = row["source_id"]
-        if not market1501.NAME.fullmatch(source):
-            raise UserError(
-                f"{synthetic.root}: image '{name}' is named after '{source}', expected a "
-                "Market-1501 name like 0002_c1s1_000451_03.jpg; export to another layout"
-            )
-        if not data.startswith(_JPEG):
-            raise UserError(
-                f"{synthetic.root}: image '{name}' is no JPEG, and a Market-1501 folder holds "
-                "nothing else; export to another layout, or generate with --image-format jpg"
-            )
-        (folder / market1501.FOLDERS["train"] / name).write_bytes(data)
-    text = market1501.keypoint_text(names, synthetic.keypoints())
-    (folder / "keypoints_synthetic.csv").write_text(text, encoding="utf-8")
+
+def _check_distinct(synthetic: Synthetic) -> None:
+    names, counts = np.unique(synthetic.strings("image_id"), return_counts=True)
+    if (counts > 1).any():
+        raise UserError(
+            f"{synthetic.root}: image_id '{names[counts > 1][0]}' is in more than one row; "
+            "expected every image once"
+        )
 
 
 def to_folder(synthetic: Synthetic, folder: Path) -> None:
-    """Write one folder per person, and ``images.csv`` for 'augment index FOLDER --table'."""
-    table = text_io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(TABLE_COLUMNS)
+    """Write one folder per person with ``images.csv`` and ``keypoints.csv`` for 'augment index'.
+
+    ``sources.csv`` says what each image was made of.
+    """
+    listed, sources = _Csv(TABLE_COLUMNS), _Csv(SOURCE_COLUMNS)
+    paths: list[str] = []
     for row, data in _images(synthetic):
-        person, name = (_one_part(row[key]) for key in ("person_id", "image_id"))
-        (folder / person).mkdir(exist_ok=True)
-        path = folder / person / name
-        if path.exists():
+        path = f"{path_part(row['person_id'])}/{path_part(row['image_id'])}"
+        file = folder / path
+        file.parent.mkdir(exist_ok=True)
+        if file.exists():
             raise UserError(
-                f"{synthetic.root}: two images would be '{person}/{name}'; expected people and "
-                "images whose names differ in more than slashes"
+                f"{synthetic.root}: two images would be '{path}'; expected people and images whose "
+                "names differ in more than slashes"
             )
-        path.write_bytes(data)
-        lines.writerow((f"{person}/{name}", row["person_id"], row["camera_id"], row["split"]))
-    (folder / "images.csv").write_text(table.getvalue(), encoding="utf-8")
+        file.write_bytes(data)
+        paths.append(path)
+        listed.add({**row, "path": path})
+        sources.add({**row, "path": path})
+    listed.write(folder / "images.csv")
+    sources.write(folder / "sources.csv")
+    text = keypoint_text(paths, synthetic.keypoints())
+    (folder / "keypoints.csv").write_text(text, encoding="utf-8")
+
+
+class _Csv:
+    """A table in memory that becomes a file."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._text = text_io.StringIO()
+        self._rows = csv.DictWriter(self._text, columns, extrasaction="ignore", lineterminator="\n")
+        self._rows.writeheader()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._rows.writerow(row)
+
+    def write(self, path: Path) -> None:
+        path.write_text(self._text.getvalue(), encoding="utf-8")
 
 
 def to_webdataset(synthetic: Synthetic, folder: Path) -> None:
     """Write one tar file per shard: image and JSON of a row under one number."""
-    tar: tarfile.TarFile | None = None
-    shard = ""
-    try:
-        for number, (row, data) in enumerate(_images(synthetic)):
-            if tar is None or row["shard"] != shard:
-                shard = row["shard"]
-                if tar is not None:
-                    tar.close()
-                path = folder / Path(shard).with_suffix(".tar").name
-                tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed below
-            ending = "jpg" if data.startswith(_JPEG) else "png"
-            # Dots in a key would end it there, so keys are numbers and the names stand inside.
-            _add(tar, f"{number:09d}.{ending}", data)
-            _add(tar, f"{number:09d}.json", json.dumps(row, sort_keys=True).encode())
-    finally:
-        if tar is not None:
-            tar.close()
+    shards = np.array(synthetic.strings("shard"), dtype=object)
+    names = _tar_names(list(dict.fromkeys(shards.tolist())))
+    for shard, name in names.items():
+        rows = np.flatnonzero(shards == shard)
+        with tarfile.open(folder / name, "x", format=tarfile.USTAR_FORMAT) as tar:
+            for number, (row, data) in zip(rows, _images(synthetic.take(rows)), strict=True):
+                ending = "jpg" if data.startswith(_JPEG) else "png"
+                # Dots in a key would end it there, so keys are numbers and the names stand inside.
+                _add(tar, f"{number:09d}.{ending}", data)
+                _add(tar, f"{number:09d}.json", json.dumps(row, sort_keys=True).encode())
+
+
+def _tar_names(shards: Sequence[str]) -> dict[str, str]:
+    """Return the file of each shard; shards of one name in several folders are counted."""
+    names: dict[str, str] = {}
+    for shard in shards:
+        stem = path_part(Path(shard).stem)
+        taken = set(names.values())
+        further = (f"{stem}-{number}.tar" for number in count(2))
+        names[shard] = next(n for n in chain([f"{stem}.tar"], further) if n not in taken)
+    return names
 
 
 WRITERS: Final[dict[Layout, Callable[[Synthetic, Path], None]]] = {
-    "market1501": to_market1501,
     "webdataset": to_webdataset,
     "folder": to_folder,
 }
 
 
-def _images(synthetic: Synthetic) -> Iterator[tuple[dict[str, str], bytes]]:
-    names = ("image_id", "person_id", "camera_id", "split", "source_id", "pose_id")
-    names += ("background_id", "k", "shard")
+def _images(synthetic: Synthetic) -> Iterator[tuple[dict[str, Any], bytes]]:
+    names = (*_ROW, "shard")
     columns = [synthetic.table[name].to_pylist() for name in names]
     data = synthetic.read_bytes(np.arange(len(synthetic)))
     for *values, image in zip(*columns, data, strict=True):
         yield dict(zip(names, values, strict=True)), image
-
-
-def _one_part(label: str) -> str:
-    """Return a label as one part of a path: tables may hold ``a/b`` and ``..``."""
-    part = label.replace("/", "_").replace("\\", "_")
-    return part if part.strip(".") else "_" * max(1, len(part))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -83,13 +83,14 @@ def _generate(
     settings: GenerateSettings, console: Console, weights: Weights | None, executor: Executor
 ) -> Exit:
     worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
+    cluster.introduce(worker, console)
     if settings.images is None:
         images = made_up_people(settings.out, console)
         name = settings.weights or SAMPLE_WEIGHTS
         settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
     plan = plan_of(settings, weights)
-    _say_about(plan, worker, console)
+    _say_about(plan, console)
     if settings.dry_run:
         run = resolve(settings, plan, weights, read_run_config(settings.out))
         is_begun(settings.out, run)  # what the real run would refuse is refused now
@@ -221,9 +222,7 @@ def failed_shards(out: StoragePath, run: RunConfig) -> list[int]:
     ]
 
 
-def _say_about(plan: GenerationPlan, worker: cluster.WorkerIndex, console: Console) -> None:
-    if worker.count > 1:
-        console.say(str(worker), event="worker", index=worker.index, count=worker.count)
+def _say_about(plan: GenerationPlan, console: Console) -> None:
     if plan.num_without_torso:
         console.say(
             f"{plan.num_without_torso:,} of {len(plan.people):,} people have no image with both "

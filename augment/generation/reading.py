@@ -7,8 +7,9 @@ across the borders of shards too. Every queue is bounded. Batches never cross sh
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Generator, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ from manifests.scenes import alpha_of, hole_of, street
 
 SHARDS_PREFETCHED = 1
 BATCHES_PREFETCHED = 2
+STREET_THREADS = min(8, os.cpu_count() or 1)
+"""Threads that cut people out of streets: a GPU draws faster than one of them fills holes."""
 
 ByteImage = UInt8[np.ndarray, "height width 3"]
 
@@ -98,10 +101,13 @@ class BatchReader:
     and share a few. Their target poses are all different, so of those nothing is kept.
     """
 
-    def __init__(self, plan: GenerationPlan, run: RunConfig, needs: Collection[Need]) -> None:
+    def __init__(
+        self, plan: GenerationPlan, run: RunConfig, needs: Collection[Need], pool: Executor
+    ) -> None:
         size = (run.content.width, run.content.height)
         self._shape = (run.content.sampling.batch_size, size[1], size[0])
         self._needs = frozenset(needs)
+        self._pool = pool
         self._sources = ImageReader(plan.sources, size)
         self._targets = ImageReader(plan.bank.images, size)
         self._person: str | None = None
@@ -122,7 +128,7 @@ class BatchReader:
                 needed["target_image"] = seen
             if "background" in self._needs:
                 cut = [self._targets.mask(row) for row in pose_rows]
-                needed["background"] = self._padded(map(street, seen, cut), 3)
+                needed["background"] = self._padded(self._pool.map(street, seen, cut), 3)
                 needed["hole"] = self._padded(map(hole_of, cut))
         return BatchImages(source, errors, needed)
 
@@ -166,13 +172,13 @@ def _batches(
     plan: GenerationPlan, run: RunConfig, needs: Collection[Need], shards: Iterable[int]
 ) -> Generator[PlannedBatch]:
     size = run.content.sampling.batch_size
-    reader = BatchReader(plan, run, needs)
     # A shard takes longer to plan than a GPU takes for the batches that are prefetched.
     planned = prefetch(
         (ShardInProgress(shard, plan.rows(*run.shard_rows(shard))) for shard in shards),
         SHARDS_PREFETCHED,
     )
-    with closing(planned):
+    with closing(planned), ThreadPoolExecutor(STREET_THREADS) as pool:
+        reader = BatchReader(plan, run, needs, pool)
         for shard in planned:
             for start in range(0, len(shard.rows), size):
                 rows = shard.rows[start : start + size]

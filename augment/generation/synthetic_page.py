@@ -233,13 +233,13 @@ def _poses(made: Synthetic, train: Images, choices: Choices) -> list[PoseCluster
     seen = (~np.isnan(real)).sum(axis=0)
     # A missing joint tells no poses apart, nor does one that is missing everywhere.
     middle = np.nansum(real, axis=0) / np.maximum(seen, 1)
-    known, asked = (np.where(np.isnan(poses), middle, poses) for poses in (real, wanted))
+    known, planned = (np.where(np.isnan(poses), middle, poses) for poses in (real, wanted))
     sample = known[choose(len(known), choices.max_images, choices.seed)].reshape(-1, 36)
     with catch_warnings():
         # An empty cluster is left out below.
         filterwarnings("ignore", "One of the clusters is empty")
         centres, _ = kmeans2(sample.astype(np.float64), _NUM_POSES, minit="++", rng=choices.seed)
-    nearest = [_nearest(poses.reshape(-1, 36), centres) for poses in (known, asked)]
+    nearest = [_nearest(poses.reshape(-1, 36), centres) for poses in (known, planned)]
     counts = [np.bincount(one, minlength=_NUM_POSES) for one in nearest]
     clusters: list[PoseCluster] = []
     for number in np.argsort(-counts[0], kind="stable").tolist():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +13,13 @@ from torch import Tensor
 
 from manifests.compute.devices import upload
 from manifests.runtime.random_numbers import random_bits
+
+Draw = TypeVar("Draw", bound=Callable[..., Tensor])
+
+
+def _not_compiled(draw: Draw) -> Draw:
+    """Return ``torch.compiler.disable`` of a method, with the method's type."""
+    return cast("Draw", torch.compiler.disable(draw))
 
 
 class RowRandom:
@@ -38,12 +47,12 @@ class RowRandom:
     def __len__(self) -> int:
         return len(self._seeds)
 
-    @torch.compiler.disable
+    @_not_compiled
     def uniform(self, *shape: int) -> Float[Tensor, "batch ..."]:
         """Return numbers in (0, 1), independent of those drawn before."""
         return self._on_device(self._uniform(math.prod(shape)), shape)
 
-    @torch.compiler.disable
+    @_not_compiled
     def normal(self, *shape: int) -> Float[Tensor, "batch ..."]:
         """Return standard normal numbers, independent of those drawn before.
 

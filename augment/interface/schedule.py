@@ -16,7 +16,7 @@ class Adam(Frozen):
 
 
 class RMSProp(Frozen):
-    """RMSProp, as Wasserstein discriminators use it."""
+    """RMSProp as TensorFlow computes it, for Wasserstein discriminators (``augment.training``)."""
 
     learning_rate: float
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,17 @@ from torch import Tensor, nn
 from augment.interface.condition import Condition, Pair, as_pixels, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
+from augment.pose.pose import Pose
 from manifests import keypoints, masks, pixels, scenes
+from manifests.keypoint_check import as_joints, check_keypoints
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
+
+Joints = Float[np.ndarray, "18 2"]
+ImageLike = Any
+"""An image of 8 bits: an array, a tensor or a PIL image (``pixels.as_rgb``)."""
+PoseLike = Any
+"""18 joints: an array, a tensor or a list (``keypoint_check.as_joints``)."""
 
 Need = Literal["target_image", "mask", "background"]
 """What a system may ask for beside source image and poses, by its name in ``Condition``; the
@@ -51,6 +59,9 @@ class PoseTransfer(nn.Module, ABC):
     """Whether its images show the source's own pose; the target pose then only brings along what
     it was seen before."""
 
+    factors: ClassVar[tuple[str, ...]] = ()
+    """What ``take_apart`` takes images apart into; most systems do not."""
+
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
@@ -73,6 +84,35 @@ class PoseTransfer(nn.Module, ABC):
             random: All randomness of the images; a deterministic system draws none.
             options: Of the class ``Options``.
         """
+
+    def take_apart(
+        self, image: Float[Tensor, "batch 3 height width"], pose: Pose
+    ) -> dict[str, Tensor]:
+        """Return a code for each of ``factors``, float numbers that may be mixed.
+
+        Args:
+            image: RGB in [-1, 1], of the network's size.
+            pose: Where the people are in it.
+
+        Raises:
+            UserError: If the system does not take images apart.
+        """
+        del image, pose
+        raise UserError(
+            f"{type(self).__name__}: does not take images apart, expected weights of a system that "
+            "has codes of foreground, background and pose"
+        )
+
+    def put_together(
+        self, codes: Mapping[str, Tensor], pose: Pose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB images in [-1, 1] of codes as ``take_apart`` gives them.
+
+        Args:
+            codes: One for each of ``factors``.
+            pose: The pose itself, in pixels of the network's images, in place of its code.
+        """
+        raise NotImplementedError
 
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
         """Return the outputs that the phases of one step share, with gradients."""
@@ -126,11 +166,11 @@ class PoseTransfer(nn.Module, ABC):
 
     def transfer(  # noqa: PLR0913 - the call from Python, with a default for most
         self,
-        image: UInt8[np.ndarray, "height width 3"],
-        pose: Float[np.ndarray, "18 2"],
-        target_pose: Float[np.ndarray, "18 2"],
+        image: ImageLike,
+        pose: PoseLike,
+        target_pose: PoseLike,
         *,
-        target_image: UInt8[np.ndarray, "target_height target_width 3"] | None = None,
+        target_image: ImageLike | None = None,
         mask: Bool[np.ndarray, "height width"] | None = None,
         target_mask: Bool[np.ndarray, "target_height target_width"] | None = None,
         seed: int = 0,
@@ -142,8 +182,8 @@ class PoseTransfer(nn.Module, ABC):
         joint is NaN. An image of another size is stretched to the network's, the poses with it.
 
         Args:
-            image: RGB, 0 to 255.
-            pose: Where the joints are in ``image``.
+            image: RGB, height x width x 3 of uint8, or what ``pixels.as_rgb`` takes for it.
+            pose: Where the joints are in ``image``, 18 x 2, or what ``as_joints`` takes for it.
             target_pose: Where they shall be.
             target_image: What the target pose was seen in, of any size; for systems that need it
                 or the background behind the pose.
@@ -154,8 +194,19 @@ class PoseTransfer(nn.Module, ABC):
             options: Of the class ``Options``; by default the defaults.
 
         Raises:
-            UserError: If something is missing that the system needs.
+            UserError: If something is missing that the system needs, an image or a pose is none,
+                or the joints cannot be pixels of the image.
         """
+        image, pose, target_pose = _checked(image, pose, target_pose)
+        if target_image is not None:
+            target_image = pixels.as_rgb(target_image, "target_image")
+        for name, given_mask, of in (
+            ("mask", mask, image),
+            ("target_mask", target_mask, target_image),
+        ):
+            _check_mask(name, given_mask, of)
+        if not 0 <= seed < 2**64:
+            raise UserError(f"seed: found {seed}, expected 0 to 2**64 - 1")
         needs = self.needs
         given = {"target_image": target_image, "mask": mask, "target_mask": target_mask}
         needed = {"mask"} & needs
@@ -191,6 +242,29 @@ class PoseTransfer(nn.Module, ABC):
         with torch.inference_mode():
             result = self.generate(condition, random, options or self.Options())
         return as_pixels(result)[0].cpu().numpy()
+
+
+def _checked(
+    image: ImageLike, pose: PoseLike, target_pose: PoseLike
+) -> tuple[UInt8[np.ndarray, "height width 3"], Joints, Joints]:
+    """Return image and poses as arrays, if the poses can be pixels of the image."""
+    picture = pixels.as_rgb(image)
+    size = np.array([picture.shape[1::-1]], np.float64)
+    joints = [as_joints(pose, "pose"), as_joints(target_pose, "target_pose")]
+    for name, found in zip(("pose", "target_pose"), joints, strict=True):
+        check_keypoints(found[None], size, name)
+    return picture, joints[0], joints[1]
+
+
+def _check_mask(name: str, mask: Any, image: np.ndarray | None) -> None:
+    if mask is None or image is None:
+        return
+    found = np.asarray(mask)
+    if found.dtype != bool or found.shape != image.shape[:2]:
+        raise UserError(
+            f"{name}: found {' x '.join(map(str, found.shape))} of {found.dtype}, expected "
+            f"{image.shape[0]} x {image.shape[1]} of bool, as its image"
+        )
 
 
 _MEANING: Final = {

@@ -31,7 +31,7 @@ def renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str
         else:
             unknown.append(name)
     if unknown:
-        known = [re.sub(r"[\\^]", "", rule.replace(r"(\d+)", "0")) for rule in list(rules)[:3]]
+        known = [re.sub(r"[\\^$]", "", rule.replace(r"(\d+)", "0")) for rule in list(rules)[:3]]
         raise UserError(
             f"found {len(unknown)} tensors that this system does not have "
             f"({', '.join(unknown[:3])}); expected names that begin with {', '.join(known)}"

@@ -1,10 +1,12 @@
-"""Reflection padding whose backward pass is deterministic on every device, and fast."""
+"""Padding: reflection whose backward pass is deterministic and fast, and TensorFlow's SAME."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,3 +68,27 @@ class _Reflection(torch.autograd.Function):
         image[..., 1 : p + 1] += rows[..., :p].flip(-1)
         image[..., -p - 1 : -1] += rows[..., -p:].flip(-1)
         return image, None
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, which is not symmetric for a stride of 2.
+
+    The result has ``ceil(size / stride)`` rows and columns; an odd number of padded pixels has its
+    larger part below and to the right. Symmetric padding would move features of ported weights by
+    a pixel of the larger grid.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel, stride)
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch inputs height width"],  # noqa: A002 - torch's name
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        """Return the features."""
+        margins: list[int] = []
+        for axis in (1, 0):  # F.pad begins with the last axis
+            size, kernel, stride = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            padded = max(0, (math.ceil(size / stride) - 1) * stride + kernel - size)
+            margins += [padded // 2, padded - padded // 2]
+        return self._conv_forward(F.pad(input, margins), self.weight, self.bias)

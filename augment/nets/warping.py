@@ -1,6 +1,7 @@
 """Moving features along a flow, in plain PyTorch.
 
-Equal to the three CUDA operations of GFLA's published code (Ren et al. 2020). Convention: a flow
+Equal to the three CUDA operations of GFLA's published code (Ren et al. 2020), and to TensorFlow's
+crop-and-resize. Convention: a flow
 is in pixels of the grid it lives on, channel 0 is x (to the right), channel 1 is y (down);
 position ``(column, row)`` of the result is fetched from ``(column, row) + flow``. Positions beyond
 the border take the border's value.
@@ -69,6 +70,35 @@ def sample(
     last = upload(torch.tensor([width - 1, height - 1], dtype=points.dtype), points.device)
     grid = (2 * points / last[:, None, None] - 1).permute(0, 2, 3, 1)
     return F.grid_sample(source, grid, "bilinear", "border", align_corners=True)
+
+
+def crop_and_resize(
+    source: Float[Tensor, "batch channels height width"],
+    boxes: Float[Tensor, "batch boxes 4"],
+    size: int,
+) -> Float[Tensor, "batch boxes channels size size"]:
+    """Return what boxes show, stretched to squares, as DPIG calls TensorFlow's crop-and-resize.
+
+    Its corners are shares of height and width there, but shares of ``height - 1`` and
+    ``width - 1`` are looked at: a box ends a little before its corner. Sampling is bilinear.
+
+    Args:
+        source: What is sampled.
+        boxes: (left, top, right, bottom) in pixels.
+        size: Edge of the squares.
+    """
+    height, width = source.shape[-2:]
+    with torch.autocast(source.device.type, enabled=False):
+        step = torch.arange(size, device=boxes.device, dtype=boxes.dtype) / (size - 1)
+        left, top, right, bottom = boxes[..., None].unbind(-2)
+        x = (left + step * (right - left)) * ((width - 1) / width)
+        y = (top + step * (bottom - top)) * ((height - 1) / height)
+        points = torch.stack(
+            [x[:, :, None].expand(-1, -1, size, -1), y[..., None].expand(-1, -1, -1, size)], dim=1
+        )
+        # One above the other the squares are one image to sample.
+        squares = sample(source.to(boxes.dtype), points.flatten(2, 3))
+        return squares.unflatten(2, (-1, size)).transpose(1, 2)
 
 
 def unfold_weights(

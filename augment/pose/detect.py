@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -31,6 +31,7 @@ from manifests.io import (
     ROOT_KEY,
     Images,
     ImagesFile,
+    image_sizes,
     keypoint_array,
     keypoint_column,
     open_images,
@@ -39,6 +40,7 @@ from manifests.io import (
     write_images,
     write_tables,
 )
+from manifests.keypoint_check import KeypointCheck
 from manifests.keypoints import visible
 from manifests.masks import (
     MAX_SHARE,
@@ -134,8 +136,9 @@ def write_joints(
     Chunks that are done are kept in the folder ``OUT.parts`` until the table is complete.
 
     Raises:
-        UserError: If an image cannot be read, ``out`` cannot be written, or the folder of chunks
-            belongs to another run or holds other files.
+        UserError: If an image cannot be read, the joints cannot be pixels of their images (chunks
+            are kept), ``out`` cannot be written, or the folder of chunks belongs to another run or
+            holds other files.
     """
     if out.is_dir():
         raise UserError(f"--out {out}: found a folder, expected the name of a table (.parquet)")
@@ -160,6 +163,7 @@ def write_joints(
         parts / _TABLE,
         {**provenance, ROOT_KEY: str(images.root)},
     )
+    counts.joint_check.finish(f"{out}: joints by {estimator.name}")
     (parts / _TABLE).replace(out)
     storage.sync_folder(out.parent)
     _remove(parts)
@@ -317,10 +321,13 @@ class _Counts:
     masks: int = 0
     in_two_parts: int = 0
     unsure: int = 0
+    joint_check: KeypointCheck = field(default_factory=KeypointCheck)
 
     def add(self, table: pa.Table, choices: Choices) -> pa.Table:
         """Count rows, and return them."""
-        numbers = visible(keypoint_array(table["keypoints"])).sum(axis=1)
+        joints = keypoint_array(table["keypoints"])
+        self.joint_check.add(joints, image_sizes(table))
+        numbers = visible(joints).sum(axis=1)
         self.rows += len(table)
         self.without_joints += int((numbers == 0).sum())
         self.joints += int(numbers.sum())

@@ -1,7 +1,7 @@
 """``augment evaluate``: networks, test pairs and metrics of image quality make one table.
 
 Streams: a batch of pairs is read on a thread while the one before is generated, compressed as the
-published evaluators did, and scored; nothing but sums is kept.
+published evaluators did, and scored; nothing but sums and a number per pair and metric is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.bank import joints_in
 from augment.pose.pose import Pose
+from augment.quality.differences import paired_differences
 from augment.quality.masks import body_mask
 from augment.quality.metric_selection import MetricSelection
 from augment.quality.metrics import Metric, Sides, Views, as_byte_images
@@ -56,8 +57,9 @@ class EvaluateSettings(TableFiles):
 
     images: Path
     """Images table (made by 'augment index')."""
-    weights: str | None = None
-    """Name of shipped weights, or a file; without it only baselines are scored."""
+    weights: tuple[str, ...] = ()
+    """Names of shipped weights, or files: a column each, and of several the differences from the
+    first with their intervals; without any only baselines are scored."""
     root: Path | None = None
     """Where the images lie, if not where the table says."""
     device: str = "auto"
@@ -76,13 +78,18 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
     Raises:
         UserError: If there is nothing to score; see ``score_pairs`` for the rest.
     """
-    if settings.weights is None and not settings.protocol.baseline:
+    if not settings.weights and not settings.protocol.baseline:
         raise UserError("found neither --weights nor --baseline, expected something to score")
     images = read_images(settings.images, settings.root)
     device = pick_device(settings.device)
-    networks: dict[str, PoseTransfer] = {}
-    if settings.weights is not None:
-        networks[_column(settings.weights)] = store.load(settings.weights, device)
+    columns = [_column(weights) for weights in settings.weights]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UserError(f"--weights: found two networks called '{column}', expected one each")
+    networks = {
+        column: store.load(weights, device)
+        for column, weights in zip(columns, settings.weights, strict=True)
+    }
     result = score_pairs(images, networks, settings.protocol, device, console)
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
@@ -111,8 +118,8 @@ def score_pairs(
 ) -> Result:
     """Return the scores of networks and baselines on the test pairs.
 
-    Memory does not grow with the number of pairs, but for two integers a pair. No value depends on
-    the batch size beyond the networks' own rounding.
+    Memory does not grow with the number of pairs, but for two integers a pair and a number for each
+    metric and network. No value depends on the batch size beyond the networks' own rounding.
 
     Args:
         images: The table; its ``train`` rows are the real images of the Frechet distances.
@@ -174,6 +181,10 @@ def score_pairs(
         origin,
         selection.networks(),
         len(pairs) - num_with_mask,
+        paired_differences(
+            {name: metrics[name] for name in networks},
+            np.asarray(chosen.strings("person_id"))[pairs[:, 1]],
+        ),
     )
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from augment.pose.maps import closed
 from augment.pose.pose import Pose
 from manifests.keypoints import LIMBS
 
 LIMB_HALF_WIDTH_PX = 4.0
 JOINT_RADIUS_PX = 4.0
-CLOSING_PX = 5
 
 VERTEX_TOLERANCE_PX = 1e-12
 """A pixel centre this close to a corner belongs to the polygon, as in scikit-image."""
@@ -41,7 +40,7 @@ def body_mask(pose: Pose, size: tuple[int, int]) -> Bool[Tensor, "batch height w
     mask = _discs(joints, width, height)
     for start, end in LIMBS:
         mask |= _inside(_limb(joints[:, start], joints[:, end]), width, height)
-    return _close(mask)
+    return closed(mask[:, None].float())[:, 0] > 0.5
 
 
 def _discs(
@@ -96,10 +95,3 @@ def _offsets(
     column = torch.arange(width, device=points.device, dtype=points.dtype)
     row = torch.arange(height, device=points.device, dtype=points.dtype)
     return points[..., :1] - column, points[..., 1:] - row
-
-
-def _close(mask: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
-    """Return the mask dilated and eroded by a square; outside the image nothing is known."""
-    margin = CLOSING_PX // 2
-    dilated = F.max_pool2d(mask.float(), CLOSING_PX, stride=1, padding=margin)
-    return -F.max_pool2d(-dilated, CLOSING_PX, stride=1, padding=margin) > 0.5

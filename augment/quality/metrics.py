@@ -1,4 +1,4 @@
-"""The metrics of an evaluation: each takes batches, keeps sums, and gives rows of the table.
+"""The metrics of an evaluation: each takes batches, keeps sums or a number per image, gives rows.
 
 Three families of rows never share a column:
 
@@ -108,27 +108,30 @@ class Mean:
 
     def __init__(self, name: str, family: Family, protocol: str, of: PerImage, limit: int) -> None:
         """Average over the first ``limit`` images."""
-        self._name, self._protocol = name, protocol
-        self._family: Family = family
+        self.name, self._protocol = name, protocol
+        self.family: Family = family
         self._of = of
         self._left = limit
-        self._sum = 0.0
-        self._count = 0
+        self._values: list[np.ndarray] = []
+
+    @property
+    def values(self) -> Float[np.ndarray, " images"]:
+        """The value of every image so far, up to the limit; one that has none is not finite."""
+        return np.concatenate([np.empty(0), *self._values])
 
     def update(self, views: Views) -> None:
         """Take the next batch."""
         if self._left == 0:
             return
-        values = self._of(views)[: self._left].double()
+        values = self._of(views)[: self._left].double().cpu().numpy()
         self._left -= len(values)
-        finite = values[values.isfinite()]
-        self._sum += float(finite.sum())
-        self._count += len(finite)
+        self._values.append(values)
 
     def rows(self) -> list[Row]:
         """Return the one row; NaN if no image counted."""
-        value = self._sum / self._count if self._count else math.nan
-        return [Row(self._name, self._family, value, self._count, self._protocol)]
+        finite = self.values[np.isfinite(self.values)]
+        value = float(finite.mean()) if len(finite) else math.nan
+        return [Row(self.name, self.family, value, len(finite), self._protocol)]
 
 
 class JointAccuracy:

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 
 from manifests.datasets.csv_table import read_csv
-from manifests.datasets.market1501 import read_keypoints
+from manifests.datasets.keypoint_files import read_keypoints
 from manifests.io import Images
 from manifests.keypoints import has_torso, visible
 from manifests.runtime.console import UserError
@@ -116,7 +116,7 @@ def check_pairs(
     pairs: Int64[np.ndarray, "pairs 2"],
     joints: Float[np.ndarray, "rows 18 2"],
 ) -> None:
-    """Refuse pairs of two people, and images without a pose: a network could not know.
+    """Refuse pairs of two people or of one image, and images without a pose.
 
     Raises:
         UserError: With the first of them and their number.
@@ -129,6 +129,12 @@ def check_pairs(
             f"test pairs: found {len(mixed):,} of {len(pairs):,} that show two people, the "
             f"first '{ids[source]}' ({people[source]}) and '{ids[target]}' ({people[target]}); "
             "expected one person in both images"
+        )
+    same = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
+    if len(same):
+        raise UserError(
+            f"test pairs: found {len(same):,} of {len(pairs):,} that show one image twice, the "
+            f"first '{ids[pairs[same[0], 0]]}'; expected two images, or copying would be the best"
         )
     rows = np.unique(pairs)
     poseless = rows[~visible(joints[rows]).any(axis=1)]

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
+from augment.quality.differences import MetricDifference
 from augment.quality.metrics import INSIDE, Family, Row
 from manifests.runtime.tables import Cell, Column, Number, Table
 
@@ -49,6 +50,8 @@ class Result:
     networks: tuple[MetricNetwork, ...] = ()
     num_without_mask: int = 0
     """Pairs whose target has no person mask, which rows inside the person leave out."""
+    differences: tuple[MetricDifference, ...] = ()
+    """Of networks from the first of them."""
 
     def value(self, subject: str, name: str, family: Family) -> float:
         """Return one value.
@@ -73,6 +76,7 @@ class Result:
             "num_pairs_without_mask": self.num_without_mask,
             "networks": [asdict(network) for network in self.networks],
             "scores": rows,
+            "differences": [one.as_json() for one in self.differences],
             "not_measured": [asdict(row) for row in self.not_measured],
         }
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -91,9 +95,32 @@ class Result:
         return "\n".join(lines) + "\n"
 
     def tables(self) -> list[Table]:
-        """Return a table per family: a row per metric, a column per subject."""
+        """Return a table per family, a row per metric and a column per subject; and differences."""
         families: dict[Family, None] = dict.fromkeys(score.row.family for score in self.scores)
-        return [self._table(family) for family in families]
+        tables = [self._table(family) for family in families]
+        return [*tables, self._differences()] if self.differences else tables
+
+    def _differences(self) -> Table:
+        subjects = list(dict.fromkeys(one.subject for one in self.differences))
+        cells: dict[tuple[str, Family], dict[str, MetricDifference]] = {}
+        for one in self.differences:
+            cells.setdefault((one.name, one.family), {})[one.subject] = one
+        rows: list[tuple[Cell, ...]] = []
+        for (name, family), by_subject in cells.items():
+            values = (
+                Number(one.mean, "+.4f", interval=(one.low, one.high))
+                for one in (by_subject[subject].difference for subject in subjects)
+            )
+            images = next(iter(by_subject.values())).num_images
+            rows.append((name, family, *values, f"{images:,} images"))
+        columns = (
+            Column(f"more than {self.differences[0].baseline}", name="metric"),
+            Column("family"),
+            *(Column(subject, "r") for subject in subjects),
+            Column("pairs"),
+        )
+        note = f"{self.num_pairs:,} pairs: {self.pairs}; 95 % intervals, people resampled"
+        return Table(columns, tuple(rows), "differences", note, "family")
 
     def _table(self, family: Family) -> Table:
         subjects = list(dict.fromkeys(score.subject for score in self.scores))

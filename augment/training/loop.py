@@ -6,6 +6,7 @@ bit by bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from augment.training.parallel import (
     restore_pools,
     synchronise_batch_norm,
 )
+from augment.training.rmsprop import TensorFlowRMSProp
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
@@ -107,10 +109,11 @@ class Trainer:
         self.network.train()
         pair, shared = self._fresh(0)
         terms: dict[str, Tensor] = {}
+        batches = itertools.count(1)
         for phase in self.stage.phases:
             for repetition in range(phase.repeat):
                 seen, outputs = (
-                    (pair, shared) if phase.batch == "shared" else self._fresh(1 + repetition)
+                    (pair, shared) if phase.batch == "shared" else self._fresh(next(batches))
                 )
                 last_use = phase is self.stage.phases[-1] and repetition == phase.repeat - 1
                 losses = self._update(phase, seen, outputs, stage_step, keep_graph=not last_use)
@@ -249,7 +252,7 @@ def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if isinstance(settings, Adam):
         betas = (settings.beta1, settings.beta2)
         return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas, fused=True)
-    return torch.optim.RMSprop(parameters, lr=settings.learning_rate, foreach=True)
+    return TensorFlowRMSProp(parameters, lr=settings.learning_rate)
 
 
 def check_finite_losses(terms: Mapping[str, float], step: int) -> None:

@@ -110,6 +110,7 @@ class WholeBatchNorm(nn.Module):
         for name, value in local.named_buffers():
             self.register_buffer(name, value)
         self._group = group
+        self._tracks = local.track_running_stats
         self._eps = local.eps
         self._momentum = local.momentum if local.momentum is not None else 0.1
 
@@ -117,7 +118,7 @@ class WholeBatchNorm(nn.Module):
         self, features: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the features with mean 0 and variance 1 per channel, scaled and shifted."""
-        if not self.training:
+        if not self.training and self._tracks:
             return F.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, eps=self._eps
             )
@@ -127,8 +128,9 @@ class WholeBatchNorm(nn.Module):
         means, variances = _AllGather.apply(torch.stack([mean, var]), self._group).unbind(1)
         mean = means.mean(0)
         var = (variances + (means - mean) ** 2).mean(0)
-        count = x.numel() // len(mean) * self._group.size
-        self._update_running_statistics(mean.detach(), var.detach(), count)
+        if self._tracks:
+            count = x.numel() // len(mean) * self._group.size
+            self._update_running_statistics(mean.detach(), var.detach(), count)
         scale = self.weight * torch.rsqrt(var + self._eps)
         shift = self.bias - mean * scale
         return (x * scale[:, None, None] + shift[:, None, None]).to(features.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,8 +88,8 @@ def _cached(url: str) -> Path:
 def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
     """Return the tensors of a file of others, without running code from it.
 
-    Reads ``.safetensors`` and torch's files; a checkpoint gives what it holds as ``state_dict``,
-    and the prefix of DataParallel is taken off.
+    Reads ``.safetensors``, the arrays of an ``.npz`` and torch's files; a checkpoint gives what it
+    holds as ``state_dict``, and the prefix of DataParallel is taken off.
 
     Args:
         path: The file.
@@ -101,12 +102,12 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
         found = "a folder" if path.is_dir() else "no file"
         raise UserError(f"{where}: found {found} at {path}, expected a state dict of tensors")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        state = _READERS.get(path.suffix, _unpickle)(path)
     except Exception as error:  # whatever a damaged or foreign file raises
         # torch's own text advises to run whatever code the file holds.
         raise UserError(
             f"{where}: {path} cannot be read as weights ({type(error).__name__}), expected a state "
-            "dict of tensors (.pth or .safetensors)"
+            "dict of tensors (.pth, .safetensors or .npz)"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -128,8 +129,19 @@ def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
     return {name.removeprefix(prefix): value for name, value in weights.items()}
 
 
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
 def _unpickle(path: Path) -> Any:
     # torchreid stores its rank-1 as a NumPy scalar.
     scalar = importlib.import_module("numpy._core.multiarray").scalar
     with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Float32DType]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+_READERS: Final[Mapping[str, Callable[[Path], Any]]] = {
+    ".safetensors": load_file,
+    ".npz": _read_arrays,
+}

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool, Float
 
 from manifests import pixels, rules
+from manifests.datasets.keypoint_files import NO_KEYPOINTS, FoundKeypoints
+from manifests.datasets.skipped import Skipped
 from manifests.io import Images, keypoint_column
+from manifests.keypoint_check import check_keypoints
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
 from manifests.schema import IMAGES, MASK_COLUMNS, SPLITS, UNKNOWN_CAMERA
@@ -38,12 +42,16 @@ class Report:
     """Counts of an indexed data set."""
 
     counts: rules.Counts
-    skipped_files: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Files that are no images of the data set, per kind."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """What was not taken."""
     num_double_endings: int = 0
     """Images named ``.jpg.jpg``, kept as they stand."""
     num_unknown_names: int = 0
-    """Rows of the keypoint files that name no image."""
+    """Poses of the keypoint files that name no image."""
+    num_people_left_out: int = 0
+    """Further people that keypoint files have in an image."""
+    notes: tuple[str, ...] = ()
+    """What else a reader has to say."""
 
     def text(self) -> str:
         """Return the report as lines of text."""
@@ -61,51 +69,81 @@ class Report:
             lines.append(
                 f"{self.num_double_endings} file names end in .jpg.jpg, kept as they stand"
             )
-        if self.skipped_files:
-            kinds = ", ".join(
-                f"{number:,} {kind}" for kind, number in sorted(self.skipped_files.items())
-            )
-            lines.append(f"ignored: {kinds}")
+        if self.skipped.counts:
+            lines.append(f"ignored: {self.skipped.text()}")
         if self.num_unknown_names:
             lines.append(f"{self.num_unknown_names:,} keypoint rows name no image, ignored")
+        if self.num_people_left_out:
+            lines.append(
+                f"{self.num_people_left_out:,} further people in images with several: the surest "
+                "is taken"
+            )
+        lines += self.notes
         return "\n".join(lines)
 
 
 def images_of(
     crops: Sequence[Crop],
     root: Path,
-    joints: Mapping[str, np.ndarray],
     provenance: Mapping[str, str],
+    keypoints: FoundKeypoints = NO_KEYPOINTS,
 ) -> Images:
     """Return the images table of these files, sorted by ``image_id``.
 
     Args:
         crops: The files; each is read once for its digest and size.
         root: Where their paths start.
-        joints: Per ``image_id`` 18 x 2; an image that is not in it has no annotation.
-        provenance: Goes into the footer.
+        provenance: Goes into the footer, with the digests of the keypoint files.
+        keypoints: Of these files; an image that is not in it has no annotation.
 
     Convention: joints are (x, y), pixels of the stored image, pixel centres at integers.
 
     Raises:
-        UserError: If files are missing, cut off or no images; names the first and counts them.
+        UserError: If files are missing, cut off or no images (names the first and counts them),
+            no image has keypoints of the files, or these cannot be what they are taken for.
     """
     crops = sorted(crops, key=lambda crop: crop.image_id)
     facts = _file_facts([root / crop.path for crop in crops])
-    missing = np.full((NUM_JOINTS, 2), np.nan, np.float32)
-    poses = [joints.get(crop.image_id, missing) for crop in crops]
-    annotated = np.array([crop.image_id in joints for crop in crops], bool)
+    joints, annotated = _joints_of(crops, facts, keypoints)
     columns = {
         name: [getattr(crop, name) for crop in crops]
         for name in IMAGES.names
         if name in Crop.__dataclass_fields__
     }
     columns |= {name: [getattr(fact, name) for fact in facts] for name in _Facts.__slots__}
-    stacked = np.stack(poses) if poses else np.empty((0, NUM_JOINTS, 2), np.float32)
     masks = {name: pa.nulls(len(crops), IMAGES.field(name).type) for name in MASK_COLUMNS}
-    keypoints = keypoint_column(stacked, annotated)
-    table = pa.table({**columns, "keypoints": keypoints, **masks}, schema=IMAGES)
-    return Images(table, root.resolve(), provenance)
+    column = keypoint_column(joints, annotated)
+    table = pa.table({**columns, "keypoints": column, **masks}, schema=IMAGES)
+    return Images(table, root.resolve(), {**provenance, **keypoints.provenance()})
+
+
+def _joints_of(
+    crops: Sequence[Crop], facts: Sequence[_Facts], keypoints: FoundKeypoints
+) -> tuple[Float[np.ndarray, "crops 18 2"], Bool[np.ndarray, " crops"]]:
+    """Return the joints of every crop, and which crops are annotated."""
+    joints = np.full((len(crops), NUM_JOINTS, 2), np.nan, np.float32)
+    annotated = np.zeros(len(crops), bool)
+    image_of: dict[str, str] = {}
+    for row, (crop, fact) in enumerate(zip(crops, facts, strict=True)):
+        name = keypoints.name_of(crop.image_id, crop.path)
+        if name is None:
+            continue
+        other = image_of.setdefault(name, crop.image_id)
+        if other != crop.image_id:
+            raise UserError(
+                f"--keypoints: found one pose '{name}' for the images '{other}' and "
+                f"'{crop.image_id}', expected names with their folders"
+            )
+        annotated[row] = True
+        joints[row] = keypoints.joints(name, (fact.width, fact.height))
+    if keypoints.poses and not image_of:
+        raise UserError(
+            f"--keypoints: found no pose of these images among {len(keypoints.poses):,} names like "
+            f"'{min(keypoints.poses)}', expected names like '{crops[0].image_id}'"
+        )
+    sizes = np.array([(fact.width, fact.height) for fact in facts], np.float64).reshape(-1, 2)
+    check_keypoints(joints, sizes, f"--keypoints {' '.join(map(str, keypoints.files))}")
+    return joints, annotated
 
 
 def check_folder(folder: Path) -> None:
@@ -119,20 +157,6 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: found {found}, expected a folder")
 
 
-def kind_of_skipped_file(name: str) -> str:
-    """Return how skipped files like this one are counted.
-
-    >>> [kind_of_skipped_file(name) for name in ("Thumbs.db", "photo.JPG", "LICENSE")]
-    ['Thumbs.db', '*.jpg of another name', 'other']
-    """
-    if name == "Thumbs.db":
-        return name
-    ending = Path(name).suffix.lower()
-    if ending in {".jpg", ".jpeg", ".png"}:
-        return f"*{ending} of another name"
-    return f"*{ending}" if ending else "other"
-
-
 @dataclass(frozen=True, slots=True)
 class _Facts:
     sha256: str
@@ -144,7 +168,7 @@ def _file_facts(files: Sequence[Path]) -> list[_Facts]:
     def facts(file: Path) -> _Facts | UserError:
         try:
             data = pixels.read_file(file)
-            width, height = pixels.size(data, str(file))
+            height, width = pixels.decode(data, str(file)).shape[:2]
         except UserError as error:
             return error
         return _Facts(hashlib.sha256(data).hexdigest(), width, height)

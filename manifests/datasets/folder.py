@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from manifests import rules
-from manifests.datasets.crops import (
-    Crop,
-    Report,
-    check_folder,
-    images_of,
-    kind_of_skipped_file,
-)
+from manifests.datasets.crops import Crop, Report, check_folder
 from manifests.datasets.csv_table import read_csv
-from manifests.datasets.layouts import Layout, LayoutOptions
+from manifests.datasets.layouts import NO_OPTIONS, Layout, LayoutOptions
+from manifests.datasets.named_crops import table_of_crops
+from manifests.datasets.skipped import Skipped, files_below
 from manifests.io import Images, sha256_file
+from manifests.person_ids import person_label
 from manifests.runtime.console import UserError
 from manifests.schema import SPLITS, UNKNOWN_CAMERA
 
@@ -35,20 +29,22 @@ def index(root: Path, options: LayoutOptions) -> tuple[Images, Report]:
     if options.table is not None and options.pattern is not None:
         raise UserError("found --table and --pattern, expected one of them")
     if options.table is not None:
-        return index_table(root, options.table)
+        return index_table(root, options.table, options)
     if options.pattern is not None:
-        return index_pattern(root, options.pattern)
+        return index_pattern(root, options.pattern, options)
     raise UserError("layout 'folder': found neither --table nor --pattern, expected one of them")
 
 
 LAYOUT: Final = Layout(
     "any folder of crops, listed by --table or found by --pattern",
     index,
-    options=("table", "pattern"),
+    options=("table", "pattern", "keypoints", "allow_skipped"),
 )
 
 
-def index_table(root: Path, csv: Path) -> tuple[Images, Report]:
+def index_table(
+    root: Path, csv: Path, options: LayoutOptions = NO_OPTIONS
+) -> tuple[Images, Report]:
     """Return the images below a folder that a CSV lists.
 
     Columns: ``path``, ``person_id``, ``camera_id`` (a whole number; empty = unknown), ``split``
@@ -69,39 +65,41 @@ def index_table(root: Path, csv: Path) -> tuple[Images, Report]:
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
-    images = images_of(crops, root, {}, provenance)
-    return images, Report(rules.check_images(images, str(csv)))
+    return table_of_crops(crops, root, provenance, options, Skipped())
 
 
-def index_pattern(root: Path, regex: str) -> tuple[Images, Report]:
+def index_pattern(
+    root: Path, regex: str, options: LayoutOptions = NO_OPTIONS
+) -> tuple[Images, Report]:
     """Return the images below a folder whose relative path a regular expression matches whole.
 
     Named groups: ``person_id``, and where they exist ``camera_id`` (a whole number) and ``split``
-    (default train). The relative path, with forward slashes, is the ``image_id``.
+    (default train). The relative path, with forward slashes, is the ``image_id``. Linked folders
+    are followed.
 
     Raises:
         UserError: If the folder is missing, the expression is none or lacks ``person_id``, nothing
-            matches, a value is not allowed, or an image is damaged.
+            matches, too many images are left out, a value is not allowed, or an image is damaged.
     """
     pattern = _pattern(regex)
     check_folder(root)
     crops: list[Crop] = []
-    skipped_files: Counter[str] = Counter()
-    for path in _files_below(root):
+    skipped = Skipped()
+    for path in files_below(root, skipped):
         match = pattern.fullmatch(path)
         if match is None:
-            skipped_files[kind_of_skipped_file(Path(path).name)] += 1
+            skipped.add_file(path)
             continue
         found = match.groupdict()
         camera, split = found.get("camera_id") or "", found.get("split") or "train"
         crops.append(_crop(path, found["person_id"] or "", camera, split, str(root / path)))
     if not crops:
         raise UserError(
-            f"{root}: found {sum(skipped_files.values()):,} files, none of which matches '{regex}' "
-            "(it must match the whole path below the folder)"
+            f"{root}: found {sum(skipped.counts.values()):,} files, none of which matches "
+            f"'{regex}' (it must match the whole path below the folder)"
         )
-    images = images_of(crops, root, {}, {"layout": "pattern", "pattern": regex})
-    return images, Report(rules.check_images(images, str(root)), dict(skipped_files))
+    provenance = {"layout": "pattern", "pattern": regex}
+    return table_of_crops(crops, root, provenance, options, skipped)
 
 
 def _crop(path: str, person: str, camera: str, split: str, where: str) -> Crop:
@@ -111,7 +109,8 @@ def _crop(path: str, person: str, camera: str, split: str, where: str) -> Crop:
         raise UserError(f"{where}: found an empty person_id")
     if camera and not re.fullmatch(r"-1|\d{1,4}", camera):
         raise UserError(f"{where}: found camera_id '{camera}', expected a number from 0 to 9999")
-    return Crop(path, path, split, person, int(camera) if camera else UNKNOWN_CAMERA)
+    number = int(camera) if camera else UNKNOWN_CAMERA
+    return Crop(path, path, split, person_label(person), number)
 
 
 def _check_columns(csv: Path, found: list[str]) -> None:
@@ -136,11 +135,3 @@ def _pattern(regex: str) -> re.Pattern[str]:
             "and, if wanted, camera_id and split"
         )
     return pattern
-
-
-def _files_below(root: Path) -> list[str]:
-    return sorted(
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root)
-        for name in names
-    )

@@ -11,7 +11,14 @@ from pydantic import create_model
 from tyro.conf import Positional, arg
 
 from manifests import io
-from manifests.datasets.layouts import DEFAULT, LayoutOptions, layout, layouts
+from manifests.datasets.keypoint_files import (
+    READING,
+    KeypointFormat,
+    KeypointOptions,
+    KeypointOrder,
+    MissingJoint,
+)
+from manifests.datasets.layouts import DEFAULT, NO_OPTIONS, LayoutOptions, layout, layouts
 from manifests.datasets.mask_files import add_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
@@ -27,12 +34,23 @@ class IndexSettings(Frozen):
     layout: str | None = None
     """How the folder is read."""
     keypoints: tuple[Path, ...] = ()
-    """Keypoint files as published: name:keypoints_y:keypoints_x (market1501)."""
+    """Keypoint files: the published name:keypoints_y:keypoints_x, JSON in COCO's format, or a
+    folder of OpenPose's JSON files."""
+    keypoint_format: KeypointFormat | None = None
+    """Which joints a file has, if not what its JSON says; openpose18 for the published files."""
+    keypoint_order: KeypointOrder = "xy"
+    """yx where the two coordinates have changed places."""
+    keypoint_scale: str = "pixels"
+    """pixels, unit (0 to 1), or WIDTHxHEIGHT of the image that they were made for."""
+    keypoint_missing: MissingJoint = "minus-one"
+    """zero where 0,0 stands for a missing joint."""
     table: Path | None = None
     """CSV with columns path, person_id, camera_id, split; its paths start at ROOT (folder)."""
     pattern: str | None = None
     """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split
     (folder)."""
+    allow_skipped: bool = False
+    """Go on where images are left out by their names, or a folder cannot be read."""
 
     masks: Path | None = None
     """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
@@ -73,7 +91,15 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         raise UserError("--masks-tool: found no --masks, expected the folder that it drew")
     name = settings.layout_name
     reader = layout(name)
-    options = LayoutOptions(settings.keypoints, settings.table, settings.pattern)
+    reading = {name: getattr(settings, name) for name in READING}
+    if not settings.keypoints and KeypointOptions(**reading) != KeypointOptions():
+        raise UserError("--keypoint-...: found no --keypoints, expected the files to read so")
+    options = LayoutOptions(
+        KeypointOptions(settings.keypoints, **reading),
+        settings.table,
+        settings.pattern,
+        settings.allow_skipped,
+    )
     _check_options(name, options)
     images, report = reader.read(settings.root, options)
     console.say(report.text())
@@ -94,9 +120,8 @@ def index(settings: IndexSettings, console: Console) -> Exit:
 def _check_options(name: str, options: LayoutOptions) -> None:
     known = layouts()
     for option in fields(options):
-        is_given = getattr(options, option.name) != option.default
+        is_given = getattr(options, option.name) != getattr(NO_OPTIONS, option.name)
         if is_given and option.name not in known[name].options:
             takers = [other for other, found in known.items() if option.name in found.options]
-            raise UserError(
-                f"--{option.name}: found the layout '{name}', expected {' or '.join(takers)}"
-            )
+            flag = option.name.replace("_", "-")
+            raise UserError(f"--{flag}: found the layout '{name}', expected {' or '.join(takers)}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from manifests import datasets
+from manifests.datasets.keypoint_files import KeypointOptions
 from manifests.runtime.console import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ DEFAULT: Final = "market1501"
 class LayoutOptions:
     """Flags of ``augment index`` that not every layout takes."""
 
-    keypoints: tuple[Path, ...] = ()
+    keypoints: KeypointOptions = field(default_factory=KeypointOptions)
     table: Path | None = None
     pattern: str | None = None
+    allow_skipped: bool = False
+    """Take the rest where more than a few images are none of the data set by their names."""
+
+
+NO_OPTIONS: Final = LayoutOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Axis:
     """How its numbers are printed in the table."""
 
 
-def intervals(words: Words, label: str, gains: Sequence[tuple[str, Number]]) -> Figure:
+def intervals(labels: Words, label: str, gains: Sequence[tuple[str, Number]]) -> Figure:
     """Return gains with their intervals, one above the other, around a line at zero."""
 
     def draw(axes: Any) -> None:
@@ -127,7 +127,7 @@ def intervals(words: Words, label: str, gains: Sequence[tuple[str, Number]]) -> 
         axes.set_xlabel(label)
 
     table = Table((Column(""), Column(label, "r")), tuple(gains))
-    return _figure(words, draw, 70 + 38 * len(gains), table)
+    return _figure(labels, draw, 70 + 38 * len(gains), table)
 
 
 def _finite(gain: Number) -> tuple[float, float]:
@@ -137,7 +137,7 @@ def _finite(gain: Number) -> tuple[float, float]:
 
 
 def lines(
-    words: Words, x: Axis, y: Axis, series: Sequence[Series], *, marked: bool = False
+    labels: Words, x: Axis, y: Axis, series: Sequence[Series], *, marked: bool = False
 ) -> Figure:
     """Return lines over a common axis; with ``marked`` their points are shown."""
 
@@ -165,7 +165,7 @@ def lines(
         if len(series) > 1:
             axes.legend(loc="best", fontsize=10)
 
-    return _figure(words, draw, 260, _series_table(x, y, series))
+    return _figure(labels, draw, 260, _series_table(x, y, series))
 
 
 def _set(axes: Any, x: Axis) -> None:
@@ -204,7 +204,7 @@ class Counts:
     """How the counts are printed in the table."""
 
 
-def histogram(words: Words, x: Axis, counts: Counts, *, zero: bool = False) -> Figure:
+def histogram(labels: Words, x: Axis, counts: Counts, *, zero: bool = False) -> Figure:
     """Return histograms over each other; ``zero`` marks where x is zero."""
     edges, named = counts.edges, counts.named
 
@@ -234,7 +234,7 @@ def histogram(words: Words, x: Axis, counts: Counts, *, zero: bool = False) -> F
         for bin_ in range(len(edges) - 1)
         if any(values[bin_] for _, values in named)
     ]
-    return _figure(words, draw, 240, Table(columns, tuple(rows)))
+    return _figure(labels, draw, 240, Table(columns, tuple(rows)))
 
 
 def trimmed(counts: Sequence[np.ndarray]) -> slice:
@@ -253,8 +253,8 @@ def _literal(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def _figure(words: Words, draw: Callable[[Any], None], height_pt: float, table: Table) -> Figure:
-    return Figure(words.title, _svg(draw, height_pt), words.alt, table)
+def _figure(labels: Words, draw: Callable[[Any], None], height_pt: float, table: Table) -> Figure:
+    return Figure(labels.title, _svg(draw, height_pt), labels.alt, table)
 
 
 def _svg(draw: Callable[[Any], None], height_pt: float) -> str:

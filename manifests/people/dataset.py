@@ -8,8 +8,6 @@ by a person's label, so a larger data set holds the same images of the people th
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
 
-from manifests.datasets.market1501 import keypoint_text
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.keypoints import NUM_JOINTS
 from manifests.masks import Mask
 from manifests.people.body_shape import body_tubes
@@ -29,6 +27,7 @@ from manifests.people.pose_sampling import project_joints, sample_body_pose, ske
 from manifests.people.renderer import HEIGHT, WIDTH, View, composite, render
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.new_folder import new_folder
 from manifests.runtime.random_numbers import KeyedRandom
 from manifests.runtime.run_record import differences
 from manifests.runtime.settings import Frozen
@@ -132,30 +131,15 @@ def draw_data_set(out: Path, settings: SampleSettings) -> SampleReport:
         _check_same(out, settings)
         return _report(settings, already_complete=True)
     try:
-        _write_whole(out, settings)
-    except OSError as error:
+        with new_folder(out) as draft:
+            _draw_into(draft, settings)
+    except UserError:
         if not out.is_dir() or not any(out.iterdir()):
-            raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+            raise
         # Another process was faster.
         _check_same(out, settings)
         return _report(settings, already_complete=True)
     return _report(settings, already_complete=False)
-
-
-def _write_whole(out: Path, settings: SampleSettings) -> None:
-    """Draw beside ``out`` and rename.
-
-    Raises:
-        OSError: If it cannot be written, or is not empty any more.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _draw_into(draft, settings)
-        draft.chmod(0o755)
-        draft.replace(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _check(settings: SampleSettings) -> None:

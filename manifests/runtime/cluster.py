@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from manifests.runtime.console import UserError
+from manifests.runtime.console import Console, UserError
 
 _HINT: Final = "name this worker with --worker i/N (i counts from 0)"
 
@@ -24,46 +24,111 @@ class WorkerIndex:
     def __str__(self) -> str:
         return f"worker {self.index} of {self.count} (from {self.origin})"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing speaks of other workers."""
+        return self.origin == _ALONE
+
+    @property
+    def introduction(self) -> str:
+        """The first line of a command that shares work out: who this is, and how to say else."""
+        if self.origin == "--worker" or self.count == 1:
+            return str(self)
+        return f"{self}; --worker 0/1 makes everything here"
+
+    def with_inner(self, inner: WorkerIndex) -> WorkerIndex:
+        """Return which worker this is of all, where each of ours starts as many as ``inner``."""
+        return WorkerIndex(
+            self.index * inner.count + inner.index,
+            self.count * inner.count,
+            f"{self.origin}, times {inner.origin}",
+        )
+
 
 def worker_index(
     flag: str | None, environ: Mapping[str, str], num_workers: int | None
 ) -> WorkerIndex:
-    """Return which worker this process is; the first of these rules that applies decides.
+    """Return which worker this process is.
 
-    ``flag``; a Slurm array; Slurm tasks (srun); torchrun; a Kubernetes indexed job, which needs
-    ``num_workers``; else the only worker.
+    ``flag`` decides alone. Else launchers within launchers multiply: a Slurm array, the tasks of
+    its step (srun; a batch script without srun is one process, whatever ``--ntasks`` says) or a
+    Kubernetes indexed job, which needs ``num_workers``, and torchrun. One torchrun over all tasks
+    of a step counts once.
 
     Args:
         flag: ``i/N``, counted from 0, as ``--worker`` gives it.
         environ: The environment of the process.
-        num_workers: How many workers there are, where the user says so.
+        num_workers: How many workers there are, where the user says so; of a Kubernetes job how
+            many pods.
 
     Raises:
         UserError: If a value is no number, index and count do not fit together, the indices of a
-            Slurm array have gaps, or ``num_workers`` is missing or contradicts the rest.
+            Slurm array have gaps, launchers contradict each other, or ``num_workers`` is missing or
+            contradicts the rest.
 
     >>> worker_index("1/4", {}, None)
     WorkerIndex(index=1, count=4, origin='--worker')
     """
-    worker = (
-        _from_flag(flag)
-        or _from_slurm_array(environ)
-        or _from_pair(environ, "SLURM_PROCID", "SLURM_NTASKS")
-        or _from_pair(environ, "RANK", "WORLD_SIZE")
-        or _from_kubernetes(environ, num_workers)
-        or WorkerIndex(0, 1, "no sign of other workers")
-    )
+    given = _from_flag(flag)
+    if given is not None:
+        return _as_expected(given, num_workers)
+    array = _from_slurm_array(environ)
+    tasks = _from_pair(environ, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    pods = None if tasks else _from_kubernetes(environ, num_workers)
+    torchrun = _from_pair(environ, "RANK", "WORLD_SIZE")
+    worker = _nested(array, _spanned(tasks or pods, torchrun, environ))
+    worker = worker or WorkerIndex(0, 1, _why_alone(environ))
+    return worker if pods else _as_expected(worker, num_workers)
+
+
+def introduce(worker: WorkerIndex, console: Console) -> None:
+    """Say who this is, the first line of a command that shares work out; nothing where alone."""
+    if not worker.is_plain:
+        console.say(worker.introduction, event="worker", index=worker.index, count=worker.count)
+
+
+def _why_alone(environ: Mapping[str, str]) -> str:
+    tasks = environ.get("SLURM_NTASKS", "")
+    if tasks in {"", "1"}:
+        return _ALONE
+    return f"no step of srun, though SLURM_NTASKS is {tasks}"
+
+
+_ALONE: Final = "no sign of other workers"
+
+
+def _as_expected(worker: WorkerIndex, num_workers: int | None) -> WorkerIndex:
     if num_workers is not None and num_workers != worker.count:
         raise UserError(
             f"number of workers: found {worker.count} from {worker.origin}, "
             f"expected {num_workers}; {_HINT}"
         )
-    if not 0 <= worker.index < worker.count:
-        raise UserError(
-            f"{worker.origin}: found worker {worker.index} of {worker.count}, expected an index "
-            f"from 0 to {worker.count - 1}"
-        )
     return worker
+
+
+def _nested(outer: WorkerIndex | None, inner: WorkerIndex | None) -> WorkerIndex | None:
+    if outer is None or inner is None or inner.count == 1:
+        return outer or inner
+    return inner if outer.count == 1 else outer.with_inner(inner)
+
+
+def _spanned(
+    outer: WorkerIndex | None, torchrun: WorkerIndex | None, environ: Mapping[str, str]
+) -> WorkerIndex | None:
+    """Return the workers of one torchrun over all outer ones, or of one in each of them."""
+    if outer is None or torchrun is None or outer.count == 1:
+        return _nested(outer, torchrun)
+    groups = environ.get("GROUP_WORLD_SIZE", "")
+    # A script may name RANK and WORLD_SIZE after the outer ones.
+    is_same = not groups and (outer.index, outer.count) == (torchrun.index, torchrun.count)
+    if is_same or groups == str(outer.count):
+        return torchrun
+    if groups == "1":
+        return outer.with_inner(torchrun)
+    raise UserError(
+        f"found {outer} and {torchrun} with GROUP_WORLD_SIZE '{groups}', expected one torchrun "
+        f"over all {outer.count} or one in each of them; {_HINT}"
+    )
 
 
 def _from_flag(flag: str | None) -> WorkerIndex | None:
@@ -86,14 +151,15 @@ def _from_slurm_array(environ: Mapping[str, str]) -> WorkerIndex | None:
             f"Slurm array: found {count} tasks with indices from {first} to {last}, "
             f"expected indices without gaps; {_HINT}"
         )
-    return WorkerIndex(task - first, count, "the Slurm array, SLURM_ARRAY_TASK_ID")
+    return _checked(WorkerIndex(task - first, count, "the Slurm array, SLURM_ARRAY_TASK_ID"))
 
 
 def _from_pair(environ: Mapping[str, str], index: str, count: str) -> WorkerIndex | None:
     # An index without a count (a batch script without srun sets SLURM_PROCID=0) means nothing.
     if not environ.get(index) or not environ.get(count):
         return None
-    return WorkerIndex(_number(environ, index), _number(environ, count), f"{index} and {count}")
+    numbers = _number(environ, index), _number(environ, count)
+    return _checked(WorkerIndex(*numbers, f"{index} and {count}"))
 
 
 def _from_kubernetes(environ: Mapping[str, str], num_workers: int | None) -> WorkerIndex | None:
@@ -104,9 +170,17 @@ def _from_kubernetes(environ: Mapping[str, str], num_workers: int | None) -> Wor
             "JOB_COMPLETION_INDEX: found an index but no number of workers; "
             "expected --num-workers with the job's completions"
         )
-    return WorkerIndex(
-        _number(environ, "JOB_COMPLETION_INDEX"), num_workers, "JOB_COMPLETION_INDEX"
-    )
+    index = _number(environ, "JOB_COMPLETION_INDEX")
+    return _checked(WorkerIndex(index, num_workers, "JOB_COMPLETION_INDEX"))
+
+
+def _checked(worker: WorkerIndex) -> WorkerIndex:
+    if not 0 <= worker.index < worker.count:
+        raise UserError(
+            f"{worker.origin}: found worker {worker.index} of {worker.count}, expected an index "
+            f"from 0 to {worker.count - 1}"
+        )
+    return worker
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

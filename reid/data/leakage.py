@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from manifests import pixels
 from manifests.io import Images, sha256_file
+from manifests.person_ids import other_spellings
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.schema import DISTRACTOR, JUNK
@@ -70,7 +71,7 @@ def check_people(images: Images, train_people: set[str]) -> None:
     """Check that nobody who is trained on stands in a test split.
 
     Raises:
-        UserError: If somebody does.
+        UserError: If somebody does, or may do so in another spelling (``1`` and ``0001``).
     """
     for split in ("query", "gallery"):
         others = set(images.only(split).strings("person_id")) - {JUNK, DISTRACTOR}
@@ -79,6 +80,13 @@ def check_people(images: Images, train_people: set[str]) -> None:
             raise UserError(
                 f"{images.root}: {len(shared)} people are in train and in {split} (first: "
                 f"{shared[0]}); expected none, or the scores would mean nothing"
+            )
+        doubtful = other_spellings(sorted(train_people), sorted(others))
+        if doubtful:
+            raise UserError(
+                f"{images.root}: '{doubtful[0][0]}' of train and '{doubtful[0][1]}' of {split} "
+                f"differ in zeros, a decimal point or case alone ({len(doubtful)} such pairs); "
+                "expected names that tell people apart"
             )
 
 

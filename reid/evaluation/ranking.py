@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from manifests.runtime.console import UserError
-from manifests.schema import JUNK
+from manifests.schema import JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 
 Protocol = Literal["market1501", "all-cameras"]
@@ -98,7 +98,8 @@ def rank(
         protocol: Which gallery images a query ignores.
 
     Raises:
-        UserError: If no query has a match.
+        UserError: If no query has a match, or all queries or all gallery images are of unknown
+            cameras under the protocol ``market1501``.
         ValueError: If a distance is not finite.
     """
     if not isinstance(distances, np.ndarray):
@@ -112,7 +113,7 @@ def check_matches(query: Labels, gallery: Labels, protocol: Protocol) -> None:
     """Check that a query has a match, as ``rank`` does: before a network is trained for it.
 
     Raises:
-        UserError: If none has.
+        UserError: If none has, or cameras are unknown where the protocol looks at them.
     """
     kept = gallery.take(np.flatnonzero(np.asarray(gallery.people != JUNK)))
     _check_matched(Matches.of(query, kept, protocol), query, kept, protocol)
@@ -207,10 +208,22 @@ def _rank(
 
 
 def _check_matched(matches: Matches, query: Labels, gallery: Labels, protocol: Protocol) -> None:
+    if protocol == "market1501":
+        _check_cameras(query, "queries")
+        _check_cameras(gallery, "gallery images")
     if matches.ignored.all():
         raise UserError(
             f"none of {len(query)} queries has a match among {len(gallery)} gallery images under "
             f"the protocol '{protocol}'; expected {_EXPECTED[protocol]}"
+        )
+
+
+def _check_cameras(labels: Labels, what: str) -> None:
+    if len(labels) and (labels.cameras == UNKNOWN_CAMERA).all():
+        raise UserError(
+            f"none of {len(labels)} {what} has a camera, so nothing of a query's own camera could "
+            "be ignored and the scores would be too high; expected camera_id, or --protocol "
+            "all-cameras"
         )
 
 

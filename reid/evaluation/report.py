@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Shaped
 
 from manifests.io import sha256_file, write_table
 from manifests.runtime.console import UserError
-from manifests.schema import DISTRACTOR, JUNK
+from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 from reid.evaluation.ranking import Ranking
 from reid.evaluation.retrieval import Retrieval
@@ -74,7 +74,11 @@ def _split_block(labels: Labels) -> dict[str, Any]:
         f"{name} {person} {camera}"
         for name, person, camera in zip(names, people, labels.cameras, strict=True)
     ]
+    unknown = int((labels.cameras == UNKNOWN_CAMERA).sum())
+    # Left out where there is none: reports of before are compared with those of today.
+    cameras = {"num_unknown_cameras": unknown} if unknown else {}
     return {
+        **cameras,
         "num_images": len(people),
         "num_people": len(set(people.tolist()) - {JUNK, DISTRACTOR}),
         "num_cameras": len(np.unique(labels.cameras)),
@@ -82,6 +86,14 @@ def _split_block(labels: Labels) -> dict[str, Any]:
         "num_distractors": int((people == DISTRACTOR).sum()),
         "sha256_of_labels": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(),
     }
+
+
+def unknown_cameras(protocol: Mapping[str, Any]) -> str:
+    """Return what a reader of scores should know of images without a camera; empty if nothing."""
+    numbers = [protocol[part].get("num_unknown_cameras", 0) for part in ("query", "gallery")]
+    if not any(numbers):
+        return ""
+    return f"{numbers[0]:,} queries and {numbers[1]:,} gallery images are of unknown cameras"
 
 
 def scores(ranking: Ranking) -> dict[str, float]:

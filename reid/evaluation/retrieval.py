@@ -61,7 +61,7 @@ def retrieve(
 ) -> Retrieval:
     """Return what stands near every query; what ``rank`` ignores is not there.
 
-    Images at the same distance stand in no particular order.
+    Images at the same distance have no particular order.
 
     Args:
         distances: As ``rank`` takes it.

@@ -37,7 +37,13 @@ from reid.evaluation.ranking import (
     distance_of,
     rank,
 )
-from reid.evaluation.report import Nearest, protocol_block, scores, write_report
+from reid.evaluation.report import (
+    Nearest,
+    protocol_block,
+    scores,
+    unknown_cameras,
+    write_report,
+)
 from reid.evaluation.reranking import Reranking, reranked
 from reid.evaluation.retrieval import Span, retrieve, verification_block
 from reid.models.features import Device, Feature, RawFeatures, embed, load_network
@@ -244,7 +250,7 @@ def _score_table(
         "verification": verification_block(found, span),
     }
     write_report(folder, facts, ranking, query_labels, Nearest(found, gallery_labels))
-    _say_scores(folder, ranking, console)
+    _say_scores(folder, ranking, facts["protocol"], console)
     if is_home:
         _say_leakage(folder, leakage, console)
 
@@ -270,14 +276,18 @@ def _near_duplicates(
     return duplicates_block(found, train, gallery)
 
 
-def _say_scores(folder: Path, ranking: Ranking, console: Console) -> None:
+def _say_scores(
+    folder: Path, ranking: Ranking, protocol: Mapping[str, Any], console: Console
+) -> None:
     found = scores(ranking)
+    unknown = unknown_cameras(protocol)
     dropped = len(ranking.unmatched)
     console.say(
         f"{folder}: mAP {found['mAP']:.1%}, rank-1 {found['rank_1']:.1%}, "
         f"rank-5 {found['rank_5']:.1%}, rank-10 {found['rank_10']:.1%}, mINP {found['mINP']:.1%} "
         f"over {len(ranking.queries):,} queries"
-        + (f" ({dropped:,} without a match left out)" if dropped else ""),
+        + (f" ({dropped:,} without a match left out)" if dropped else "")
+        + (f"; {unknown}" if unknown else ""),
         event="scores",
         run=str(folder),
         **found,

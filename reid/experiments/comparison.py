@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from manifests.compute.statistics import Difference, holm, paired_difference
 from manifests.runtime.console import UserError
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.tables import Cell, Column, Number, Table
-from reid.evaluation.report import Scored, read_scored
-from reid.experiments.statistics import Difference, holm, paired_difference
+from reid.evaluation.report import Scored, read_scored, unknown_cameras
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (
@@ -223,6 +223,7 @@ def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     """Return what the numbers of a table are, and under which protocol."""
     arms = [baseline, *(comparison.arm for comparison in comparisons)]
     protocol = baseline.runs[0].report["protocol"]
+    cameras = unknown_cameras(protocol)
     return (
         f"Percent, mean +- standard deviation over {_seeds(arms)}. "
         f"{protocol['query']['num_images']:,} queries of "
@@ -231,7 +232,7 @@ def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
-        "are over people and seeds; p by Holm."
+        f"are over people and seeds; p by Holm.{f' {cameras}.' if cameras else ''}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from manifests.compute.statistics import paired_difference, per_person
 from manifests.io import Images, read_images
 from manifests.pages.charts import (
     Axis,
@@ -44,7 +45,6 @@ from reid.experiments.comparison import (
     table_of,
     training_of,
 )
-from reid.experiments.statistics import paired_difference, per_person
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MATCHES: Final = (1, 6, 11, 16, 21, 31)
@@ -550,8 +550,8 @@ def _needed(browser: Mapping[str, Any], *, embed: bool) -> Iterable[list[str]]:
         for query in {*order[:_NUM_EMBEDDED].tolist(), *order[-_NUM_EMBEDDED:].tolist()}:
             yield [ids[query]]
             for arm in (base, other):
-                places = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
-                yield [gallery[image] for image in (arm["nearest"] or [])[places] if image >= 0]
+                ranks = slice(query * NUM_NEAREST, (query + 1) * NUM_NEAREST)
+                yield [gallery[image] for image in (arm["nearest"] or [])[ranks] if image >= 0]
 
 
 def _embed_note(pictures: PictureChoice) -> str:

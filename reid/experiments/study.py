@@ -49,6 +49,7 @@ def study(settings: StudySettings, console: Console) -> Exit:
     if settings.train.recipe_note:
         console.say(settings.train.recipe_note)
     worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
+    cluster.introduce(worker, console)
     own = cells[worker.index :: worker.count]
     inputs = Inputs()
     trainings = {cell: training_of(settings, cell, inputs) for cell in own}

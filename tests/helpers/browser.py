@@ -27,17 +27,17 @@ def opened(
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         tab = context.new_page()
         said: list[str] = []
-        asked: list[str] = []
+        requested: list[str] = []
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("request", lambda request: requested.append(request.url))
         tab.goto(page.absolute().as_uri() + link)
         try:
             yield tab
         finally:
             browser.close()
         assert said == []
-        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
 
 
 def serious_violations(tab: Any) -> list[str]:

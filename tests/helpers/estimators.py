@@ -10,12 +10,19 @@ from augment.pose.detect import Choices, write_joints
 from augment.pose.estimators.interface import Detection
 from manifests.io import Images, open_images, write_images
 from manifests.runtime.console import Console
+from tests.helpers.poses import upright
 
 ALL = Choices(masks=True, replaces=True)
 
 
+def last_column(width: int, height: int) -> np.ndarray:
+    """Return a pose that stands in the last column of an image."""
+    y = np.linspace(0, height - 1, 18, dtype=np.float32)
+    return upright(np.stack([np.full_like(y, width - 1), y], axis=1))
+
+
 class Corner:
-    """Finds every joint at the bottom right pixel."""
+    """Finds every joint in the last column, from the head at the top to a foot in the corner."""
 
     name = "corner"
     draws_masks = True
@@ -28,7 +35,7 @@ class Corner:
         self.seen += len(images)
         return [
             Detection(
-                np.full((18, 2), (image.shape[1] - 1, image.shape[0] - 1), np.float32),
+                last_column(image.shape[1], image.shape[0]),
                 float(image[0, 0, 0]) / 255,
                 np.arange(image.shape[1])[None] < np.full(image.shape[0], 20)[:, None],
             )

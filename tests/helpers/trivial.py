@@ -15,6 +15,7 @@ from manifests.io import Images
 from manifests.masks import encode_mask
 from manifests.runtime.settings import Frozen
 from manifests.schema import IMAGES
+from tests.helpers.poses import upright
 
 
 class Trivial(PoseTransfer):
@@ -92,7 +93,7 @@ def made_up(
         for person in range(num_people)
         for image in range(images_per_person)
     ]
-    joints = generator.uniform(0, 64, (len(rows), 18, 2))
+    joints = upright(generator.uniform(0, 64, (len(rows), 18, 2)))
     joints[:, list(missing)] = np.nan
     return table_of(rows, joints, root)
 

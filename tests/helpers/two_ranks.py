@@ -24,11 +24,16 @@ EXACT = TINY.model_copy(
 RANDOM = TINY.model_copy(update={"batch_size": 4, "warmup_steps": 1, "steps": 4})
 
 
-def normalised(group: ProcessGroup) -> dict[str, torch.Tensor]:
-    """Return what a batch normalisation gives for this rank's part of a batch of 6 images."""
+def normalised(group: ProcessGroup, *, tracks: bool = True) -> dict[str, torch.Tensor]:
+    """Return what a batch normalisation gives for this rank's part of a batch of 6 images.
+
+    Args:
+        group: The ranks.
+        tracks: Whether it keeps running statistics.
+    """
     numbers = torch.Generator().manual_seed(0)
     images, upstream = torch.randn(2, 6, 3, 5, 4, generator=numbers, dtype=torch.float64)
-    network = nn.Sequential(nn.BatchNorm2d(3)).double()
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=tracks)).double()
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         network[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
@@ -101,6 +106,7 @@ def main(out: Path) -> None:
     with init_distributed(CPU) as group:
         found = {
             "normalised": normalised(group),
+            "normalised at once": normalised(group, tracks=False),
             "averaged": averaged(group),
             "exact": exact(group),
             "resumed": resumed(group, out),

@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from manifests import io
 from manifests.io import Images
 from manifests.runtime.console import UserError
-from manifests.schema import IMAGES
+from manifests.schema import IMAGES, MASK_COLUMNS
+from tests.helpers.poses import upright
 
 coordinates = st.floats(-1000, 1000, width=32) | st.just(float("nan"))
 poses = hnp.arrays(
@@ -51,7 +52,9 @@ def test_joints_come_back_from_a_file_bit_by_bit(joints, data, tmp_path_factory)
     column = io.keypoint_column(joints, annotated)
     io.write_images(Images(table(list(ids), column), root, {}), root / "images.parquet")
 
-    found = io.read_images(root / "images.parquet")
+    what = "an images table"
+    table_read = io.read_table(root / "images.parquet", IMAGES, what, optional=MASK_COLUMNS)
+    found = Images(table_read, root, {})
 
     order = np.argsort(ids)
     expected = np.where(annotated[:, None, None], joints, np.float32(np.nan))[order]
@@ -307,10 +310,22 @@ def test_tables_written_one_after_the_other_are_written_like_one(
 
 def test_chunks_hold_one_row_group_in_memory(tmp_path: Path):
     ids = [f"{row:06d}.jpg" for row in range(60_000)]
-    joints = io.keypoint_column(np.random.default_rng(0).random((len(ids), 18, 2), np.float32))
-    rows = table(ids, joints)
+    joints = 90 * np.random.default_rng(0).random((len(ids), 18, 2), np.float32)
+    rows = table(ids, io.keypoint_column(upright(joints)))
     io.write_images(Images(rows, tmp_path, {}), tmp_path / "images.parquet")
     before, file = pa.total_allocated_bytes(), io.open_images(tmp_path / "images.parquet")
     held = [pa.total_allocated_bytes() - before for _ in file.chunks(512)]
     assert len(held) == -(-60_000 // 512)
     assert max(held) < 5 * rows.nbytes * io.ROW_GROUP_ROWS / len(ids)
+
+
+@pytest.mark.parametrize("spelling", ["2", "0002.0", "2.0"])
+def test_two_spellings_of_a_person_in_a_table_are_refused(tmp_path, spelling):
+    rows = table(["a.jpg", "b.jpg"])
+    people = pa.array(["0002", spelling])
+    rows = rows.set_column(
+        rows.schema.get_field_index("person_id"), IMAGES.field("person_id"), people
+    )
+    io.write_images(Images(rows, tmp_path, {}), tmp_path / "images.parquet")
+    with pytest.raises(UserError, match="which differ in zeros, a decimal point or case alone"):
+        io.read_images(tmp_path / "images.parquet")

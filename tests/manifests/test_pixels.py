@@ -68,6 +68,33 @@ def test_a_file_without_its_last_bytes_is_an_error(data, missing):
         pixels.decode(data[:-missing], "crop.jpg")
 
 
+def jpeg(image: np.ndarray, **options: object) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "JPEG", quality=90, **options)
+    return written.getvalue()
+
+
+KINDS = [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 4}]
+NOISE = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_jpeg_cut_off_before_its_end_marker_is_an_error(options, place):
+    data = jpeg(NOISE, **options)
+    cut = data[: int(len(data) * place)].rstrip(b"\xff") + b"\xff\xd9"
+    with pytest.raises(PixelError, match=r"a\.jpg: the JPEG file is cut off before its end marker"):
+        pixels.decode(cut, "a.jpg")
+
+
+@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("image", [NOISE, NOISE * 0, NOISE[:50, :33], NOISE[:4, :4], NOISE[..., 0]])
+def test_a_whole_jpeg_is_no_cut_one_also_where_it_ends_in_one_colour(options, image):
+    data = jpeg(image, **options)
+    assert pixels.decode(data, "a.jpg").shape[:2] == image.shape[:2]
+    assert pixels.decode(data + b"more", "a.jpg").shape[:2] == image.shape[:2]
+
+
 def test_bytes_after_the_end_do_no_harm():
     data = FILES["ours"]
     assert np.array_equal(pixels.decode(data + bytes(100), "x"), pixels.decode(data, "x"))

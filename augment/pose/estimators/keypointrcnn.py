@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from augment.pose.estimators.coco import COCO_NAMES, from_coco
 from augment.pose.estimators.interface import Detection, Image
 from manifests.compute.external_weights import optional_module, read_state_dict
 from manifests.io import sha256_file
+from manifests.keypoints import COCO_NAMES, from_coco
 from manifests.runtime.console import UserError
 
 ADDRESS: Final = "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth"

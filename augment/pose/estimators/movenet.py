@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from augment.pose.estimators.coco import COCO_NAMES, from_coco
 from augment.pose.estimators.interface import Detection, Image
 from augment.pose.estimators.letterbox import Letterbox
 from augment.pose.estimators.litert import LiteRtNetwork
 from manifests.io import sha256_file
+from manifests.keypoints import COCO_NAMES, from_coco
 from manifests.runtime.console import UserError
 
 MIN_SCORE: Final = 0.2

@@ -325,7 +325,7 @@ def test_a_file_of_another_kind_is_refused_without_the_advice_to_run_it(tmp_path
         convert_weights("patn", system("patn").Config(), [path], tmp_path / "ours.safetensors")
     assert str(refused.value) == (
         f"--official: {path} cannot be read as weights (UnpicklingError), expected a state dict of "
-        "tensors (.pth or .safetensors)"
+        "tensors (.pth, .safetensors or .npz)"
     )
 
 

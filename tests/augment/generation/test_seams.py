@@ -23,6 +23,7 @@ from manifests.runtime.command_line import arguments_of, parse
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from tests.helpers import trivial
+from tests.helpers.estimators import last_column
 from tests.helpers.training import TINY, made_up_images
 
 QUIET = Console(quiet=True)
@@ -97,7 +98,7 @@ def test_every_row_of_a_job_draws_numbers_of_its_own_whatever_the_batch_size(peo
 
 
 def test_one_image_follows_from_its_seed():
-    image, pose = np.zeros((128, 64, 3), np.uint8), np.full((18, 2), 30.0)
+    image, pose = np.zeros((128, 64, 3), np.uint8), last_column(64, 128)
     made = [Noisy().transfer(image, pose, pose, seed=seed) for seed in (0, 0, 2**64 - 1)]
 
     assert np.array_equal(made[0], made[1])
@@ -198,7 +199,7 @@ def test_training_pairs_have_the_image_of_their_target_pose():
 
 
 def test_one_image_may_need_the_image_of_its_target_pose():
-    image, pose = np.zeros((128, 64, 3), np.uint8), np.full((18, 2), 30.0)
+    image, pose = np.zeros((128, 64, 3), np.uint8), last_column(64, 128)
     seen = np.full((64, 32, 3), 200, np.uint8)
     made = Elsewhere().transfer(image, pose, pose, target_image=seen)
     assert made.shape == (128, 64, 3)

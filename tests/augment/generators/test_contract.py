@@ -42,10 +42,16 @@ NARROW = {
     "flow_width": 4,
     "discriminator_width": 4,
     "num_blocks": 2,
+    "hidden_width": 8,
+    "part_size": 16,
     "pool_size": 2,
     "image_height": HEIGHT,
     "image_width": WIDTH,
     "batch_size": 1,
+    "pose_batch_size": 1,
+    "mapper_batch_size": 1,
+    "pose_steps": 1,
+    "mapper_steps": 1,
     "warmup_steps": 1,
     "flow_steps": 1,
     "steps": 2,
@@ -63,6 +69,19 @@ BF16_NOISE = 0.1
 """Of the brightest value: eight bits of every factor, through some twenty layers."""
 
 PUBLISHED_PARAMETERS = {
+    "dpig": {
+        "encoder": 47_352_736,
+        "generator": 71_197_123,
+        "pose_autoencoder.encoder": 2_145_824,
+        "pose_autoencoder.decoder": 2_145_846,
+        "mappers.foreground": 2_331_360,
+        "mappers.background": 592_256,
+        "mappers.pose": 2_134_560,
+        "discriminator": 4_324_737,
+        "code_discriminators.foreground": 903_681,
+        "code_discriminators.background": 854_529,
+        "code_discriminators.pose": 805_377,
+    },
     "dptn": {"sampling": 9_794_371, "discriminator": 238_209},
     "gfla": {
         "sampling": 12_926_471,
@@ -76,6 +95,7 @@ PUBLISHED_PARAMETERS = {
         "discriminators.shape": 3_977_408,
         "discriminators.appearance": 3_930_368,
     },
+    "pg2": {"coarse": 70_795_075, "difference": 6_058_883, "discriminator": 4_324_737},
     "xinggan": {
         "sampling": 44_853_189,
         "discriminators.shape": 3_977_408,
@@ -339,7 +359,11 @@ def test_generate_preview_and_evaluate_show_what_transfer_makes(name, tmp_path) 
     (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in [("from", "to"), *pairs]))
     protocol = EvaluationProtocol(pairs=tmp_path / "pairs.csv", split="train")
     settings = EvaluateSettings(
-        images=table, weights=str(weights), device="cpu", out=tmp_path / "e.json", protocol=protocol
+        images=table,
+        weights=(str(weights),),
+        device="cpu",
+        out=tmp_path / "e.json",
+        protocol=protocol,
     )
     assert evaluate(settings, quiet) == Exit.DONE
     result = json.loads((tmp_path / "e.json").read_text())

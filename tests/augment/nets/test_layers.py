@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from augment.nets.dropout import Dropout
-from augment.nets.padding import ReflectionPad
+from augment.nets.padding import ReflectionPad, SameConv2d
 from augment.objectives.adversarial import ImagePool, cross_entropy, least_squares
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
@@ -22,6 +22,28 @@ def test_reflection_padding_and_its_gradient_equal_torchs(pixels, layout):
     (their_gradient,) = torch.autograd.grad(theirs, image, weights)
     # Sums of up to four numbers in another order.
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "before", "after"), [(3, 0, 1), (5, 1, 2)])
+def test_same_padding_of_a_stride_of_two_is_larger_below_and_to_the_right(kernel, before, after):
+    layer = SameConv2d(2, 3, kernel, stride=2).double()
+    image = torch.randn(1, 2, 8, 6, dtype=torch.float64)
+    padded = torch.zeros(1, 2, 8 + before + after, 6 + before + after, dtype=torch.float64)
+    padded[..., before : before + 8, before : before + 6] = image
+    found = layer(image)
+    assert found.shape == (1, 3, 4, 3)
+    for row in range(4):
+        for column in range(3):
+            part = padded[0, :, 2 * row : 2 * row + kernel, 2 * column : 2 * column + kernel]
+            expected = (layer.weight * part).sum(dim=(1, 2, 3)) + layer.bias
+            torch.testing.assert_close(found[0, :, row, column], expected)
+
+
+def test_same_padding_of_an_odd_size_is_symmetric():
+    layer = SameConv2d(2, 3, 3, stride=2)
+    image = torch.randn(1, 2, 9, 7)
+    expected = torch.nn.functional.conv2d(image, layer.weight, layer.bias, stride=2, padding=1)
+    assert torch.equal(layer(image), expected)
 
 
 def test_dropout_drops_half_and_doubles_the_rest():

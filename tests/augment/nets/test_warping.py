@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from augment.nets.warping import extract_blocks, positions, resample_gaussian, unfold_weights
+from augment.nets.warping import (
+    crop_and_resize,
+    extract_blocks,
+    positions,
+    resample_gaussian,
+    unfold_weights,
+)
 
 DOUBLE_NOISE = 1e-12
 """The same formula in float64, in another order."""
@@ -119,3 +125,24 @@ def test_reduced_precision_around_it_does_not_move_a_sample() -> None:
         warped, averaged = extract_blocks(source, flow, 3), resample_gaussian(source, flow)
     assert torch.equal(warped, extract_blocks(source, flow, 3))
     assert torch.equal(averaged, resample_gaussian(source, flow))
+
+
+def test_boxes_are_cut_out_as_a_loop_over_every_sample_cuts_them() -> None:
+    source, _ = _inputs(4)
+    boxes = torch.tensor(
+        [[[0, 0, 3, 4], [1, 1, 2, 3], [0, 0, 1, 1]], [[2, 2, 2, 2], [1, 3, 3, 4], [3, 0, 3, 4]]]
+    )
+    found = crop_and_resize(source, boxes.double(), 6)
+    assert found.shape == (2, 3, 3, 6, 6)
+    for image in range(2):
+        for box, (left, top, right, bottom) in enumerate(boxes[image].tolist()):
+            for channel in range(3):
+                for row in range(6):
+                    for column in range(6):
+                        # Corners are shares of the size; shares of the last index are looked at.
+                        y = (top / HEIGHT + (bottom - top) / HEIGHT * row / 5) * (HEIGHT - 1)
+                        x = (left / WIDTH + (right - left) / WIDTH * column / 5) * (WIDTH - 1)
+                        expected = _bilinear(source[image, channel], x, y)
+                        assert (
+                            abs(found[image, box, channel, row, column] - expected) < DOUBLE_NOISE
+                        )

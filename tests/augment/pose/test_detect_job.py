@@ -26,7 +26,7 @@ from manifests.pixels import PixelError
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
-from tests.helpers.estimators import ALL, Corner, written
+from tests.helpers.estimators import ALL, Corner, last_column, written
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ class Noise(Corner):
     def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
         random = np.random.default_rng(self.seen)
         self.seen += len(images)
-        joints = np.zeros((18, 2), np.float32)
+        joints = last_column(*LARGE)
         masks = random.integers(0, 2, (len(images), *LARGE[::-1]), np.uint8).view(bool)
         return [Detection(joints, 1.0, mask) for mask in masks]
 
@@ -190,6 +190,7 @@ def many_large(tiny_images: Images) -> Images:
         "path": pa.array(["large.jpg"] * NUM_ROWS),
         "width": pa.array([LARGE[0]] * NUM_ROWS, pa.int32()),
         "height": pa.array([LARGE[1]] * NUM_ROWS, pa.int32()),
+        "keypoints": pa.nulls(NUM_ROWS, IMAGES.field("keypoints").type),
     }
     for name, column in columns.items():
         table = table.set_column(IMAGES.get_field_index(name), IMAGES.field(name), column)

@@ -24,7 +24,7 @@ from augment.interface.randomness import RowRandom
 from augment.interface.schedule import Stage
 from augment.interface.system import PoseTransfer
 from augment.pose.estimators.interface import Detection
-from augment.quality.evaluate import score_pairs
+from augment.quality.evaluate import EvaluateSettings, evaluate, score_pairs
 from augment.quality.frechet import frechet_distance, moments
 from augment.quality.metrics import JointAccuracy, Sides, Views, fid_metric
 from augment.quality.pairs import sample_pairs
@@ -33,8 +33,9 @@ from augment.quality.strip import draw_pose_panels
 from augment.quality.table import Result
 from manifests import pixels
 from manifests.datasets import market1501 as market
+from manifests.datasets.keypoint_files import keypoint_text
 from manifests.io import Images, keypoint_column, write_images
-from manifests.runtime.console import Exit, UserError
+from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
 TOLERANCE = 1e-9  # means of float64 scores
@@ -70,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     for seed, (folder, name) in enumerate(names):
         (root / folder / name).write_bytes(pixels.encode_jpeg(picture(seed)))
         joints[name] = random.integers(2, (62, 126), (18, 2)).astype(np.float32)
-    text = market.keypoint_text(list(joints), np.stack(list(joints.values())))
+    text = keypoint_text(list(joints), np.stack(list(joints.values())))
     (root / "keypoints.csv").write_text(text)
     return market.index(root, [root / "keypoints.csv"])[0]
 
@@ -80,18 +81,19 @@ class NoSettings(Frozen):
 
 
 class Brightener(PoseTransfer):
-    """Adds half the way to white, and keeps what it was condition."""
+    """Goes half the way to white, or a larger part of it, and keeps what it was condition."""
 
     Config: ClassVar[type[Frozen]] = NoSettings
     sampling: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 2) -> None:
         super().__init__()
+        self.share = 1 / parts
         self.conditions: list[Condition] = []
 
     def generate(self, condition: Condition, random: RowRandom, options: Frozen) -> Tensor:
         self.conditions.append(condition)
-        return condition.image * 0.5 + 0.5
+        return condition.image * self.share + 1 - self.share
 
     def stages(self) -> tuple[Stage, ...]:
         return ()
@@ -218,7 +220,7 @@ def test_images_of_another_size_are_stretched_with_their_joints(images, three_pa
             file.write_bytes(pixels.encode_png(doubled))
             joints[name] = images.keypoints()[row] * 2 + 0.5
     (root / "keypoints.csv").write_text(
-        market.keypoint_text(list(joints), np.stack(list(joints.values())))
+        keypoint_text(list(joints), np.stack(list(joints.values())))
     )
     large, _ = market.index(root, [root / "keypoints.csv"])
     protocol = protocol_of(pairs=path, baseline=("copy",))
@@ -459,6 +461,38 @@ def test_copying_the_source_on_real_pairs_gives_the_stored_scores(
     for ours, theirs in (("SSIM", "ssim"), ("mask-SSIM", "mask_ssim"), ("L1", "l1")):
         expected = np.mean([row[theirs] for row in stored])
         assert result.value("copy the source", ours, "raw") == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_two_networks_the_differences_stand_beside_their_means_with_people_resampled(images):
+    toys = {"first": Brightener(), "second": Brightener(3), "third": Brightener()}
+    result = score_pairs(images, toys, protocol_of(count=12))
+    found = {(one.subject, one.name, one.family): one for one in result.differences}
+    assert {one.baseline for one in found.values()} == {"first"}
+    assert {subject for subject, *_ in found} == {"second", "third"}
+    for name, family in (("SSIM", "raw"), ("L1", "raw"), ("SSIM", "patn")):
+        one = found["second", name, family].difference
+        means = [result.value(subject, name, family) for subject in ("first", "second")]
+        assert one.mean == pytest.approx(means[1] - means[0], abs=1e-12)
+        assert one.low < one.mean < one.high
+        same = found["third", name, family].difference
+        assert (same.low, same.mean, same.high) == (0, 0, 0)
+    lines = result.to_markdown().splitlines()
+    assert "| more than first | family | second | third | pairs |" in lines
+    assert any(line.startswith("| L1 | raw | +") and "[" in line for line in lines)
+    (stored,) = (
+        row
+        for row in json.loads(result.to_json())["differences"]
+        if (row["subject"], row["name"], row["family"]) == ("second", "L1", "raw")
+    )
+    assert stored["low"] == found["second", "L1", "raw"].difference.low
+
+
+def test_two_networks_of_one_name_are_refused(images, tmp_path):
+    table = tmp_path / "images.parquet"
+    write_images(images, table)
+    settings = EvaluateSettings(images=table, weights=("patn-sample", "patn-sample"))
+    with pytest.raises(UserError, match="found two networks called 'patn-sample'"):
+        evaluate(settings, Console(quiet=True))
 
 
 def test_the_command_shows_the_table_and_keeps_it(images, three_pairs, tmp_path, capsys):

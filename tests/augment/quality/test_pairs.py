@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from augment.quality.pairs import annotation_order, read_pairs, sample_pairs
-from manifests.datasets.market1501 import read_keypoints
+from augment.quality.pairs import annotation_order, check_pairs, read_pairs, sample_pairs
+from manifests.datasets.keypoint_files import read_keypoints
 from manifests.runtime.console import UserError
 
 
@@ -70,6 +70,12 @@ def test_a_list_with_other_columns_is_refused(tmp_path: Path):
     path.write_text("source,target\na.jpg,a.jpg\n")
     with pytest.raises(UserError, match="expected from, to"):
         read_pairs(path, ["a.jpg"])
+
+
+def test_a_list_that_pairs_an_image_with_itself_is_refused(tiny_images):
+    pairs = np.array([[0, 0], [3, 3], [1, 1]])
+    with pytest.raises(UserError, match=r"found 3 of 3 that show one image twice, the first '-1_c"):
+        check_pairs(tiny_images, pairs, tiny_images.keypoints())
 
 
 @pytest.mark.market1501

@@ -80,6 +80,15 @@ def test_batch_statistics_are_those_of_the_whole_batch(found):
             torch.testing.assert_close(2 * rank["normalised"][name], whole[name], **ROUNDING)
 
 
+def test_without_running_statistics_those_of_the_whole_batch_hold_after_training_too(found):
+    whole = two_ranks.normalised(SINGLE_PROCESS, tracks=False)
+    for name in ("outputs", "input gradients", "applied"):
+        both = torch.cat([rank["normalised at once"][name] for rank in found])
+        torch.testing.assert_close(both, whole[name], **ROUNDING)
+    for rank in found:
+        assert rank["normalised at once"].keys() == whole.keys()
+
+
 def test_gradients_are_averaged_in_place_of_their_layout(found):
     for rank in found:
         first, second = rank["averaged"]

@@ -15,6 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from manifests import io, pixels
 from manifests.datasets import market1501
+from manifests.datasets.keypoint_files import keypoint_text, read_keypoints
+from manifests.datasets.layouts import LayoutOptions
+from manifests.datasets.market1501_export import export
 from manifests.runtime.console import UserError
 from manifests.schema import MASK_COLUMNS
 
@@ -90,9 +93,7 @@ def test_query_images_have_no_annotation_and_others_do(tiny_images):
 def test_convention_keypoint_files_have_y_first_and_tables_x_first(tmp_path):
     y, x = list(range(20, 38)), list(range(40, 58))
     y[3], x[7] = -1, -1
-    found = market1501.read_keypoints(keypoint_file(tmp_path, f"{HEADER}a.jpg: {y}: {x}\n"))[
-        "a.jpg"
-    ]
+    found = read_keypoints(keypoint_file(tmp_path, f"{HEADER}a.jpg: {y}: {x}\n"))["a.jpg"]
     assert found[0].tolist() == [40, 20]
     assert found[17].tolist() == [57, 37]
     assert np.flatnonzero(np.isnan(found).any(axis=1)).tolist() == [3, 7]
@@ -112,9 +113,7 @@ def test_joints_survive_a_keypoint_file(joints, missing, tmp_path_factory):
     joints[:, sorted(missing)] = np.nan
     names = [f"{row}.jpg" for row in range(len(joints))]
     folder = tmp_path_factory.mktemp("joints")
-    found = market1501.read_keypoints(
-        keypoint_file(folder, market1501.keypoint_text(names, joints))
-    )
+    found = read_keypoints(keypoint_file(folder, keypoint_text(names, joints)))
     assert list(found) == names
     for name, pose in zip(names, joints, strict=True):
         assert np.array_equal(found[name], pose, equal_nan=True)
@@ -140,19 +139,19 @@ def test_joints_survive_a_keypoint_file(joints, missing, tmp_path_factory):
 def test_a_wrong_keypoint_file_is_refused_with_file_and_line(tmp_path, text, message):
     path = keypoint_file(tmp_path, text)
     with pytest.raises(UserError, match=re.escape(f"{path}{message}")):
-        market1501.read_keypoints(path)
+        read_keypoints(path)
 
 
 def test_a_missing_keypoint_file_and_one_of_other_text_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv: found nothing of this name"):
-        market1501.read_keypoints(tmp_path / "none.csv")
+        read_keypoints(tmp_path / "none.csv")
     (tmp_path / "photo.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"photo\.csv: cannot be read"):
-        market1501.read_keypoints(tmp_path / "photo.csv")
+        read_keypoints(tmp_path / "photo.csv")
 
 
 def test_keypoints_of_no_image_are_counted(tiny_root):
-    text = market1501.keypoint_text(["gone_1.jpg", "gone_2.jpg"], np.ones((2, 18, 2)))
+    text = keypoint_text(["gone_1.jpg", "gone_2.jpg"], np.ones((2, 18, 2)))
     _, report = index(tiny_root, [tiny_root / "keypoints.csv", keypoint_file(tiny_root, text)])
     assert report.num_unknown_names == 2
     assert "2 keypoint rows name no image" in report.text()
@@ -173,16 +172,20 @@ def test_other_files_are_skipped_and_counted_by_kind(tiny_root):
     ):
         (tiny_root / name).write_bytes(b"")
     (tiny_root / "query" / "more").mkdir()
-    images, report = index(tiny_root)
+    images, report = market1501.LAYOUT.read(tiny_root, LayoutOptions(allow_skipped=True))
     assert len(images) == 12
-    assert report.skipped_files == {
+    assert report.skipped.counts == {
         "Thumbs.db": 2,
         "*.txt": 1,
         "*.jpg of another name": 1,
         "synthetic images": 1,
         "folders": 1,
     }
-    assert "ignored: 1 *.jpg of another name, 1 *.txt, 2 Thumbs.db, 1 folders" in report.text()
+    assert (
+        "ignored: 1 *.jpg of another name (like query/0002_c1_000451_03.jpg), 1 *.txt (like "
+        "query/notes.txt), 2 Thumbs.db (like bounding_box_train/Thumbs.db), 1 folders (like "
+        "query/more)"
+    ) in report.text()
 
 
 def test_the_report_reads_like_a_table(tiny_root):
@@ -222,7 +225,7 @@ def test_a_folder_without_market_names_is_refused(tmp_path):
     for folder in market1501.FOLDERS.values():
         (tmp_path / folder).mkdir()
     (tmp_path / "query" / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="no file with a Market-1501 name like 0002_c1s1"):
+    with pytest.raises(UserError, match="no file named like 0002_c1s1"):
         index(tmp_path)
 
 
@@ -245,7 +248,7 @@ def test_a_name_in_two_folders_is_refused(tiny_root):
 
 
 def test_an_export_indexes_to_the_same_table(tiny_images, tmp_path):
-    assert market1501.export(tiny_images, None, tmp_path / "out") == 12
+    assert export(tiny_images, None, tmp_path / "out") == 12
     images, _ = index(tmp_path / "out", [tmp_path / "out" / "keypoints.csv"])
     assert images.table.drop_columns(["keypoints"]).equals(
         tiny_images.table.drop_columns(["keypoints"])
@@ -260,7 +263,7 @@ def test_synthetic_images_are_exported_to_train_under_their_source(
     rows = synthetic_rows(2, pixels.encode_jpeg)
     rows[1] |= {"image": None, "error": "cut off"}
     synthetic = finish(tmp_path / "made", rows)
-    assert market1501.export(tiny_images, synthetic, tmp_path / "out") == 12 + 5
+    assert export(tiny_images, synthetic, tmp_path / "out") == 12 + 5
     train = tmp_path / "out" / "bounding_box_train"
     names = sorted(path.name for path in train.iterdir() if "_aug" in path.name)
     assert names == [
@@ -271,36 +274,27 @@ def test_synthetic_images_are_exported_to_train_under_their_source(
         "0010_c2s1_000301_01_aug00001.jpg",
     ]
     assert (train / names[0]).read_bytes() == rows[0]["image"]["bytes"]
-    assert list(market1501.read_keypoints(tmp_path / "out" / "keypoints_synthetic.csv")) == names
+    assert list(read_keypoints(tmp_path / "out" / "keypoints_synthetic.csv")) == names
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out", "tiny"]
 
 
 def test_png_cannot_be_exported_and_nothing_is_left(tiny_images, finish, synthetic_rows, tmp_path):
     synthetic = finish(tmp_path / "made", synthetic_rows(1, pixels.encode_png))
     with pytest.raises(UserError, match="is no JPEG"):
-        market1501.export(tiny_images, synthetic, tmp_path / "out")
+        export(tiny_images, synthetic, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "tiny"]
 
 
 def test_an_export_with_a_missing_image_leaves_nothing(tiny_images, tmp_path):
     tiny_images.file(4).unlink()
     with pytest.raises(UserError, match="is missing"):
-        market1501.export(tiny_images, None, tmp_path / "out")
+        export(tiny_images, None, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_an_export_into_a_folder_in_use_is_refused(tiny_images):
     with pytest.raises(UserError, match="exists already, expected a new or an empty folder"):
-        market1501.export(tiny_images, None, tiny_images.root)
-
-
-def test_an_export_of_other_names_is_refused(tiny_images, tmp_path):
-    table = tiny_images.table
-    ids = [f"{row}.jpg" for row in range(len(tiny_images))]
-    renamed = table.set_column(0, table.schema.field(0), [ids])
-    images = io.Images(renamed, tiny_images.root, {})
-    with pytest.raises(UserError, match=r"image '0\.jpg': expected a Market-1501 name"):
-        market1501.export(images, None, tmp_path / "out")
+        export(tiny_images, None, tiny_images.root)
 
 
 # The fixture of the real folder has the name of the module.

@@ -13,27 +13,72 @@ ARRAY = {
     "SLURM_ARRAY_TASK_MIN": "5",
     "SLURM_ARRAY_TASK_MAX": "8",
 }
-TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}
+TASKS = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3", "SLURM_STEP_NUM_TASKS": "3"}
 TORCHRUN = {"RANK": "4", "WORLD_SIZE": "6"}
 KUBERNETES = {"JOB_COMPLETION_INDEX": "0"}
+
+
+ALONE = {"GROUP_WORLD_SIZE": "1"}
+SPANNING = {"RANK": "7", "WORLD_SIZE": "12", "GROUP_WORLD_SIZE": "3"}
 
 
 @pytest.mark.parametrize(
     ("flag", "environ", "num_workers", "expected"),
     [
         ("0/2", ARRAY | TASKS | TORCHRUN | KUBERNETES, None, (0, 2)),
-        (None, ARRAY | TASKS | TORCHRUN | KUBERNETES, None, (2, 4)),
-        (None, TASKS | TORCHRUN | KUBERNETES, None, (1, 3)),
-        (None, TORCHRUN | KUBERNETES, None, (4, 6)),
+        ("0/1", ARRAY, None, (0, 1)),
+        (None, ARRAY, None, (2, 4)),
+        (None, TASKS, None, (1, 3)),
+        (None, TORCHRUN, None, (4, 6)),
         (None, KUBERNETES, 5, (0, 5)),
         (None, {}, None, (0, 1)),
         (None, {}, 1, (0, 1)),
         (None, ARRAY, 4, (2, 4)),
+        # Launchers within launchers.
+        (None, ARRAY | TASKS, None, (7, 12)),
+        (None, ARRAY | TASKS | SPANNING, None, (31, 48)),
+        (None, TASKS | TORCHRUN | ALONE, None, (10, 18)),
+        (None, TASKS | SPANNING, None, (7, 12)),
+        (None, TASKS | {"RANK": "1", "WORLD_SIZE": "3"}, None, (1, 3)),
+        (None, ARRAY | TORCHRUN | ALONE, None, (16, 24)),
+        (None, {"JOB_COMPLETION_INDEX": "1"} | TORCHRUN | ALONE, 2, (10, 12)),
+        (None, ARRAY | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None, (2, 4)),
+        (None, TORCHRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None, (4, 6)),
     ],
 )
-def test_the_first_rule_that_applies_decides(flag, environ, num_workers, expected):
+def test_flag_and_launchers_say_which_worker_it_is(flag, environ, num_workers, expected):
     worker = worker_index(flag, environ, num_workers)
     assert (worker.index, worker.count) == expected
+
+
+def test_all_processes_of_two_tasks_with_a_torchrun_of_four_each_are_eight_workers():
+    found = [
+        worker_index(
+            None,
+            {"SLURM_PROCID": str(task), "SLURM_STEP_NUM_TASKS": "2"}
+            | {"RANK": str(rank), "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"},
+            None,
+        )
+        for task in range(2)
+        for rank in range(4)
+    ]
+    assert [(worker.index, worker.count) for worker in found] == [(i, 8) for i in range(8)]
+
+
+def test_a_torchrun_that_fits_no_step_is_refused():
+    with pytest.raises(UserError, match=r"expected one torchrun over all 3 or one in each of them"):
+        worker_index(None, TASKS | TORCHRUN | {"GROUP_WORLD_SIZE": "2"}, None)
+    with pytest.raises(UserError, match=r"worker 1 of 3 .* and worker 4 of 6"):
+        worker_index(None, TASKS | TORCHRUN, None)
+
+
+def test_the_first_line_of_one_of_many_names_the_flag_that_makes_everything():
+    told = worker_index(None, ARRAY, None).introduction
+    assert told == (
+        "worker 2 of 4 (from the Slurm array, SLURM_ARRAY_TASK_ID); --worker 0/1 makes everything "
+        "here"
+    )
+    assert "--worker 0/1" not in worker_index("1/4", ARRAY, None).introduction
 
 
 def test_a_worker_says_who_it_is_and_why():
@@ -45,8 +90,9 @@ def test_every_task_of_an_array_is_another_worker():
     assert [worker.index for worker in found] == [0, 1, 2, 3]
 
 
-def test_a_batch_script_without_srun_is_the_only_worker():
-    assert worker_index(None, {"SLURM_PROCID": "0"}, None).count == 1
+@pytest.mark.parametrize("tasks", [{}, {"SLURM_NTASKS": "4"}])
+def test_a_batch_script_without_srun_is_the_only_worker(tasks):
+    assert worker_index(None, {"SLURM_PROCID": "0"} | tasks, None).count == 1
 
 
 @pytest.mark.parametrize("flag", ["4/4", "1", "-1/2", "a/b", "1/0", "", "1/2/3", "0/2 "])

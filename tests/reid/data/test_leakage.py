@@ -78,6 +78,12 @@ def test_people_in_train_and_query_are_refused_and_distractors_are_nobody(images
         check_people(images, {"0001", "0008"})
 
 
+@pytest.mark.parametrize("spelling", ["8", "008", "8.0"])
+def test_a_person_of_another_spelling_in_train_and_test_is_refused(images, spelling):
+    with pytest.raises(UserError, match=f"'{spelling}' of train and '0008' of query differ in"):
+        check_people(images, {"0001", spelling})
+
+
 def test_a_generator_trained_on_a_test_split_is_refused(images, synthetic):
     write_generator(synthetic.root, {"train_split": "gallery"})
     with pytest.raises(UserError, match="its generator was trained on the split 'gallery'"):

@@ -140,6 +140,18 @@ def test_junk_is_never_ranked_and_a_distractor_costs_precision():
     assert ranking.average_precision[0] == 0.5
 
 
+@pytest.mark.parametrize("cameras", [([1, 2], [-1, -1]), ([-1, -1], [1, 2]), ([-1, -1], [-1, -1])])
+def test_unknown_cameras_are_refused_where_the_protocol_looks_at_them(cameras):
+    query, gallery = (Labels(np.array(["a", "b"]), np.array(part)) for part in cameras)
+    for look in (
+        lambda: rank(np.eye(2), query, gallery),
+        lambda: check_matches(query, gallery, "market1501"),
+    ):
+        with pytest.raises(UserError, match=r"none of 2 .* has a camera.*--protocol all-cameras"):
+            look()
+    assert rank(1 - np.eye(2), query, gallery, "all-cameras").mean_average_precision == 1
+
+
 def test_all_cameras_ignores_the_own_image_only():
     query = Labels(np.array(["a"]), np.array([1]), np.array(["a1"]))
     gallery = Labels(np.array(["a", "b", "a"]), np.array([1, 1, 1]), np.array(["a1", "b1", "a2"]))

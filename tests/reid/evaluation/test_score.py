@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
+from manifests.io import read_images, write_images
 from manifests.runtime.console import Console, UserError
+from manifests.schema import IMAGES
 from reid.cli import PROGRAM
 from reid.evaluation.score import ScoreSettings, score
 from reid.experiments.comparison import read_arm
@@ -81,6 +85,38 @@ def test_several_data_sets_are_scored_in_one_run_each_into_its_folder(
     for bad in ("six", f"..={other}", f"a/b={other}"):
         with pytest.raises(UserError, match=f"found '{bad}', expected NAME=TABLE"):
             score(ScoreSettings(run=run, images=images, targets=(bad,)), QUIET)
+
+
+def with_cameras(table: Path, out: Path, cameras: dict[str, list[int]]) -> Path:
+    """Write the table again, the cameras of a split in turn these."""
+    images = read_images(table)
+    splits, old = images.strings("split"), images.table["camera_id"].to_pylist()
+    new = [
+        cameras[split][row % len(cameras[split])] if split in cameras else camera
+        for row, (split, camera) in enumerate(zip(splits, old, strict=True))
+    ]
+    place = images.table.schema.get_field_index("camera_id")
+    column = pa.array(new, pa.int16())
+    changed = images.table.set_column(place, IMAGES.field("camera_id"), column)
+    write_images(replace(images, table=changed), out)
+    return out
+
+
+def test_a_gallery_without_cameras_is_refused_and_one_with_some_is_counted(
+    run, images, tmp_path, capsys
+):
+    none = with_cameras(images, tmp_path / "none.parquet", {"gallery": [-1]})
+    settings = {"run": run, "targets": (), "device": "cpu"}
+    with pytest.raises(UserError, match=r"none.parquet: none of \d+ gallery images has a camera"):
+        score(ScoreSettings(images=none, **settings), QUIET)
+    some = with_cameras(images, tmp_path / "some.parquet", {"gallery": [-1, 1, 2]})
+    score(ScoreSettings(images=some, **settings), Console())
+    number = report(run)["protocol"]["gallery"]["num_unknown_cameras"]
+    assert 0 < number < 10
+    assert (
+        f"0 queries and {number} gallery images are of unknown cameras" in capsys.readouterr().err
+    )
+    assert "num_unknown_cameras" not in report(run)["protocol"]["query"]
 
 
 def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.compute.statistics import Difference
 from manifests.runtime.console import Console, Exit, UserError
 from reid.cli import PROGRAM
 from reid.evaluation.report import read_scored
@@ -20,7 +21,6 @@ from reid.experiments.comparison import (
     markdown,
     read_arm,
 )
-from reid.experiments.statistics import Difference
 from reid.models import torchreid_adapter
 from reid.models.features import Embedder, embed, load_network
 from reid.models.network import ReidNetwork

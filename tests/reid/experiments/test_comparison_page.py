@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from manifests.compute.statistics import Difference
 from manifests.io import Images, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
@@ -20,7 +21,6 @@ from reid.cli import PROGRAM
 from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import Comparison, read_arm
 from reid.experiments.comparison_page import answer_of
-from reid.experiments.statistics import Difference
 from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
 from tests.helpers.scored_runs import made_up_labels, write_run
 
@@ -146,8 +146,8 @@ def test_queries_of_the_page_are_those_of_the_tables(folder):
         assert shown["first"] == runs[0].first_rank.tolist()
         table = runs[0].table
         for query, names in enumerate(table["ranked_ids"].to_pylist()):
-            places = shown["nearest"][10 * query : 10 * query + len(names)]
-            assert [data["gallery"]["id"][image] for image in places] == names
+            ranked = shown["nearest"][10 * query : 10 * query + len(names)]
+            assert [data["gallery"]["id"][image] for image in ranked] == names
             right = [bool(shown["right"][query] >> place & 1) for place in range(len(names))]
             assert right == table["ranked_matches"][query].as_py()
 
@@ -241,7 +241,7 @@ def write_pictures(folder: Path) -> Path:
     return folder / "images.parquet"
 
 
-def test_pictures_are_linked_from_the_page_or_stand_in_it_and_lost_ones_are_counted(tmp_path):
+def test_pictures_are_linked_from_the_page_or_embedded_in_it_and_lost_ones_are_counted(tmp_path):
     arms = write_runs(tmp_path)
     images = write_pictures(tmp_path)
     (tmp_path / "pages").mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reid.experiments.statistics import holm, paired_difference, per_person
+from manifests.compute.statistics import holm, paired_difference, per_person
 
 
 def queries(num_people: int = 80, each: int = 4) -> np.ndarray:

@@ -1,0 +1,251 @@
+"""Real and synthetic images as a Market-1501 folder, which torchreid, FastReID and TransReID read.
+
+Images whose names are Market-1501's keep them. Else all are renamed: people and cameras are counted
+from 1, and ``names.csv`` maps back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from manifests import pixels, rules
+from manifests.datasets.keypoint_files import keypoint_text
+from manifests.datasets.market1501 import FOLDERS, NAME
+from manifests.io import Images, write_bytes
+from manifests.runtime.console import UserError
+from manifests.runtime.new_folder import new_folder
+from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
+from manifests.synthetic import Synthetic
+
+MOST_PEOPLE: Final = 1501
+MOST_CAMERAS: Final = 6
+"""Readers of the layout check that there are no more."""
+NAME_COLUMNS: Final = ("name", "image_id", "person_id", "camera_id", "split")
+
+_JPEG: Final = b"\xff\xd8\xff"
+_FRAMES: Final = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a name says."""
+
+    image_id: str
+    person_id: str
+    camera_id: int
+    split: str
+
+
+def export(images: Images | None, synthetic: Synthetic | None, out: Path) -> int:
+    """Write a new folder as ``write_market1501`` does, whole or not at all.
+
+    Raises:
+        UserError: If the folder exists and is not empty, or see ``write_market1501``.
+    """
+    with new_folder(out) as folder:
+        return write_market1501(images, synthetic, folder)
+
+
+def write_market1501(images: Images | None, synthetic: Synthetic | None, folder: Path) -> int:
+    """Write Market-1501's folders into an empty one and return the number of images.
+
+    Synthetic images go to ``bounding_box_train``, named after their source:
+    ``0002_c1s1_000451_03_aug00007.jpg``. Rows that failed are left out. Real images that are no
+    JPEG are encoded as one. Annotated joints go to ``keypoints.csv`` and
+    ``keypoints_synthetic.csv``; where names are changed, ``names.csv`` says whose they are.
+
+    Args:
+        images: Real images; none for synthetic ones alone.
+        synthetic: A finished run; none for real images alone.
+        folder: Empty.
+
+    Raises:
+        UserError: If an image is missing or damaged, a synthetic one is no JPEG, there are more
+            people or cameras than the layout has, two images have one name, or a rule of
+            ``rules.check_synthetic`` is broken.
+    """
+    if images is not None and synthetic is not None:
+        rules.check_synthetic(images, synthetic)
+    synthetic = None if synthetic is None else synthetic.without_errors()
+    real = [] if images is None else _rows_of(images)
+    made = [] if synthetic is None else _rows_of(synthetic)
+    sources = [] if synthetic is None else synthetic.strings("source_id")
+    names = _names(real, made, sources, synthetic)
+    _check_distinct([*names.real, *names.synthetic])
+    for part in FOLDERS.values():
+        (folder / part).mkdir()
+    if images is not None:
+        _write_real(images, names.real, folder)
+    if synthetic is not None:
+        _write_synthetic(synthetic, names.synthetic, folder)
+    if names.are_changed:
+        _write_names([*real, *made], [*names.real, *names.synthetic], folder)
+    return len(real) + len(made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    real: list[str]
+    synthetic: list[str]
+    are_changed: bool
+
+
+def _rows_of(table: Images | Synthetic) -> list[_Row]:
+    columns = (table.table[name].to_pylist() for name in ("image_id", "person_id", "camera_id"))
+    return [_Row(*row) for row in zip(*columns, table.strings("split"), strict=True)]
+
+
+def _names(
+    real: Sequence[_Row],
+    made: Sequence[_Row],
+    sources: Sequence[str],
+    synthetic: Synthetic | None,
+) -> _Names:
+    ks = [] if synthetic is None else synthetic.table["k"].to_pylist()
+    backgrounds = [] if synthetic is None else synthetic.table["background_id"].to_pylist()
+    of_source = [
+        _Row(source, row.person_id, _camera_in(source, row, background), row.split)
+        for source, row, background in zip(sources, made, backgrounds, strict=True)
+    ]
+    if all(_says(row) for row in (*real, *of_source)):
+        kept = [
+            synthetic_name(source, k, None if background is None else row.camera_id)
+            for source, k, background, row in zip(sources, ks, backgrounds, made, strict=True)
+        ]
+        return _Names([row.image_id for row in real], kept, are_changed=False)
+    people, cameras = _people([*real, *made]), _cameras([*real, *made])
+    number = {row.image_id: place for place, row in enumerate(real)}
+    for source in sorted(set(sources) - number.keys()):
+        number[source] = len(number)
+    stem = [
+        _stem(people[row.person_id], cameras[row.camera_id], number[row.image_id]) for row in real
+    ]
+    made_stem = [
+        _stem(people[row.person_id], cameras[row.camera_id], number[source])
+        for row, source in zip(made, sources, strict=True)
+    ]
+    return _Names(
+        [f"{name}.jpg" for name in stem],
+        [f"{name}_aug{k:05d}.jpg" for name, k in zip(made_stem, ks, strict=True)],
+        are_changed=True,
+    )
+
+
+def _says(row: _Row) -> bool:
+    """Return whether an image's name says who is on which camera, as readers will take it."""
+    match = NAME.fullmatch(row.image_id)
+    return match is not None and (match[1], int(match[2])) == (row.person_id, row.camera_id)
+
+
+def _camera_in(source: str, row: _Row, background: str | None) -> int:
+    """Return the camera that a source's name should say; of another street, whatever it says."""
+    match = NAME.fullmatch(source)
+    return row.camera_id if background is None or match is None else int(match[2])
+
+
+def _people(rows: Sequence[_Row]) -> dict[str, str]:
+    names = sorted({row.person_id for row in rows} - {JUNK, DISTRACTOR})
+    if len(names) > MOST_PEOPLE:
+        raise UserError(
+            f"found {len(names):,} people, expected at most {MOST_PEOPLE:,}, as many as readers of "
+            "the Market-1501 layout take; export to another layout"
+        )
+    numbered = {name: f"{number:04d}" for number, name in enumerate(names, 1)}
+    return {**numbered, JUNK: JUNK, DISTRACTOR: DISTRACTOR}
+
+
+def _cameras(rows: Sequence[_Row]) -> Mapping[int, int]:
+    # Unknown cameras come last, as one more.
+    found = sorted({row.camera_id for row in rows}, key=lambda c: (c == UNKNOWN_CAMERA, c))
+    if len(found) > MOST_CAMERAS:
+        raise UserError(
+            f"found {len(found)} cameras, expected at most {MOST_CAMERAS}, as many as readers of "
+            "the Market-1501 layout take; export to another layout"
+        )
+    return {camera: number for number, camera in enumerate(found, 1)}
+
+
+def _stem(person: str, camera: int, number: int) -> str:
+    return f"{person}_c{camera}s{1 + number // _FRAMES}_{number % _FRAMES:06d}_00"
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"found {len(twice):,} names of two images or more, the first '{twice[0]}'; expected "
+            "images whose sources or numbers differ"
+        )
+
+
+def _write_real(images: Images, names: Sequence[str], folder: Path) -> None:
+    for row, (name, split) in enumerate(zip(names, images.strings("split"), strict=True)):
+        _write_image(images, row, folder / FOLDERS[split] / name)
+    annotated = np.flatnonzero(np.asarray(images.table["keypoints"].is_valid()))
+    text = keypoint_text([names[row] for row in annotated], images.take(annotated).keypoints())
+    write_bytes(text.encode(), folder / "keypoints.csv")
+
+
+def _write_image(images: Images, row: int, path: Path) -> None:
+    file = images.file(row)
+    if not file.is_file():
+        name = images.table["image_id"][row].as_py()
+        raise UserError(f"{file}: image '{name}' is missing")
+    with file.open("rb") as opened:
+        is_jpeg = opened.read(len(_JPEG)) == _JPEG
+    if is_jpeg:
+        shutil.copyfile(file, path)
+    else:
+        # Readers look for *.jpg alone.
+        path.write_bytes(pixels.encode_jpeg(pixels.read(file), 95, "4:4:4"))
+
+
+def _write_synthetic(synthetic: Synthetic, names: Sequence[str], folder: Path) -> None:
+    data = synthetic.read_bytes(np.arange(len(synthetic)))
+    for name, image in zip(names, data, strict=True):
+        if not image.startswith(_JPEG):
+            raise UserError(
+                f"{synthetic.root}: image '{name}' is no JPEG, and a Market-1501 folder holds "
+                "nothing else; export to another layout, or generate with --image-format jpg"
+            )
+        (folder / FOLDERS["train"] / name).write_bytes(image)
+    text = keypoint_text(names, synthetic.keypoints())
+    write_bytes(text.encode(), folder / "keypoints_synthetic.csv")
+
+
+def _write_names(rows: Sequence[_Row], names: Sequence[str], folder: Path) -> None:
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(NAME_COLUMNS)
+    for name, row in zip(names, rows, strict=True):
+        lines.writerow((name, row.image_id, row.person_id, row.camera_id, row.split))
+    write_bytes(table.getvalue().encode(), folder / "names.csv")
+
+
+def synthetic_name(source_id: str, k: int, camera: int | None = None) -> str:
+    """Return the file name of a person's ``k``-th synthetic image.
+
+    Args:
+        source_id: The image that the person was seen in, a Market-1501 name.
+        k: Counted from 0.
+        camera: Which camera the image looks like, if not the source's.
+
+    >>> synthetic_name("0002_c1s1_000451_03.jpg", 7)
+    '0002_c1s1_000451_03_aug00007.jpg'
+    >>> synthetic_name("0002_c1s1_000451_03.jpg", 7, camera=4)
+    '0002_c4s1_000451_03_aug00007.jpg'
+    """
+    stem = source_id.split(".", maxsplit=1)[0]
+    if camera is not None:
+        stem = re.sub(r"_c\d", f"_c{camera}", stem, count=1)
+    return f"{stem}_aug{k:05d}.jpg"
