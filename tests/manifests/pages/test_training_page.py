@@ -56,7 +56,7 @@ def test_a_long_log_is_drawn_by_means_of_its_lines(tmp_path):
     assert table.rows[0][1].value == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
 
 
-def test_sheets_are_linked_from_the_page_or_stand_in_it(tmp_path):
+def test_sheets_are_linked_or_put_into_the_page(tmp_path):
     run, page = write_training(tmp_path / "run"), tmp_path / "page.html"
     assert AUGMENT.run(["report", str(run), "--html", str(page), "--quiet"]) is Exit.DONE
     text = page.read_text("utf-8")
