@@ -192,7 +192,9 @@ def _write_real(images: Images, names: Sequence[str], folder: Path) -> None:
     for row, (name, split) in enumerate(zip(names, images.strings("split"), strict=True)):
         _write_image(images, row, folder / FOLDERS[split] / name)
     annotated = np.flatnonzero(np.asarray(images.table["keypoints"].is_valid()))
-    text = keypoint_text([names[row] for row in annotated], images.take(annotated).keypoints())
+    text = keypoint_text(
+        [names[row] for row in annotated.tolist()], images.take(annotated).keypoints()
+    )
     write_bytes(text.encode(), folder / "keypoints.csv")
 
 
