@@ -27,7 +27,12 @@ def scalar_limb_warp(image, mask, source, target):
     least = np.full_like(
         mask, REACH * np.linalg.norm(_middle(source, 8, 11) - _middle(source, 2, 5))
     )
-    for from_points, to_points, region in _parts(source, target):
+    parts = list(_parts(source, target))
+    owner = _owner(parts, mask.shape)
+    for place, (from_points, to_points, region) in enumerate(parts):
+        if to_points is None:
+            continue
+        own = mask * (owner == place)
         back = _affine(to_points, from_points)
         for row in range(mask.shape[0]):
             for column in range(mask.shape[1]):
@@ -35,8 +40,8 @@ def scalar_limb_warp(image, mask, source, target):
                 away = _away(point, from_points, region)
                 if away < least[row, column]:
                     least[row, column] = away
-                    behind_coverage[row, column] = _bilinear(mask, point)
-                    behind[row, column] = _bilinear(image * mask[:, :, None], point)
+                    behind_coverage[row, column] = _bilinear(own, point)
+                    behind[row, column] = _bilinear(image * own[:, :, None], point)
                 share = float(np.clip(0.5 - away / SOFT_EDGE_PX, 0, 1))
                 if share == 0:
                     continue
@@ -46,6 +51,18 @@ def scalar_limb_warp(image, mask, source, target):
                 coverage[row, column] = alpha + (1 - alpha) * coverage[row, column]
     result += (1 - coverage[:, :, None]) * behind
     return result, coverage + (1 - coverage) * behind_coverage
+
+
+def _owner(parts, shape):
+    """Which part every pixel of the source is nearest to."""
+    away = [
+        [
+            [_away(np.array((column, row)), points, region) for column in range(shape[1])]
+            for row in range(shape[0])
+        ]
+        for points, _, region in parts
+    ]
+    return np.argmin(away, axis=0)
 
 
 def _usable(source, target):
@@ -143,24 +160,20 @@ def _parts(source, target):
 def _pair(limb, sides, left_last, geometry):
     source, target, length_s, length_t, turned = geometry
     for first, second in sides if left_last else sides[::-1]:
-        if np.isnan(target[[first, second]]).any():
-            continue
-        if np.linalg.norm(target[second] - target[first]) < table.MIN_BONE * length_t:
-            continue
         own = _bone(source, first, second, length_s)
         other = _bone(source, OTHER_SIDE[first], OTHER_SIDE[second], length_s)
         borrowed = other > 0 and own < table.SHORTENED * other
         bone = other if borrowed else own
         if bone == 0:
             continue
-        stretch = np.linalg.norm(target[second] - target[first]) / bone * length_s / length_t
-        if stretch > table.MAX_STRETCH:
-            continue
+        goal = np.linalg.norm(target[second] - target[first])
+        moved = goal >= table.MIN_BONE * length_t
+        moved = moved and goal / bone * length_s / length_t <= table.MAX_STRETCH
         a, b = (OTHER_SIDE[first], OTHER_SIDE[second]) if borrowed else (first, second)
         sign = -1 if borrowed != turned else 1
         yield (
             _triple(source[a], source[b], sign * length_s),
-            _triple(target[first], target[second], length_t),
+            _triple(target[first], target[second], length_t) if moved else None,
             (
                 0.0,
                 bone * (1 + limb.beyond),
