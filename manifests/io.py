@@ -88,11 +88,16 @@ def keypoint_array(column: pa.ChunkedArray) -> Float[np.ndarray, "rows 18 2"]:
     """Return a ``keypoints`` column as float32; null rows become NaN.
 
     Convention: (x, y), pixels of the stored image, pixel centres at integers, origin top-left.
+
+    Raises:
+        UserError: If a joint of a row that is annotated is null.
     """
     joints = np.full((len(column), NUM_JOINTS, 2), np.nan, np.float32)
     annotated = np.asarray(column.is_valid())
     # ``flatten`` leaves null rows out and respects slices; ``values`` does neither.
     flat = column.combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
+    if len(flat) != 2 * NUM_JOINTS * annotated.sum():
+        raise UserError("column 'keypoints': found a joint that is null, expected NaN, NaN for it")
     joints[annotated] = flat.reshape(-1, NUM_JOINTS, 2)
     return joints
 

@@ -178,6 +178,9 @@ def read_file(path: Path) -> bytes:
         PixelError: If the file is missing or cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            found = "a folder" if path.is_dir() else "no regular file"
+            raise PixelError(f"{path}: found {found}, expected an image")
         return path.read_bytes()
     except OSError as error:
         raise PixelError(f"{path}: cannot be read ({error.strerror})") from error

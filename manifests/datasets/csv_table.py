@@ -19,6 +19,8 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
         UserError: If the file is missing, empty, not UTF-8, or a line has too many fields.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: found no regular file, expected a CSV")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -84,7 +86,9 @@ class Console:
     @property
     def shows_bars(self) -> bool:
         """Whether to show a progress bar: on a terminal, as text, unless quiet."""
-        return not self._quiet and self._log_format == "text" and sys.stderr.isatty()
+        # A process that was started without standard error has none.
+        is_terminal = getattr(sys.stderr, "isatty", bool)()
+        return not self._quiet and self._log_format == "text" and is_terminal
 
     @property
     def flags(self) -> list[str]:
@@ -103,13 +107,21 @@ class Console:
         if self.shows_bars:
             tqdm.write(line, file=sys.stderr)
         else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            _write_error(line + "\n")
 
     def show(self, text: str) -> None:
-        """Write a command's result to standard output, also when quiet."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        """Write a command's result to standard output, also when quiet.
+
+        Raises:
+            UserError: If it is closed or full; a reader that has gone is no error of ours.
+        """
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except (AttributeError, OSError, ValueError) as error:
+            raise UserError(f"standard output cannot be written ({error})") from error
 
     @contextmanager
     def progress(self, label: str, total: int, unit: str = "img", start: int = 0) -> Generator[Bar]:
@@ -121,24 +133,58 @@ class Console:
             bar.close()
 
 
+_OF_THE_MACHINE: Final = {
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS,
+    errno.ENOSPC, errno.EDQUOT, errno.EIO,
+}  # fmt: skip
+
+
 def exit_with(command: Callable[[], Exit]) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
-    A ``UserError`` becomes one sentence and code 2, an interrupt code 130; any other exception
-    is a bug and shows its traceback with code 1.
+    A ``UserError`` becomes one sentence and code 2, and so does a file or folder that this machine
+    does not let us use; an interrupt becomes code 130. Any other exception is a bug and shows its
+    traceback with code 1.
     """
     try:
         code = command()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _write_error(f"error: {error}\n")
         code = Exit.REFUSED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
+        _write_error("interrupted; the same command goes on from here\n")
         code = Exit.INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
         code = Exit.INTERRUPTED
+    except OSError as error:
+        # ``Path.exists`` and its kin raise on unreadable folders and on names that are too long.
+        if error.errno in _OF_THE_MACHINE and error.filename is not None:
+            reason = error.strerror or error
+            _write_error(f"error: {str(error.filename)[:200]}: cannot be used ({reason})\n")
+            code = Exit.REFUSED
+        else:
+            _write_error(traceback.format_exc())
+            code = Exit.BUG
     except Exception:  # noqa: BLE001 - the process border: a bug must end with code 1
-        traceback.print_exc()
+        _write_error(traceback.format_exc())
         code = Exit.BUG
+    _let_go(sys.stdout)
+    _let_go(sys.stderr)
     sys.exit(int(code))
+
+
+def _write_error(text: str) -> None:
+    """Write to standard error, if there is one that takes it: a job goes on without."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Drop what a closed or full stream does not take: Python would end with its own code."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # pyright: ignore[reportOptionalMemberAccess]

@@ -7,13 +7,15 @@ temporary file is renamed, in a store an upload is atomic.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 from pydantic import PlainSerializer, PlainValidator
 from tyro.constructors import PrimitiveConstructorSpec
@@ -114,9 +116,9 @@ def create(path: StoragePath, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # A link fails if the name exists, and the name never shows an unfinished file.
+        # Both fail if the name exists, and the name never shows an unfinished file.
         with suppress(FileExistsError):
-            os.link(temporary, path)
+            _publish(temporary, path)
             return True
         return False
     except OSError as error:
@@ -124,6 +126,35 @@ def create(path: StoragePath, data: bytes) -> bool:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless the name is taken.
+
+    Raises:
+        FileExistsError: If it is.
+        OSError: If the storage has neither hard links nor renames that keep what is there.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        # exFAT, SMB and some FUSE file systems have no hard links.
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_to_free_name(temporary, path)
+
+
+_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+
+
+def _rename_to_free_name(temporary: Path, path: Path) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(temporary), os.fsencode(path)
+    if library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
 
 
 def unpublished(folder: StoragePath) -> list[Path]:
@@ -138,5 +169,9 @@ def sync_folder(folder: StoragePath) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some file systems sync no folders, and say so.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}:
+            raise
     finally:
         os.close(handle)

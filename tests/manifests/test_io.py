@@ -72,6 +72,13 @@ def test_joints_of_a_slice_are_those_of_its_rows():
     assert np.array_equal(found[1:], joints[2:4])
 
 
+def test_a_joint_that_is_null_is_refused_in_one_sentence():
+    pose = [[1.0, 2.0]] * 17 + [None]
+    column = pa.chunked_array([pa.array([pose], IMAGES.field("keypoints").type)])
+    with pytest.raises(UserError, match="found a joint that is null, expected NaN"):
+        io.keypoint_array(column)
+
+
 def test_the_footer_carries_root_and_provenance(tiny_images, tmp_path):
     path = tmp_path / "a" / "images.parquet"
     io.write_images(Images(tiny_images.table, tiny_images.root, {"seed": "0"}), path)

@@ -37,6 +37,7 @@ from manifests.datasets.keypoint_files import keypoint_text
 from manifests.io import Images, keypoint_column, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
+from tests.helpers.poses import upright
 
 TOLERANCE = 1e-9  # means of float64 scores
 NUM_PEOPLE, IMAGES_EACH, NUM_TRAIN = 3, 6, 70
@@ -70,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
         (root / folder).mkdir()
     for seed, (folder, name) in enumerate(names):
         (root / folder / name).write_bytes(pixels.encode_jpeg(picture(seed)))
-        joints[name] = random.integers(2, (62, 126), (18, 2)).astype(np.float32)
+        joints[name] = upright(random.integers(2, (62, 126), (18, 2)).astype(np.float32))
     text = keypoint_text(list(joints), np.stack(list(joints.values())))
     (root / "keypoints.csv").write_text(text)
     return market.index(root, [root / "keypoints.csv"])[0]

@@ -1,0 +1,106 @@
+"""Storage without hard links, folders that cannot be synced, streams that are closed or full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from augment.cli import PROGRAM
+from manifests import pixels
+from manifests.datasets.csv_table import read_csv
+from manifests.runtime import storage
+from manifests.runtime.console import UserError
+
+SAYS = "from manifests.runtime.console import *; "
+
+
+@pytest.fixture
+def no_links(monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+def test_without_hard_links_a_file_is_created_whole_and_once(tmp_path):
+    assert storage.create(tmp_path / "run.json", b"first")
+    assert not storage.create(tmp_path / "run.json", b"second")
+    assert (tmp_path / "run.json").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error_and_a_broken_disk_is(tmp_path, monkeypatch):
+    def failing(number):
+        def fsync(handle):
+            raise OSError(number, os.strerror(number))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
+    storage.sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        storage.sync_folder(tmp_path)
+
+
+def ended(command: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    line = f"{sys.executable} -c '{SAYS}{command}' {redirection}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+
+
+GOES_ON = 'exit_with(lambda: Console().say("hello") or Exit.ROW_ERRORS)'
+SHOWS = 'exit_with(lambda: Console().show("table" * 9999) or Exit.DONE)'
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_job_goes_on_without_standard_error_and_ends_with_its_code(redirection):
+    assert ended(GOES_ON, redirection).returncode == 3
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_result_that_cannot_be_written_is_refused_in_one_sentence(redirection):
+    found = ended(SHOWS, redirection)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: standard output cannot be written")
+    assert found.stderr.count("\n") == 1
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", LONG, "--out", "t.parquet"],
+        ["status", LONG],
+        ["verify", LONG],
+        ["export", LONG, "--to", "folder", "--out", "files"],
+        ["export", "gone", "--to", "folder", "--out", LONG],
+        ["preview", LONG, "--out", "a.png"],
+        ["sample", "--out", LONG],
+        ["detect", "--images", LONG, "--out", "j.parquet"],
+        ["transfer", "a.jpg", "--pose", "b.jpg", "--images", LONG, "--out", "c.png"],
+    ],
+)
+def test_a_name_too_long_for_the_file_system_is_refused_in_one_sentence(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        PROGRAM.main(arguments)
+    told = capsys.readouterr().err
+    assert (left.value.code, told.count("\n")) == (2, 1), told
+    assert told.startswith("error: ")
+
+
+def test_fifos_are_no_images_and_no_tables(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(pixels.PixelError, match="pipe: found no regular file, expected an image"):
+        pixels.read(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: found no regular file, expected a CSV"):
+        read_csv(tmp_path / "pipe", ",")
