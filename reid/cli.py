@@ -47,6 +47,12 @@ PROGRAM: Final = Program(
             "settings_for",
             "a grid of runs: real fractions x synthetic sets x seeds, with its tables",
         ),
+        "report": Command(
+            "reid.training.report",
+            "report",
+            "ReportSettings",
+            "write a page about one training, to look at",
+        ),
         "export": Command(
             "reid.models.export",
             "export",

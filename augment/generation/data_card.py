@@ -64,7 +64,7 @@ def _what(plan: GenerationPlan) -> str:
 def _of_streets(plan: GenerationPlan) -> str:
     if not plan.bank.streets:
         return ""
-    return f"| people left out for want of a mask | {plan.num_without_mask:,} |\n"
+    return f"| people left out for want of {plan.left_out_for} | {plan.num_without_mask:,} |\n"
 
 
 def _camera(plan: GenerationPlan) -> str:

@@ -232,7 +232,8 @@ def _say_about(plan: GenerationPlan, console: Console) -> None:
         )
     if plan.num_without_mask:
         console.say(
-            f"{plan.num_without_mask:,} people are left out: no image of theirs has a mask",
+            f"{plan.num_without_mask:,} people are left out: no image of theirs has "
+            f"{plan.left_out_for}",
             event="people_without_mask",
             people=plan.num_without_mask,
         )

@@ -84,12 +84,18 @@ class GenerationPlan:
     num_without_torso: int
     """People without any usable row; their best annotated rows serve."""
     num_without_mask: int = 0
-    """People left out: the system needs masks, and no image of theirs has one."""
+    """People left out: the system needs masks, and no image of theirs has one; or it moves what is
+    inside, and none of these images has shoulders and hips to move it by."""
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
     source: SourceChoice = "random"
     candidate_poses: int = 1
     """How many poses of the bank are drawn for a row; it shows the nearest to its source."""
+
+    @property
+    def left_out_for(self) -> str:
+        """What the people left out have no image with."""
+        return "a mask" if self.keeps_pose else "a mask, shoulders and hips"
 
     def __len__(self) -> int:
         return len(self.people) * self.per_id
@@ -196,7 +202,8 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         per_id: Images per person.
         seed: Another seed gives other sources and poses.
         size: (width, height) of the generated images.
-        masked: Take only sources with a mask, for systems that need it.
+        masked: Take only sources with a mask, for systems that need it, and if their images show
+            another pose than the sources, with shoulders and hips.
         keeps_pose: Images will show their sources' own poses.
         source: Which of a person's images is the source of a row.
         candidate_poses: How many poses are drawn for a row, which shows the nearest to its source.
@@ -220,6 +227,14 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
                 "--masks' adds them"
             )
     joints = joints_in(train, size)
+    if masked and not keeps_pose:
+        posed = np.flatnonzero(keypoints.has_torso(joints))
+        if not len(posed):
+            raise UserError(
+                f"found no shoulders and hips in {len(train):,} train images with a mask, which "
+                "these weights need; 'augment detect' adds keypoints"
+            )
+        train, joints = train.take(posed), joints[posed]
     people, person = _people(train)
     candidates, num_without_torso = _candidates(train, joints, person)
     sources = train.take(candidates)

@@ -1,4 +1,4 @@
-"""``augment report``: a page about a finished run, to look at in a browser."""
+"""``augment report``: a page about a synthetic set or a training, to look at in a browser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from augment.generation.preview import source_images
 from augment.generation.synthetic_page import Choices, write_synthetic_page
 from manifests.pages.page import check_page
+from manifests.pages.training_page import Training, is_training, write_training_page
 from manifests.runtime.console import Console, Exit
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
@@ -18,10 +19,13 @@ from manifests.synthetic import read_synthetic
 
 
 class ReportSettings(Frozen):
-    """Write a page about a finished run: sheets of people, poses, scores, errors, settings."""
+    """Write a page about a synthetic set: sheets of people, poses, scores, errors, settings.
+
+    Of the folder of a training, which may still run, it shows curves, sample sheets and settings.
+    """
 
     run: Positional[StoragePathFlag]
-    """Folder of the run, or its URL; or the folder that 'reid screen' wrote."""
+    """Folder of augment generate, or its URL; that of reid screen, or of augment train."""
     html: Path
     """Page to write; its folder exists."""
     images: Path | None = None
@@ -46,6 +50,10 @@ def report(settings: ReportSettings, console: Console) -> Exit:
             its real images is not there.
     """
     check_page(settings.html)
+    if isinstance(settings.run, Path) and is_training(settings.run):
+        training = Training(settings.run, "augment")
+        write_training_page(settings.html, training, console, embed=settings.embed_images)
+        return Exit.DONE
     synthetic = read_synthetic(settings.run)
     images = source_images(settings.run, settings.images, settings.root)
     choices = Choices(settings.embed_images, settings.people, settings.max_images, settings.seed)

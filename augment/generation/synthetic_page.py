@@ -58,6 +58,13 @@ class Tile:
 
     name: str
     caption: str
+    about: str = ""
+    """What else is known of it."""
+
+    @property
+    def alt(self) -> str:
+        """Return what stands in its place for who does not see it."""
+        return ", ".join(filter(None, (self.name, self.about)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,7 @@ def write_synthetic_page(
     wanted += [tile.name for score in scores for tile in (*score.worst, *score.best)]
     pictures = Pictures(page, train, embed=choices.embed)
     pictures.add(tile.name for sheet in sheets for tile in sheet.real)
+    generated = _generated(synthetic, wanted, choices)
     context = {
         "title": f"Synthetic images: {synthetic.root.name}",
         "kind": "Synthetic images of people, made by pose transfer",
@@ -130,8 +138,8 @@ def write_synthetic_page(
         ],
         "facts": _facts(synthetic, made, train),
         "sheets": sheets,
-        "sources": pictures.sources | _generated(synthetic, wanted, choices),
-        "pictures_note": _pictures_note(pictures, choices),
+        "sources": pictures.sources | generated,
+        "pictures_note": _pictures_note(pictures, len(generated)),
         "poses": _poses(made, train, choices),
         "scores": scores,
         "is_screened": _screened(synthetic) is not None,
@@ -167,6 +175,7 @@ def _sheets(made: Synthetic, train: Images, choices: Choices) -> list[Sheet]:
     people = sorted(rows_of)
     sheets: list[Sheet] = []
     names, sources, poses = (made.strings(name) for name in ("image_id", "source_id", "pose_id"))
+    ks = made.table["k"].to_pylist()
     real_names, cameras = train.strings("image_id"), train.table["camera_id"].to_pylist()
     for place in choose(len(people), choices.num_people, choices.seed).tolist():
         person = people[place]
@@ -178,7 +187,7 @@ def _sheets(made: Synthetic, train: Images, choices: Choices) -> list[Sheet]:
                 len(mine),
                 [Tile(real_names[row], f"camera {cameras[row]}") for row in real[:_PER_PERSON]],
                 [
-                    Tile(names[row], f"from {sources[row]}, pose of {poses[row]}")
+                    Tile(names[row], f"k {ks[row]}", f"from {sources[row]}, pose of {poses[row]}")
                     for row in mine[:_PER_PERSON]
                 ],
             )
@@ -197,7 +206,7 @@ def _generated(synthetic: Synthetic, names: list[str], choices: Choices) -> dict
             for row, (name, error) in enumerate(
                 zip(synthetic.strings("image_id"), synthetic.strings("error"), strict=True)
             )
-            if name in wanted and (error is None or error.startswith(_SCREENED_OUT))
+            if name in wanted and (not error or error.startswith(_SCREENED_OUT))
         ],
         np.int64,
     )
@@ -207,9 +216,9 @@ def _generated(synthetic: Synthetic, names: list[str], choices: Choices) -> dict
     }
 
 
-def _pictures_note(pictures: Pictures, choices: Choices) -> str:
-    if choices.embed:
-        return pictures.note
+def _pictures_note(pictures: Pictures, num_generated: int) -> str:
+    if num_generated:
+        return f"{pictures.note} {num_generated:,} generated images are in it too."
     return (
         f"{pictures.note} Generated images lie in shards and are blank: --embed-images puts them "
         "into the page."
@@ -229,7 +238,7 @@ def _poses(made: Synthetic, train: Images, choices: Choices) -> list[PoseCluster
     with catch_warnings():
         # An empty cluster is left out below.
         filterwarnings("ignore", "One of the clusters is empty")
-        centres, _ = kmeans2(sample.astype(np.float64), _NUM_POSES, minit="++", seed=choices.seed)
+        centres, _ = kmeans2(sample.astype(np.float64), _NUM_POSES, minit="++", rng=choices.seed)
     nearest = [_nearest(poses.reshape(-1, 36), centres) for poses in (known, planned)]
     counts = [np.bincount(one, minlength=_NUM_POSES) for one in nearest]
     clusters: list[PoseCluster] = []

@@ -12,6 +12,7 @@ where it is open (as Balakrishnan et al., CVPR 2018, move layers of the source).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Final, Literal
 
 import torch
@@ -131,7 +132,8 @@ class Patn(PoseTransfer):
             out = warp.painted_over(out[:, :3], gate=(out[:, 3:] + 1) / 2)
         if self.config.background == "target":
             assert background is not None
-            out = background.behind(out)
+            around = background.image if warp is None else warp.before(background.image)
+            out = replace(background, image=around).behind(out)
         return out
 
     def _drawn(self, image: Tensor, seen: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ pixel stays as it is, so that what tells a person is carried and not drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, ClassVar, Final
 
@@ -36,7 +37,7 @@ from manifests.runtime.settings import Frozen, NotNegative, Positive
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 """Of the re-ID network: an eighth and a sixteenth."""
 
-GATE_BIAS: Final = 1.0
+GATE_BIAS: Final = 3.0
 """Added before the sigmoid: a gate begins open."""
 
 
@@ -158,6 +159,9 @@ class PoseWarp(PoseTransfer):
         weight_identity_features: NotNegative = 0.5
         """Early maps of the identity network."""
         weight_identity: NotNegative = 2.0
+        weight_gate: NotNegative = 2.0
+        """Of painting over what was moved: colours and letters tell a person, and what is painted
+        in their place is a guess."""
         weight_adversarial: NotNegative = 0.15
         batch_size: Positive = 16
         learning_rate: NotNegative = 1e-3
@@ -208,9 +212,11 @@ class PoseWarp(PoseTransfer):
         """Return the person in the target pose before the target's background, RGB in [-1, 1]."""
         del random, options
         height, width = condition.image.shape[-2:]
-        return self._painted(condition, gaussians(condition.target_pose, height, width))
+        maps = gaussians(condition.target_pose, height, width)
+        return self._painted(condition, maps)[0]
 
-    def _painted(self, condition: Condition, target_maps: Tensor) -> Tensor:
+    def _painted(self, condition: Condition, target_maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images, and how much of every pixel is moved and painted over all the same."""
         image, mask, background = condition.image, condition.mask, condition.background
         assert mask is not None
         assert background is not None
@@ -218,7 +224,10 @@ class PoseWarp(PoseTransfer):
         moved = torch.cat([warp.channels(), background.channels(), target_maps], dim=1)
         out = self.painter(moved, torch.cat([image * mask, mask], dim=1))
         gate = torch.sigmoid(out[:, 3:] + GATE_BIAS)
-        return background.behind(warp.painted_over(torch.tanh(out[:, :3]), gate))
+        person = warp.painted_over(torch.tanh(out[:, :3]), gate)
+        # Skirts, hair and bags that reach beyond the hole stand before the street as they are.
+        image = replace(background, image=warp.before(background.image)).behind(person)
+        return image, background.hole * warp.coverage * (1 - gate)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -226,10 +235,11 @@ class PoseWarp(PoseTransfer):
         return self.config.image_height, self.config.image_width
 
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
-        """Return the ``fake`` and the ``target_maps`` that all phases look at."""
+        """Return the ``fake``, what is ``hidden`` in it, and the ``target_maps``."""
         del stage
         target_maps = gaussians(pair.condition.target_pose, *pair.target.shape[-2:])
-        return {"fake": self._painted(pair.condition, target_maps), "target_maps": target_maps}
+        fake, hidden = self._painted(pair.condition, target_maps)
+        return {"fake": fake, "hidden": hidden, "target_maps": target_maps}
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of one phase, weighted."""
@@ -242,7 +252,8 @@ class PoseWarp(PoseTransfer):
         assert condition.background is not None
         hole = condition.background.hole
         distance = ((fake - pair.target).abs() * hole).sum() / (3 * hole.sum()).clamp(min=1)
-        terms = {"l1": c.weight_l1 * distance}
+        hidden = outputs["hidden"].sum() / hole.sum().clamp(min=1)
+        terms = {"l1": c.weight_l1 * distance, "gate": c.weight_gate * hidden}
         if self._features is not None and c.weight_features:
             with torch.no_grad():
                 expected = self._features(pair.target)

@@ -169,14 +169,23 @@ class Parts:
     region: Float[Tensor, "batch parts 5"]
     """A trapezoid grown by a radius, in pixels of the source: where it starts and ends along the
     axis, half its width at either end, the radius."""
+    seen: Bool[Tensor, "batch parts"]
+    """Whether the source has the part, or the one of the other side that is borrowed."""
     valid: Bool[Tensor, "batch parts"]
+    """Whether it is moved."""
 
     def between(self, first: int, last: int) -> Parts:
         """Return the parts from ``first`` to before ``last``."""
         cut = slice(first, last)
         source, target = self.source.between(cut), self.target.between(cut)
-        region, valid = self.region[:, cut], self.valid[:, cut]
-        return Parts(source, target, self.across[:, cut], region, valid)
+        flags = self.seen[:, cut], self.valid[:, cut]
+        return Parts(source, target, self.across[:, cut], self.region[:, cut], *flags)
+
+    def unmoved(self) -> Parts:
+        """Return the parts where the source has them."""
+        return replace(
+            self, target=self.source, across=torch.ones_like(self.across), valid=self.seen
+        )
 
     @classmethod
     def concatenated(cls, groups: Sequence[Parts]) -> Parts:
@@ -186,6 +195,7 @@ class Parts:
             Frames.concatenated([group.target for group in groups]),
             torch.cat([group.across for group in groups], dim=1),
             torch.cat([group.region for group in groups], dim=1),
+            torch.cat([group.seen for group in groups], dim=1),
             torch.cat([group.valid for group in groups], dim=1),
         )
 
@@ -228,13 +238,14 @@ def _limbs(source: Body, target: Body, turned: Bool[Tensor, " batch"]) -> Parts:
         torch.where(borrowed[..., None], theirs.axis, mine.axis),
     )
     stretch = goal.length / frames.length.clamp(min=TINY) / scale
-    valid = goal_there & (there | theirs_there) & (stretch <= MAX_STRETCH)
+    seen = there | theirs_there
+    valid = goal_there & seen & (stretch <= MAX_STRETCH)
     numbers = [[0.0, 1 + m.beyond, m.start_radius - m.end_radius, 0.0, m.end_radius] for m in LIMBS]
     torso = source.length[:, None].expand_as(stretch)
     units = torch.stack([frames.length] * 2 + [torso] * 3, dim=-1)
     region = units * upload(torch.tensor(numbers), device)
     mirrored = 1.0 - 2.0 * (borrowed ^ turned[:, None])
-    return Parts(frames, goal, mirrored / scale, region, valid)
+    return Parts(frames, goal, mirrored / scale, region, seen, valid)
 
 
 def _bones(
@@ -274,10 +285,8 @@ def _torso(source: Body, target: Body, turned: Bool[Tensor, " batch"]) -> Parts:
     beside = _cross(unit, half_across).abs()
     length, margin = source.length, TORSO_MARGIN * source.length
     region = [-along[:, 0], length + along[:, 1], beside[:, 0], beside[:, 1], margin]
-    valid = torch.ones_like(turned)
-    return Parts(
-        frames, goal, across[:, None], torch.stack(region, dim=-1)[:, None], valid[:, None]
-    )
+    there = torch.ones_like(turned)[:, None]
+    return Parts(frames, goal, across[:, None], torch.stack(region, dim=-1)[:, None], there, there)
 
 
 def _head(source: Body, target: Body) -> Parts:
@@ -288,7 +297,8 @@ def _head(source: Body, target: Body) -> Parts:
     shares = source.length.new_tensor([*HEAD_CENTRE, 0, 0, HEAD_RADIUS])
     region = (source.length[:, None] * shares)[:, None]
     across = mirrored * source.length / target.length
-    return Parts(frames, goal, across[:, None], region, torch.ones_like(across[:, None]).bool())
+    there = torch.ones_like(across[:, None]).bool()
+    return Parts(frames, goal, across[:, None], region, there, there)
 
 
 def _cross(a: Float[Tensor, "*batch 2"], b: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:

@@ -280,6 +280,7 @@ def _inline(svg: str) -> str:
         r"^.*?<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1">', text, flags=re.DOTALL
     )
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-"

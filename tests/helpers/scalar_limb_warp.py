@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from augment.pose import body_parts as table
-from augment.pose.limb_warp import SOFT_EDGE_PX
+from augment.pose.limb_warp import REACH, SOFT_EDGE_PX
 
 OTHER_SIDE = {2: 5, 3: 6, 4: 7, 5: 2, 6: 3, 7: 4, 8: 11, 9: 12, 10: 13, 11: 8, 12: 9, 13: 10}
 THIGHS, SHINS = ((8, 9), (11, 12)), ((9, 10), (12, 13))
@@ -23,19 +23,46 @@ def scalar_limb_warp(image, mask, source, target):
     if not _usable(source, target):
         return np.zeros_like(image), np.zeros_like(mask)
     result, coverage = np.zeros_like(image), np.zeros_like(mask)
-    for from_points, to_points, region in _parts(source, target):
+    behind, behind_coverage = np.zeros_like(image), np.zeros_like(mask)
+    least = np.full_like(
+        mask, REACH * np.linalg.norm(_middle(source, 8, 11) - _middle(source, 2, 5))
+    )
+    parts = list(_parts(source, target))
+    owner = _owner(parts, mask.shape)
+    for place, (from_points, to_points, region) in enumerate(parts):
+        if to_points is None:
+            continue
+        own = mask * (owner == place)
         back = _affine(to_points, from_points)
         for row in range(mask.shape[0]):
             for column in range(mask.shape[1]):
                 point = back @ (column, row, 1.0)
-                share = _share(point, from_points, region)
+                away = _away(point, from_points, region)
+                if away < least[row, column]:
+                    least[row, column] = away
+                    behind_coverage[row, column] = _bilinear(own, point)
+                    behind[row, column] = _bilinear(image * own[:, :, None], point)
+                share = float(np.clip(0.5 - away / SOFT_EDGE_PX, 0, 1))
                 if share == 0:
                     continue
                 alpha = share * _bilinear(mask, point)
                 colour = share * _bilinear(image * mask[:, :, None], point)
                 result[row, column] = colour + (1 - alpha) * result[row, column]
                 coverage[row, column] = alpha + (1 - alpha) * coverage[row, column]
-    return result, coverage
+    result += (1 - coverage[:, :, None]) * behind
+    return result, coverage + (1 - coverage) * behind_coverage
+
+
+def _owner(parts, shape):
+    """Which part every pixel of the source is nearest to."""
+    away = [
+        [
+            [_away(np.array((column, row)), points, region) for column in range(shape[1])]
+            for row in range(shape[0])
+        ]
+        for points, _, region in parts
+    ]
+    return np.argmin(away, axis=0)
 
 
 def _usable(source, target):
@@ -64,8 +91,8 @@ def _affine(from_points, to_points):
     return np.linalg.solve(np.c_[from_points, np.ones(3)], to_points).T
 
 
-def _share(point, from_points, region):
-    """How far a point of the source belongs to the part."""
+def _away(point, from_points, region):
+    """How far a point of the source lies from the part, below 0 inside."""
     start, end, at_start, at_end, radius = region
     axis = from_points[1] - from_points[0]
     axis = axis / np.linalg.norm(axis)
@@ -74,8 +101,7 @@ def _share(point, from_points, region):
         abs(np.dot(point - from_points[0], _beside(axis))),
     )
     limit = np.interp(along, (start, end), (at_start, at_end))
-    away = np.hypot(max(start - along, along - end, 0), max(across - limit, 0))
-    return float(np.clip((radius - away) / SOFT_EDGE_PX + 0.5, 0, 1))
+    return np.hypot(max(start - along, along - end, 0), max(across - limit, 0)) - radius
 
 
 def _bilinear(values, point):
@@ -134,24 +160,20 @@ def _parts(source, target):
 def _pair(limb, sides, left_last, geometry):
     source, target, length_s, length_t, turned = geometry
     for first, second in sides if left_last else sides[::-1]:
-        if np.isnan(target[[first, second]]).any():
-            continue
-        if np.linalg.norm(target[second] - target[first]) < table.MIN_BONE * length_t:
-            continue
         own = _bone(source, first, second, length_s)
         other = _bone(source, OTHER_SIDE[first], OTHER_SIDE[second], length_s)
         borrowed = other > 0 and own < table.SHORTENED * other
         bone = other if borrowed else own
         if bone == 0:
             continue
-        stretch = np.linalg.norm(target[second] - target[first]) / bone * length_s / length_t
-        if stretch > table.MAX_STRETCH:
-            continue
+        goal = np.linalg.norm(target[second] - target[first])
+        moved = goal >= table.MIN_BONE * length_t
+        moved = moved and goal / bone * length_s / length_t <= table.MAX_STRETCH
         a, b = (OTHER_SIDE[first], OTHER_SIDE[second]) if borrowed else (first, second)
         sign = -1 if borrowed != turned else 1
         yield (
             _triple(source[a], source[b], sign * length_s),
-            _triple(target[first], target[second], length_t),
+            _triple(target[first], target[second], length_t) if moved else None,
             (
                 0.0,
                 bone * (1 + limb.beyond),

@@ -106,7 +106,11 @@
       image.src = sources[name];
       box.append(image);
     } else blank();
-    if (mark) box.append(element("span", "mark", isRight ? "\u2713 right" : "\u2717 wrong"));
+    if (mark) {
+      const sign = element("span", "mark", isRight ? "\u2713" : "\u2717");
+      sign.append(element("span", "off", mark));
+      box.append(sign);
+    }
     made.append(box, ...lines.map((line) => element("div", "", line)));
     return made;
   }

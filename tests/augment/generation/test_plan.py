@@ -229,6 +229,26 @@ def test_a_person_without_shoulders_and_hips_gives_the_rows_with_most_joints_and
     assert plan.num_without_torso == 1
 
 
+def test_where_masked_pixels_are_moved_sources_have_shoulders_and_hips_and_people_without_are_out():
+    rows, joints = rows_and_joints(trivial.made_up(images_per_person=4, masked=True))
+    joints[:4, LEFT_HIP] = np.nan
+    joints[5, LEFT_HIP] = np.nan
+    images = trivial.table_of(rows, joints, ".")
+    bank = pose_bank(images, SIZE)
+
+    moved = make_plan(images, bank, 3, 0, SIZE, masked=True)
+    kept = make_plan(images, bank, 3, 0, SIZE, masked=True, keeps_pose=True)
+
+    assert rows[0]["person_id"] in kept.people
+    assert moved.people == kept.people[1:]
+    assert (moved.num_without_mask, kept.num_without_mask) == (1, 0)
+    assert moved.num_without_torso == 0
+    assert rows[5]["image_id"] not in moved.sources.strings("image_id")
+    joints[:, LEFT_HIP] = np.nan
+    with pytest.raises(UserError, match="found no shoulders and hips in 16 train images with a"):
+        make_plan(trivial.table_of(rows, joints, "."), bank, 3, 0, SIZE, masked=True)
+
+
 def test_a_person_without_any_joint_is_still_there():
     rows, joints = rows_and_joints(trivial.made_up())
     joints[:3] = np.nan

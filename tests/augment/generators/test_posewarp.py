@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from augment.generators.posewarp import PoseWarp, relative_distance
+from augment.generators.posewarp import GATE_BIAS, PoseWarp, relative_distance
 from augment.interface.condition import Background, Condition, Pair
 from augment.objectives.exported_features import OUTPUT
 from augment.pose.limb_warp import limb_warp
@@ -30,6 +30,12 @@ CONFIG = PoseWarp.Config(
     warmup_steps=1,
     steps=60,
 )
+
+
+NOTHING_HIDDEN = {
+    "hidden": torch.zeros(2, 1, HEIGHT, WIDTH),
+    "target_maps": torch.zeros(2, 18, HEIGHT, WIDTH),
+}
 
 
 def condition(count=2):
@@ -62,13 +68,17 @@ def with_exit(made, gate, colour):
     return made
 
 
-def test_the_street_outside_its_hole_stays_as_it_is():
+def test_outside_its_hole_the_street_stays_but_for_what_was_moved_before_it():
     given = condition()
+    given.background.hole[..., :20] = 0
+    moved = limb_warp(given.image, given.mask, given.pose, given.target_pose)
+    before, hole = moved.before(given.background.image), given.background.hole
     with torch.no_grad():
         made = generated(network(), given)
-    outside = (given.background.hole == 0).expand_as(made)
-    assert torch.equal(made[outside], given.background.image[outside])
-    assert not torch.equal(made[~outside], given.background.image[~outside])
+    outside = (hole == 0).expand_as(made)
+    assert torch.equal(made[outside], before[outside])
+    assert not torch.equal(made[~outside], before[~outside])
+    assert 50 < ((moved.coverage > 0) & (hole == 0)).sum() < 0.9 * (hole == 0).sum()
 
 
 def test_an_open_gate_keeps_the_moved_pixels_and_a_closed_one_paints_over_them():
@@ -81,8 +91,24 @@ def test_an_open_gate_keeps_the_moved_pixels_and_a_closed_one_paints_over_them()
         kept = generated(with_exit(network(), 40.0, colour), given)
         gone = generated(with_exit(network(), -40.0, colour), given)
     assert float(warp.coverage.mean()) > 0.2
-    assert torch.allclose(kept, hole * warp.before(painted) + (1 - hole) * street, atol=1e-6)
-    assert torch.allclose(gone, hole * painted + (1 - hole) * street, atol=1e-6)
+    around = (1 - hole) * warp.before(street)
+    assert torch.allclose(kept, hole * warp.before(painted) + around, atol=1e-6)
+    assert torch.allclose(gone, hole * painted + around, atol=1e-6)
+
+
+def test_what_is_painted_over_is_what_was_moved_and_the_gate_hides():
+    given = condition()
+    given.background.hole[..., :20] = 0
+    warp = limb_warp(given.image, given.mask, given.pose, given.target_pose)
+    made = with_exit(network(weight_gate=0.5), 1.0, torch.zeros(3))
+    pair = Pair(given, given.background.image)
+    outputs = made.run(pair, "painting")
+    closed = 1 - torch.sigmoid(torch.tensor(1.0 + GATE_BIAS))
+    expected = closed * warp.coverage * given.background.hole
+    torch.testing.assert_close(outputs["hidden"], expected)
+    term = made.losses("painter", pair, outputs)["gate"].detach()
+    share = expected.detach().sum() / given.background.hole.sum()
+    assert float(term) == pytest.approx(0.5 * float(share), rel=1e-5)
 
 
 def test_what_stood_in_the_sources_street_does_not_reach_the_image():
@@ -111,8 +137,9 @@ def test_the_distance_of_colours_counts_the_hole_alone():
     fake = target + 0.25 * given.background.hole
     fake[..., 0, 0] += 7
     pair = Pair(given, target)
-    terms = made.losses("painter", pair, {"fake": fake, "target_maps": torch.zeros(2, 18, 64, 32)})
-    assert terms.keys() == {"l1"}
+    terms = made.losses("painter", pair, {"fake": fake, **NOTHING_HIDDEN})
+    assert terms.keys() == {"l1", "gate"}
+    assert terms["gate"] == 0
     assert float(terms["l1"]) == pytest.approx(0.75)
 
 
@@ -140,7 +167,7 @@ def test_the_identity_is_that_of_both_real_images():
         return {OUTPUT: maps, "relu4_1": images[:, :1], "relu5_1": images[:, 1:]}
 
     made._person = person
-    outputs = {"fake": fake, "target_maps": torch.zeros(2, 18, 64, 32)}
+    outputs = {"fake": fake, **NOTHING_HIDDEN}
     terms = made.losses("painter", Pair(given, target), outputs)
     both = sum(F.normalize(person(image)[OUTPUT]) for image in (target, given.image))
     similarity = F.cosine_similarity(person(fake)[OUTPUT], both).mean()

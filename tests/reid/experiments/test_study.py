@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -126,6 +129,36 @@ def test_near_duplicates_are_told_whichever_run_looked_for_them(people, blocks, 
         (folder / "report.json").write_text(json.dumps(report))
     study(settings(people, blocks, tmp_path), QUIET)
     assert "train and gallery: 7 pairs." in (tmp_path / "study.md").read_text()
+
+
+def test_the_page_of_a_study_has_a_section_per_fraction_and_the_curve_over_them(
+    people, blocks, finished, tmp_path
+):
+    page, table = tmp_path / "page.html", tmp_path / "study.csv"
+    chosen = settings(people, blocks, finished, tables_only=True, html=page, csv=table)
+    recipe = {"train": CellTraining(**SMALL.model_dump() | {"recipe": "short"})}
+    assert study(chosen.model_copy(update=recipe), QUIET) is Exit.DONE
+    text = page.read_text("utf-8")
+    for number, title in enumerate(("50% of the real images", "100% of the real images")):
+        assert f'<li><a href="#group-{number}">{title}</a></li>' in text
+        assert f'<section id="group-{number}">' in text
+    curve = re.search(r"of mAP by the part of real images.*?</table>", text, re.DOTALL)
+    assert curve is not None
+    shown = [float(value) for value in re.findall(r'data-value="([^"]*)"', curve[0])]
+    rows = pq.read_table(finished / "study.parquet").to_pylist()
+    expected = [
+        100 * np.mean([r["mAP"] for r in rows if (r["fraction"], r["arm"]) == (fraction, arm)])
+        for fraction in (0.5, 1.0)
+        for arm in ("none", "blocks")
+    ]
+    assert shown == pytest.approx(expected, rel=1e-9)
+    assert "Similarities by blocks" in text
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["fraction"], row["arm"]) for row in found] == [
+        ("50%", "none"), ("50%", "blocks"), ("100%", "none"), ("100%", "blocks")
+    ]  # fmt: skip
+    assert [float(row["mAP"]) for row in found] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_finished_study_is_left_alone_and_shows_its_tables(people, blocks, finished, capsys):
