@@ -171,6 +171,13 @@ class PoseWarp(PoseTransfer):
         steps: Positive = 19_000
         """Steps with it; over the last two thirds the learning rate falls to zero."""
 
+    class Options(Frozen):
+        """How much of the source's pixels stays."""
+
+        keep: float = 0.0
+        """Added to the gate before its sigmoid: above 0 more of the moved pixels stay as they are,
+        which shows the person better, and seams too; below 0 more is painted over."""
+
     needs: frozenset[Need] = frozenset({"mask", "background"})
     sampling: ClassVar[tuple[str, ...]] = ("painter",)
     discriminator_names: ClassVar[tuple[str, ...]] = ("discriminator",)
@@ -210,12 +217,15 @@ class PoseWarp(PoseTransfer):
         self, condition: Condition, random: RowRandom, options: Frozen
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the person in the target pose before the target's background, RGB in [-1, 1]."""
-        del random, options
+        del random
+        assert isinstance(options, self.Options)
         height, width = condition.image.shape[-2:]
         maps = gaussians(condition.target_pose, height, width)
-        return self._painted(condition, maps)[0]
+        return self._painted(condition, maps, options.keep)[0]
 
-    def _painted(self, condition: Condition, target_maps: Tensor) -> tuple[Tensor, Tensor]:
+    def _painted(
+        self, condition: Condition, target_maps: Tensor, keep: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Return the images, and how much of every pixel is moved and painted over all the same."""
         image, mask, background = condition.image, condition.mask, condition.background
         assert mask is not None
@@ -223,7 +233,7 @@ class PoseWarp(PoseTransfer):
         warp = limb_warp(image, mask, condition.pose, condition.target_pose)
         moved = torch.cat([warp.channels(), background.channels(), target_maps], dim=1)
         out = self.painter(moved, torch.cat([image * mask, mask], dim=1))
-        gate = torch.sigmoid(out[:, 3:] + GATE_BIAS)
+        gate = torch.sigmoid(out[:, 3:] + GATE_BIAS + keep)
         person = warp.painted_over(torch.tanh(out[:, :3]), gate)
         # Skirts, hair and bags that reach beyond the hole stand before the street as they are.
         image = replace(background, image=warp.before(background.image)).behind(person)

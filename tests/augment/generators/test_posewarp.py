@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from augment.generators.posewarp import GATE_BIAS, PoseWarp, relative_distance
 from augment.interface.condition import Background, Condition, Pair
+from augment.interface.randomness import RowRandom
 from augment.objectives.exported_features import OUTPUT
 from augment.pose.limb_warp import limb_warp
 from augment.pose.pose import Pose
@@ -94,6 +95,16 @@ def test_an_open_gate_keeps_the_moved_pixels_and_a_closed_one_paints_over_them()
     around = (1 - hole) * warp.before(street)
     assert torch.allclose(kept, hole * warp.before(painted) + around, atol=1e-6)
     assert torch.allclose(gone, hole * painted + around, atol=1e-6)
+
+
+def test_the_option_keep_opens_the_gate():
+    given = condition()
+    made = with_exit(network(), 1.0, torch.zeros(3))
+    wider = with_exit(network(), 3.5, torch.zeros(3))
+    with torch.no_grad():
+        kept = made.generate(given, RowRandom.numbered(2, "cpu"), made.Options(keep=2.5))
+        assert torch.equal(kept, generated(wider, given))
+        assert not torch.equal(kept, generated(made, given))
 
 
 def test_what_is_painted_over_is_what_was_moved_and_the_gate_hides():
