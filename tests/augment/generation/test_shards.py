@@ -68,8 +68,8 @@ def out(tmp_path):
 
 
 def test_golden_keys():
-    assert RUN.content_key == "0c90dcd8464be73d2169c85062d6ff5ac55ae43d9eeb0faf63696a9307000939"
-    assert RUN.layout_key == "43adcd21e2bcc4eed3ce38eeca0bd2778623a19bb242708d80a2fcb7d47881b5"
+    assert RUN.content_key == "fb43919da89d646c6ca64f7adc237aa55808e1d55fb03d33ee7f1761dc210eb6"
+    assert RUN.layout_key == "04003dfd82034f0bd12f0d4f44bc48f010c0c2df475da531dbcc80f8d15f029f"
 
 
 def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():
