@@ -72,7 +72,8 @@ def test_a_query_without_a_match_is_counted_and_listed_and_in_no_mean(tmp_path):
     )
     gallery = Labels(np.array(["b", "a"]), np.array([2, 2]))
     distances = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    write_report(tmp_path, {"config": {}}, rank(distances, query, gallery), query)
+    facts = {"config": {"seed": 0}, "weights": "", "protocol": {"query": {}, "gallery": {}}}
+    write_report(tmp_path, facts, rank(distances, query, gallery), query)
     scored = read_scored(tmp_path)
     assert (scored.report["num_queries"], scored.report["num_matched"]) == (3, 2)
     assert scored.report["unmatched"] == ["n1"]

@@ -154,7 +154,8 @@ def test_the_report_says_which_feature_and_which_distance_went_into_reranking(ru
     assert before["protocol"]["feature"] == "the network's output in evaluation mode"
     changed = plain.model_copy(update={"rerank": True, "rerank_k1": 4, "feature": "raw"})
     score(changed, QUIET)
-    after = report(run)
+    (folder,) = (run / "scores").iterdir()
+    after = report(folder)
     assert after["protocol"]["reranking"] == {
         "k1": 4,
         "k2": 6,
