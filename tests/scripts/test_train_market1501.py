@@ -26,11 +26,14 @@ TINY = [
 def piece(tiny_images, tiny_root, tmp_path):
     """Return the script, called for one piece of a tiny training."""
     annotation = (tiny_root / "keypoints.csv").read_text()
+    seen, again = "0001_c2s1_009001_01.jpg", "0001_c3s1_009002_01.jpg"
+    folder = tiny_root / "bounding_box_test"
+    (folder / again).write_bytes((folder / seen).read_bytes())
+    (line,) = (line for line in annotation.splitlines() if line.startswith(seen))
+    annotation = f"{annotation.rstrip()}\n{line.replace(seen, again)}\n"
     (tiny_root / "market-annotation-train.csv").write_text(annotation)
     (tiny_root / "market-annotation-test.csv").write_text(annotation.splitlines()[0] + "\n")
-    (tiny_root / "market-pairs-test.csv").write_text(
-        "from,to\n0001_c2s1_009001_01.jpg,0001_c2s1_009001_01.jpg\n"
-    )
+    (tiny_root / "market-pairs-test.csv").write_text(f"from,to\n{seen},{again}\n")
 
     def piece(out, *arguments):
         return subprocess.run(
