@@ -125,16 +125,12 @@ def table_of_crops(
 def _notes(crops: Sequence[Crop]) -> tuple[str, ...]:
     """Say which people have a name that is nobody's in Market-1501."""
     nobody = {person_label(JUNK), person_label(DISTRACTOR)}
-    names = sorted({c.person_id for c in crops if c.person_id in nobody | _spelt_as_junk(crops)})
+    people = {crop.person_id for crop in crops} - {JUNK}
+    names = sorted(name for name in people if name in nobody or canonical(name) == JUNK)
     if not names:
         return ()
     shown = ", ".join(f"'{name}'" for name in names)
     return (f"{shown}: people; junk and distractors are known to --layout market1501 alone",)
-
-
-def _spelt_as_junk(crops: Sequence[Crop]) -> set[str]:
-    names = {crop.person_id for crop in crops} - {JUNK}
-    return {name for name in names if canonical(name) == JUNK}
 
 
 def reader_of(names: NamedCrops) -> Callable[[Path, LayoutOptions], tuple[Images, Report]]:
