@@ -117,21 +117,22 @@ class Patn(PoseTransfer):
         )
 
     def _transfer(self, condition: Condition, target_maps: Tensor) -> Tensor:
-        image, mask, background = condition.image, condition.mask, condition.background
+        image, mask, background = condition.image, None, None
+        if self.config.warp == "limbs":
+            mask = condition.mask
+        if self.config.background == "target":
+            background = condition.background
         seen = [gaussians(condition.pose, *image.shape[-2:]), target_maps]
         warp = None
-        if self.config.warp == "limbs":
-            assert mask is not None
+        if mask is not None:
             warp = limb_warp(image, mask, condition.pose, condition.target_pose)
             seen.append(warp.channels())
-        if self.config.background == "target":
-            assert background is not None
+        if background is not None:
             seen.append(background.channels())
         out = self._drawn(image, torch.cat(seen, dim=1))
         if warp is not None:
             out = warp.painted_over(out[:, :3], gate=(out[:, 3:] + 1) / 2)
-        if self.config.background == "target":
-            assert background is not None
+        if background is not None:
             around = background.image if warp is None else warp.before(background.image)
             out = replace(background, image=around).behind(out)
         return out
