@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from augment.generators.patn import Patn
-from augment.interface.condition import Background, Condition, Pair
+from augment.interface.condition import Pair
 from augment.pose.limb_warp import limb_warp
-from augment.pose.pose import Pose
+from tests.helpers.before_street import HEIGHT, WIDTH, condition
 from tests.helpers.sampling import generated
 
-HEIGHT, WIDTH = 64, 32
 CONFIG = Patn.Config(
     image_height=HEIGHT,
     image_width=WIDTH,
@@ -26,21 +25,6 @@ CONFIG = Patn.Config(
 )
 BEFORE = {"background": "target"}
 MOVED = {"warp": "limbs"}
-
-
-def condition(count=2):
-    """A torso that moves by some pixels, before a street with a box-shaped hole."""
-    numbers = torch.Generator().manual_seed(3)
-    joints = torch.full((2, count, 18, 2), torch.nan)
-    for place, point in {2: (10, 13), 5: (22, 13), 8: (12, 32), 11: (20, 32)}.items():
-        joints[:, :, place] = torch.tensor(point).float()
-    joints[1] += 3
-    images = 2 * torch.rand(2, count, 3, HEIGHT, WIDTH, generator=numbers) - 1
-    mask, hole = torch.zeros(2, count, 1, HEIGHT, WIDTH)
-    mask[..., 2:62, 4:28] = 1
-    hole[..., 1:63, 3:29] = 1
-    poses = Pose(joints[0]), Pose(joints[1])
-    return Condition(images[0], *poses, mask=mask, background=Background(images[1], hole))
 
 
 def network(**changes):

@@ -10,17 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from augment.generators.posewarp import GATE_BIAS, PoseWarp, relative_distance
-from augment.interface.condition import Background, Condition, Pair
+from augment.interface.condition import Condition, Pair
 from augment.interface.randomness import RowRandom
 from augment.objectives.exported_features import OUTPUT
 from augment.pose.limb_warp import limb_warp
-from augment.pose.pose import Pose
 from manifests import io
 from manifests.runtime.console import Exit
 from tests.helpers import trivial
+from tests.helpers.before_street import HEIGHT, WIDTH, condition
 from tests.helpers.sampling import generated
 
-HEIGHT, WIDTH = 64, 32
 CONFIG = PoseWarp.Config(
     image_height=HEIGHT,
     image_width=WIDTH,
@@ -37,22 +36,6 @@ NOTHING_HIDDEN = {
     "hidden": torch.zeros(2, 1, HEIGHT, WIDTH),
     "target_maps": torch.zeros(2, 18, HEIGHT, WIDTH),
 }
-
-
-def condition(count=2):
-    """A whole figure in two poses, before a street with a box-shaped hole."""
-    numbers = torch.Generator().manual_seed(3)
-    figure = torch.tensor(
-        [(16, 6), (16, 12), (10, 13), (8, 22), (7, 30), (22, 13), (24, 22), (25, 30), (12, 32),
-         (11, 44), (11, 56), (20, 32), (21, 44), (21, 56), (15, 5), (17, 5), (14, 6), (18, 6)]
-    )  # fmt: skip
-    joints = figure + torch.randn(2, count, 18, 2, generator=numbers)
-    images = 2 * torch.rand(2, count, 3, HEIGHT, WIDTH, generator=numbers) - 1
-    mask, hole = torch.zeros(2, count, 1, HEIGHT, WIDTH)
-    mask[..., 2:62, 4:28] = 1
-    hole[..., 1:63, 3:29] = 1
-    poses = Pose(joints[0]), Pose(joints[1])
-    return Condition(images[0], *poses, mask=mask, background=Background(images[1], hole))
 
 
 def network(**changes):
