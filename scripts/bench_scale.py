@@ -106,7 +106,7 @@ class Trivial(PoseTransfer):
         return 0.6 * condition.image + 0.4 * shift[:, None, None, None].clamp(-1, 1)
 
 
-STANDING = np.array(
+UPRIGHT = np.array(
     [(32, 14), (32, 24), (20, 26), (16, 44), (14, 60), (44, 26), (48, 44), (50, 60), (24, 64),
      (22, 88), (22, 112), (40, 64), (42, 88), (42, 112), (30, 11), (34, 11), (28, 13), (36, 13)],
     np.float32,
@@ -143,7 +143,7 @@ def write_table(folder: Path, num_people: int) -> None:
         "width": np.full(count, WIDTH),
         "height": np.full(count, HEIGHT),
         "keypoints": keypoint_column(
-            STANDING + generator.normal(0, 2, (count, 18, 2)).astype(np.float32)
+            UPRIGHT + generator.normal(0, 2, (count, 18, 2)).astype(np.float32)
         ),
         "sha256": [digests[row] for row in file],
         **{name: pa.nulls(count, IMAGES.field(name).type) for name in MASK_COLUMNS},
