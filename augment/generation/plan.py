@@ -5,12 +5,14 @@ follows from (seed, person label, k) and the two input tables:
 
 - The target poses of a person are the beginning of a shuffle of the bank, which takes one random
   number each: distinct, the same first ten for 10 and for 20 images per person, and never the
-  price of a look at the whole bank, which grows with the number of people.
+  price of a look at the whole bank, which grows with the number of people. Other choices draw from
+  the cameras, viewpoints or like poses that the person lacks (``target_poses``).
 - With several candidate poses to a row, the row's own stretch of that shuffle, the nearest to its
   source is taken: the less a person has to move, the more of the source's pixels can be kept.
 - The source is chosen by one random number per (person, k) among the person's train rows with
   shoulders and hips, the row that shows the target pose itself left out; or, if asked for, it is
-  the row of these whose pose is nearest to one of the row's candidates.
+  the row of these whose pose is nearest to one of the row's candidates, one of those with most
+  joints, of each camera in turn, or of another camera than the target's.
 - A person with a single such row has it as the source of every k, so that row's pose is left out
   of the bank instead; both rules depend on nothing but the person and k.
 """
@@ -19,28 +21,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from jaxtyping import Float32, Int64, UInt64
 
+from augment.generation.choices import Choices
+from augment.generation.source_choice import SourcePicker
+from augment.generation.target_poses import RealImages, TargetPoses, camera_numbers, target_poses
 from augment.pose.bank import PoseBank, joints_in
-from augment.pose.distance import pose_distances
 from manifests import keypoints
 from manifests.io import Images
 from manifests.runtime.console import UserError
-from manifests.runtime.random_numbers import bounded, random_bits
+from manifests.runtime.random_numbers import random_bits
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
-
-SourceChoice = Literal["random", "nearest"]
-"""Which of a person's images is the source of a row."""
-
-POSE_STREAM = 1
-"""Which Philox stream shuffles the bank; stream 0 gives the source and the seed of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,8 @@ class GenerationPlan:
     shown: Int64[np.ndarray, " sources"]
     """The row of ``bank`` that a source shows itself, -1 for none."""
     bank: PoseBank
+    targets: TargetPoses
+    picker: SourcePicker
     per_id: int
     seed: int
     num_without_torso: int
@@ -88,9 +88,6 @@ class GenerationPlan:
     inside, and none of these images has shoulders and hips to move it by."""
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
-    source: SourceChoice = "random"
-    candidate_poses: int = 1
-    """How many poses of the bank are drawn for a row; it shows the nearest to its source."""
 
     @property
     def left_out_for(self) -> str:
@@ -120,66 +117,32 @@ class GenerationPlan:
             person, first_k = divmod(start, self.per_id)
             end_k = min(self.per_id, first_k + stop - start)
             k = np.arange(first_k, end_k)
-            candidates = self._candidates(person)[first_k:end_k]
-            sources, poses, seeds = self._chosen(person, k, candidates)
-            yield [self.people[person]] * len(k), k, sources, poses, seeds
+            poses = self.targets.drawn(person, self.people[person], self.per_id, self._own(person))
+            sources, shown, seeds = self._chosen(person, k, poses[first_k:end_k])
+            yield [self.people[person]] * len(k), k, sources, shown, seeds
             start += len(k)
 
-    def _candidates(self, person: int) -> Int64[np.ndarray, "per_id candidates"]:
-        """Return the beginning of a shuffle (Durstenfeld 1964); only moved poses are kept."""
+    def _own(self, person: int) -> int:
+        """Return the pose of a person's only source, which the person is not shown in; else -1."""
         first, end = self.first[person : person + 2].tolist()
-        left_out = int(self.shown[first]) if end - first == 1 else -1
-        size = len(self.bank) - (left_out >= 0)
-        count = self.per_id * self.candidate_poses
-        numbers = random_bits(self.seed, self.people[person], count, stream=POSE_STREAM)
-        poses: list[int] = []
-        moved: dict[int, int] = {}
-        for position, bits in enumerate(numbers.tolist()):
-            other = position + bounded(bits, size - position)
-            poses.append(moved.get(other, other))
-            moved[other] = moved.get(position, position)
-        drawn = np.array(poses, np.int64).reshape(self.per_id, self.candidate_poses)
-        return drawn + (drawn >= left_out) if left_out >= 0 else drawn
+        return int(self.shown[first]) if end - first == 1 else -1
 
     def _chosen(
         self,
         person: int,
         k: Int64[np.ndarray, " rows"],
-        candidates: Int64[np.ndarray, "rows candidates"],
+        drawn: Int64[np.ndarray, "rows candidates"],
     ) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
         """Return source, pose and seed of some rows of a person."""
-        first, end = self.first[person : person + 2].tolist()
-        own = {
-            pose: image for image, pose in enumerate(self.shown[first:end].tolist()) if pose >= 0
-        }
+        images = range(*self.first[person : person + 2].tolist())
+        pools = self.picker.pools(images)
         sources, poses = np.empty(len(k), np.int64), np.empty(len(k), np.int64)
         seeds = np.empty(len(k), np.uint64)
-        for row, (number, drawn) in enumerate(zip(k.tolist(), candidates.tolist(), strict=True)):
-            choice, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
-            if self.source == "nearest":
-                images = range(first, end)
-            else:
-                shown = own.get(drawn[0])
-                if shown is None:
-                    image = bounded(choice, end - first)
-                else:
-                    other = bounded(choice, end - first - 1)
-                    image = other + (other >= shown)
-                images = range(first + image, first + image + 1)
-            sources[row], poses[row] = self._nearest(images, drawn)
+        for row, (number, candidates) in enumerate(zip(k.tolist(), drawn.tolist(), strict=True)):
+            bits, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
+            pool = pools[number % len(pools)]
+            sources[row], poses[row] = self.picker.pick(images, pool, candidates, int(bits))
         return sources, poses, seeds
-
-    def _nearest(self, images: range, drawn: list[int]) -> tuple[int, int]:
-        """Return the source and the pose nearest to each other; no source shows its own pose."""
-        if len(images) == len(drawn) == 1:
-            return images[0], drawn[0]
-        joints, shown = (of[images.start : images.stop] for of in (self.source_joints, self.shown))
-        away = np.stack([pose_distances(joints, self.bank.joints[pose]) for pose in drawn])
-        # Poses that share no joint with the source are very far, its own is no choice at all.
-        away = np.minimum(away, np.finfo(np.float32).max)
-        away[np.asarray(drawn)[:, None] == shown] = np.inf
-        pose, image = np.unravel_index(away.argmin(), away.shape)
-        return images[int(image)], drawn[int(pose)]
 
 
 def make_plan(  # noqa: PLR0913 - a run's choices, one by one
@@ -191,8 +154,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
     *,
     masked: bool = False,
     keeps_pose: bool = False,
-    source: SourceChoice = "random",
-    candidate_poses: int = 1,
+    choices: Choices | None = None,
 ) -> GenerationPlan:
     """Return the plan for the train people of a table.
 
@@ -205,53 +167,49 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         masked: Take only sources with a mask, for systems that need it, and if their images show
             another pose than the sources, with shoulders and hips.
         keeps_pose: Images will show their sources' own poses.
-        source: Which of a person's images is the source of a row.
-        candidate_poses: How many poses are drawn for a row, which shows the nearest to its source.
+        choices: How sources, poses and backgrounds are chosen; none: by uniform draws.
 
     Raises:
         UserError: If there are no train rows, none with a mask where one is needed, ``per_id`` or
-            ``candidate_poses`` is below 1, or the bank has fewer poses than one person needs.
+            the number of candidate poses is below 1, or the bank has fewer poses than one person
+            needs.
     """
-    for flag, number in (("--per-id", per_id), ("--candidate-poses", candidate_poses)):
+    choices = choices or Choices()
+    for flag, number in (("--per-id", per_id), ("--candidate-poses", choices.candidate_poses)):
         if number < 1:
             raise UserError(f"{flag}: found {number}, expected at least 1")
-    train = images.only("train")
-    if not len(train):
+    real = images.only("train")
+    if not len(real):
         raise UserError(f"found no train rows in {len(images):,} images, expected some people")
-    num_people = pc.count_distinct(train.table["person_id"]).as_py()
-    if masked:
-        train = train.take(np.flatnonzero(np.asarray(train.table["mask"].is_valid())))
-        if not len(train):
-            raise UserError(
-                "found no train image with a mask, which these weights need; 'augment detect "
-                "--masks' adds them"
-            )
-    joints = joints_in(train, size)
-    if masked and not keeps_pose:
-        posed = np.flatnonzero(keypoints.has_torso(joints))
-        if not len(posed):
-            raise UserError(
-                f"found no shoulders and hips in {len(train):,} train images with a mask, which "
-                "these weights need; 'augment detect' adds keypoints"
-            )
-        train, joints = train.take(posed), joints[posed]
-    people, person = _people(train)
-    candidates, num_without_torso = _candidates(train, joints, person)
-    sources = train.take(candidates)
+    joints = joints_in(real, size)
+    usable = _usable(real, joints, masked=masked, keeps_pose=keeps_pose)
+    people, person = _people(real.take(usable))
+    candidates, num_without_torso = _candidates(real.take(usable), joints[usable], person)
+    sources = real.take(usable[candidates])
+    shown = _positions(sources.table["image_id"], bank.pose_ids)
+    labels = pa.chunked_array([pa.array(people, pa.string())])
+    everybody = _positions(real.table["person_id"], labels)
     plan = GenerationPlan(
-        sources,
-        joints[candidates],
-        people,
-        np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
-        _positions(sources.table["image_id"], bank.pose_ids),
-        bank,
-        per_id,
-        seed,
-        num_without_torso,
-        num_people - len(people),
-        keeps_pose,
-        source,
-        candidate_poses,
+        sources=sources,
+        source_joints=joints[usable[candidates]],
+        people=people,
+        first=np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
+        shown=shown,
+        bank=bank,
+        targets=target_poses(choices, seed, bank, RealImages(real, joints, everybody)),
+        picker=SourcePicker(
+            choices,
+            bank,
+            camera_numbers(bank.images),
+            joints[usable[candidates]],
+            shown,
+            camera_numbers(sources),
+        ),
+        per_id=per_id,
+        seed=seed,
+        num_without_torso=num_without_torso,
+        num_without_mask=pc.count_distinct(real.table["person_id"]).as_py() - len(people),
+        keeps_pose=keeps_pose,
     )
     _check_bank_size(plan)
     _check_stems(plan)
@@ -276,6 +234,29 @@ def stem(image_id: str) -> str:
     while image_id.lower().endswith((".jpg", ".jpeg", ".png")):
         image_id = image_id.rpartition(".")[0]
     return image_id
+
+
+def _usable(
+    train: Images, joints: Float32[np.ndarray, "rows 18 2"], *, masked: bool, keeps_pose: bool
+) -> Int64[np.ndarray, " usable"]:
+    """Return the rows that a system could be given as a source."""
+    if not masked:
+        return np.arange(len(train))
+    rows = np.flatnonzero(np.asarray(train.table["mask"].is_valid()))
+    if not len(rows):
+        raise UserError(
+            "found no train image with a mask, which these weights need; 'augment detect "
+            "--masks' adds them"
+        )
+    if keeps_pose:
+        return rows
+    posed = rows[keypoints.has_torso(joints[rows])]
+    if not len(posed):
+        raise UserError(
+            f"found no shoulders and hips in {len(rows):,} train images with a mask, which "
+            "these weights need; 'augment detect' adds keypoints"
+        )
+    return posed
 
 
 def _people(train: Images) -> tuple[tuple[str, ...], Int64[np.ndarray, " rows"]]:
@@ -313,9 +294,10 @@ def _positions(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarr
 def _check_bank_size(plan: GenerationPlan) -> None:
     single = plan.first[:-1][np.diff(plan.first) == 1]
     available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
-    needed = plan.per_id * plan.candidate_poses
+    each = plan.picker.choices.candidate_poses
+    needed = plan.per_id * each
     if available < needed:
-        flags = "--per-id" if plan.candidate_poses == 1 else "--per-id times --candidate-poses"
+        flags = "--per-id" if each == 1 else "--per-id times --candidate-poses"
         raise UserError(
             f"found {available:,} target poses for every person, expected at least "
             f"{needed:,} ({flags}); lower it or name a larger table with --poses"

@@ -95,8 +95,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         size,
         masked="mask" in needs,
         keeps_pose=weights.system.keeps_pose,
-        source=settings.source,
-        candidate_poses=settings.candidate_poses,
+        choices=settings.choices,
     )
 
 
@@ -121,8 +120,7 @@ def resolve(
         rows=len(plan),
         per_id=settings.per_id,
         seed=settings.seed,
-        source=settings.source,
-        candidate_poses=settings.candidate_poses,
+        **settings.choices.model_dump(),
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,

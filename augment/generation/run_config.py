@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from augment.generation.plan import SourceChoice
+from augment.generation.choices import Choices
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
@@ -76,7 +76,7 @@ class Encoding(Frozen):
         return f".{self.image_format}"
 
 
-class Content(Frozen):
+class Content(Choices):
     """What decides every row and every byte of an image."""
 
     code_version: int = CODE_VERSION
@@ -93,8 +93,6 @@ class Content(Frozen):
     rows: int
     per_id: int
     seed: int
-    source: SourceChoice = "random"
-    candidate_poses: int = 1
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Of the system's class ``Options``."""
     width: int
@@ -107,8 +105,8 @@ class Content(Frozen):
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
         optional = ("options", "target_images_sha256", "masks_sha256")
-        for name, default in (("source", "random"), ("candidate_poses", 1)):
-            if fields[name] == default:
+        for name, choice in Choices.model_fields.items():
+            if fields[name] == choice.default:
                 del fields[name]
         return {k: value for k, value in fields.items() if k not in optional or value}
 

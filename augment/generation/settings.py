@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
+from tyro.conf import OmitArgPrefixes
 
-from augment.generation.plan import SourceChoice
+from augment.generation.choices import Choices
 from augment.generation.run_config import ImageFormat, Precision, Subsampling
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
@@ -42,12 +43,7 @@ class GenerateSettings(Frozen):
     """Selects that part; the same seed here and in 'reid train' selects the same part."""
     seed: int = 0
     """Another seed gives other sources and poses."""
-    source: SourceChoice = "random"
-    """Which of a person's images an image is made from: a random one, or the nearest in pose, of
-    which more pixels can be kept."""
-    candidate_poses: int = 1
-    """Target poses drawn for an image, which shows the nearest to its source; the more there are,
-    the more it looks like its person, and the less like another pose."""
+    choices: OmitArgPrefixes[Choices] = Choices()
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda or cuda:N; auto and cuda: with several GPUs, the one
     of the local rank that torchrun or srun gives."""

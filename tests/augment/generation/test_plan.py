@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from augment.generation.choices import Choices
 from augment.generation.plan import make_plan
+from augment.generation.target_poses import UniformPoses
 from augment.pose.bank import pose_bank
 from augment.pose.distance import pose_distances
 from manifests.keypoints import JOINT_NAMES, MIRROR
@@ -88,10 +90,8 @@ def test_every_pose_is_as_likely_as_another_at_every_place():
 
 def test_the_rows_of_a_person_cost_no_look_at_the_whole_bank():
     plan = plan_of(trivial.made_up(), per_id=4)
-    # A million million poses that lie in the memory of one: a list of them would not fit anywhere.
-    endless = np.broadcast_to(plan.bank.joints[:1], (10**12, 18, 2))
-
-    rows = replace(plan, bank=replace(plan.bank, joints=endless)).rows(0, len(plan))
+    # A million million poses: a list of them would not fit anywhere.
+    rows = replace(plan, targets=UniformPoses(0, 10**12, 1)).rows(0, len(plan))
 
     assert len(set(rows.pose.tolist())) == len(plan)
     assert rows.pose.max() > 10**11
@@ -313,7 +313,7 @@ def test_the_real_table_gives_7510_rows_from_its_train_split_alone(market1501_im
 
 def test_the_nearest_source_is_that_whose_pose_is_nearest_of_a_persons_others():
     images = trivial.made_up(num_people=5, images_per_person=4)
-    plan = make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, source="nearest")
+    plan = make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, choices=Choices(source="nearest"))
     rows = plan.rows(0, len(plan))
     for person, source, pose in zip(rows.people, rows.source, rows.pose, strict=True):
         own = np.flatnonzero(np.array(plan.sources.strings("person_id")) == person)
@@ -342,7 +342,9 @@ def test_of_several_candidate_poses_the_nearest_to_the_source_is_shown(source):
     images = trivial.made_up(num_people=8, images_per_person=4)
     bank = pose_bank(images, SIZE)
     per_id, num = 3, 5
-    plan = make_plan(images, bank, per_id, 0, SIZE, source=source, candidate_poses=num)
+    plan = make_plan(
+        images, bank, per_id, 0, SIZE, choices=Choices(source=source, candidate_poses=num)
+    )
     one = make_plan(images, bank, per_id * num, 0, SIZE)
     rows, all_drawn = plan.rows(0, len(plan)), one.rows(0, len(one))
     for row, (person, k) in enumerate(zip(rows.people, rows.k, strict=True)):
@@ -363,8 +365,9 @@ def test_of_several_candidate_poses_the_nearest_to_the_source_is_shown(source):
 
 def test_the_first_images_are_the_same_for_more_images_per_person_with_candidates_too():
     images = trivial.made_up(num_people=8, images_per_person=4)
+    four = Choices(candidate_poses=4)
     few, many = (
-        make_plan(images, pose_bank(images, SIZE), per_id, 3, SIZE, candidate_poses=4)
+        make_plan(images, pose_bank(images, SIZE), per_id, 3, SIZE, choices=four)
         for per_id in (2, 5)
     )
     for person in range(8):
@@ -377,6 +380,6 @@ def test_the_first_images_are_the_same_for_more_images_per_person_with_candidate
 def test_more_candidates_than_poses_are_refused():
     images = trivial.made_up(num_people=5, images_per_person=4)
     with pytest.raises(UserError, match=r"found 20 .*at least 24 \(--per-id times --candidate"):
-        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, candidate_poses=4)
+        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, choices=Choices(candidate_poses=4))
     with pytest.raises(UserError, match="--candidate-poses: found 0"):
-        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, candidate_poses=0)
+        make_plan(images, pose_bank(images, SIZE), 6, 0, SIZE, choices=Choices(candidate_poses=0))
