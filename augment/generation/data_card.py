@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from augment.generation.choices import Choices
 from augment.generation.plan import GenerationPlan
-from augment.generation.run_config import RunConfig
+from augment.generation.run_config import Content, RunConfig
 
 
 def card(run: RunConfig, plan: GenerationPlan) -> str:
@@ -39,7 +40,7 @@ them failed and have an error text instead of an image.
 | stored as | {stored} |
 | poses to choose from | {len(plan.bank):,} |
 | people without a pose with shoulders and hips | {plan.num_without_torso:,} |
-{_of_streets(plan)}| arithmetic | {arithmetic} |
+{_of_choices(content)}{_of_streets(plan)}| arithmetic | {arithmetic} |
 | made on | {{devices}} |
 | content key | {run.content_key} |
 | layout key | {run.layout_key} |
@@ -59,6 +60,16 @@ def _what(plan: GenerationPlan) -> str:
         return f"{person}, as it is, before the street of another train image"
     pose = f"{person} in the pose of another train image, made by pose transfer"
     return f"{pose}, before the street of that image" if plan.bank.streets else pose
+
+
+def _of_choices(content: Content) -> str:
+    """Return a line for every choice that is not a uniform draw."""
+    chosen = {name: getattr(content, name) for name in Choices.model_fields}
+    return "".join(
+        f"| {name.replace('_', ' ')} | {value} |\n"
+        for name, value in chosen.items()
+        if value != Choices.model_fields[name].default
+    )
 
 
 def _of_streets(plan: GenerationPlan) -> str:

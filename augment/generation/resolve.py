@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from augment.checkpoints import store
+from augment.generation.choices import Choices
 from augment.generation.options import options_of
 from augment.generation.plan import GenerationPlan, make_plan
 from augment.generation.run_config import (
@@ -23,12 +24,14 @@ from augment.generation.run_config import (
 )
 from augment.generation.sampler import repays_compiling
 from augment.generation.settings import GenerateSettings
+from augment.generation.target_poses import camera_numbers
 from augment.interface.system import PoseTransfer
 from augment.pose.bank import pose_bank
 from manifests import io, subset
 from manifests.compute.devices import device_class, has_bf16, own_gpu, pick_device
 from manifests.runtime import cluster
 from manifests.runtime.console import UserError
+from manifests.schema import UNKNOWN_CAMERA
 
 CPU_BATCH_SIZE: Final = 16
 GPU_BATCH_SIZE: Final = 256
@@ -76,13 +79,14 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         weights: The size of their images, and what they need of sources and poses.
 
     Raises:
-        UserError: If a table is bad or the bank too small.
+        UserError: If a table is bad, the bank too small, or a choice makes no difference.
     """
     assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
+    _check_choices(settings.choices, weights, images, poses)
     needs = weights.system.needs
     height, width = weights.image_size
     size = (width, height)
@@ -143,6 +147,30 @@ def resolve_again(run: RunConfig, settings: GenerateSettings, found: RunConfig) 
     sampling = _sampling(settings, found, run.content.rows)
     content = run.content.model_copy(update={"sampling": sampling})
     return RunConfig(content=content, rows_per_shard=_rows_per_shard(settings, found, content))
+
+
+def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses: io.Images) -> None:
+    """Refuse what could choose nothing: a run that ignores a flag is taken for what it is not."""
+    if choices.backgrounds != "any" and "background" not in weights.system.needs:
+        raise UserError(
+            f"--backgrounds {choices.backgrounds}: found weights of {weights.generator}, which "
+            "shows no street of another image; expected --backgrounds any, or weights of posewarp "
+            "or recompose"
+        )
+    if choices.pose_choice != "uniform" and weights.system.keeps_pose:
+        raise UserError(
+            f"--pose-choice {choices.pose_choice}: found weights of {weights.generator}, which "
+            "shows people in their own poses; expected --pose-choice uniform"
+        )
+    for flag, looks, table in (
+        (f"--backgrounds {choices.backgrounds}", choices.backgrounds != "any", poses),
+        ("--source each-camera", choices.source == "each-camera", images),
+    ):
+        train = camera_numbers(table.only("train"))
+        if looks and (train == UNKNOWN_CAMERA).all():
+            raise UserError(
+                f"{flag}: found no camera in {len(train):,} train images, expected some (camera_id)"
+            )
 
 
 def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:

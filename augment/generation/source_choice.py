@@ -30,7 +30,6 @@ class SourcePicker:
     shown: Int64[np.ndarray, " sources"]
     """The row of ``bank`` that a source shows itself, -1 for none."""
     cameras: Int64[np.ndarray, " sources"]
-    """-1 where it is not known."""
 
     def pools(self, images: range) -> list[list[int]]:
         """Return what the rows of a person draw from in turn, out of the person's images."""

@@ -104,11 +104,15 @@ class LackingPoses:
     seed: int
     candidates: int
     members: tuple[Int64[np.ndarray, " poses"], ...]
-    """Rows of the bank by class: cameras times viewpoints times groups, in C order."""
-    rates: Float64[np.ndarray, " classes"]
-    """How soon a class comes among equals."""
+    """Rows of the bank by class: those of one camera, viewpoint and group."""
+    values: Int64[np.ndarray, "3 classes"]
+    """Camera, viewpoint and group of every class; all 0 where it does not count."""
     seen: tuple[Int64[np.ndarray, "people values"], ...]
-    """Real images of a person by camera, viewpoint and group; one value where it does not count."""
+    """Real images of a person by camera, by viewpoint and by group."""
+    growth: Float64[np.ndarray, "classes classes"]
+    """What one image of a class (row) adds to what a person has of each class."""
+    rests: Float64[np.ndarray, " classes"]
+    """How late a class comes among equals, in the mean."""
 
     def drawn(
         self, person: int, label: str, per_id: int, left_out: int
@@ -117,61 +121,37 @@ class LackingPoses:
         # One number more, should the pose that is left out be drawn.
         numbers = random_bits(self.seed, label, per_id * self.candidates + 1, stream=POSE_STREAM)
         bits = iter(numbers.tolist())
-        counts = _Counts([of[person] for of in self.seen], self._ranks(label))
+        has = self._at_first(person, label)
         orders: dict[int, Shuffle] = {}
         poses: list[int] = []
         for _ in range(per_id):
             wanted = len(poses) + self.candidates
             while len(poses) < wanted:
-                place = counts.least()
+                place = int(has.argmin())
                 members = self.members[place]
-                order = orders.setdefault(place, Shuffle(len(members)))
-                before = len(poses)
+                if place not in orders:
+                    orders[place] = Shuffle(len(members))
+                order, before = orders[place], len(poses)
                 while len(order) and len(poses) < wanted:
                     pose = int(members[order.draw(next(bits))])
                     if pose != left_out:
                         poses.append(pose)
                 if len(poses) > before:
-                    counts.add(place)
+                    has += self.growth[place]
                 if not len(order):
-                    counts.leave_out(place)
+                    has[place] = np.inf
         return np.array(poses, np.int64).reshape(per_id, self.candidates)
 
-    def _ranks(self, label: str) -> Float64[np.ndarray, " classes"]:
-        """Return the order among equals, in [0, 1); infinite for classes without poses."""
+    def _at_first(self, person: int, label: str) -> Float64[np.ndarray, " classes"]:
+        """Return what a person has of each class, and a number in [0, 1) that orders equals."""
         bits = random_bits(self.seed, label, len(self.members), stream=CLASS_STREAM)
-        # The smallest of exponential times comes first (Efraimidis and Spirakis 2006).
-        uniform = (bits.astype(np.float64) + 1) / 2.0**64
-        with np.errstate(divide="ignore"):
-            times = -np.log(uniform) / self.rates
-        return np.where(self.rates > 0, np.argsort(np.argsort(times)) / len(times), np.inf)
-
-
-class _Counts:
-    """How many images a person has of every class, as numbers that put the classes in order."""
-
-    def __init__(
-        self, seen: list[Int64[np.ndarray, " values"]], ranks: Float64[np.ndarray, " classes"]
-    ) -> None:
-        self._scores = ranks.reshape([len(of) for of in seen]).copy()
-        self._flat = self._scores.reshape(-1)
-        self._parts = [np.moveaxis(self._scores, axis, 0) for axis in range(len(seen))]
-        for axis, (of, unit) in enumerate(zip(seen, _UNITS, strict=True)):
-            self._parts[axis][:] += unit * of[:, None, None]
-
-    def least(self) -> int:
-        """Return the class that there is least of."""
-        return int(self._flat.argmin())
-
-    def add(self, place: int) -> None:
-        """Count one image more."""
-        values = np.unravel_index(place, self._scores.shape)
-        for part, value, unit in zip(self._parts, values, _UNITS, strict=True):
-            part[value] += unit
-
-    def leave_out(self, place: int) -> None:
-        """Never return a class again."""
-        self._flat[place] = np.inf
+        # Exponential times, of which the smallest comes first (Efraimidis and Spirakis 2006).
+        times = -np.log((bits + 1.0) * 2.0**-64) * self.rests
+        has = times / (1 + times)
+        for of, values, unit in zip(self.seen, self.values, _UNITS, strict=True):
+            if of.shape[1] > 1:
+                has += unit * of[person, values]
+        return has
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,20 +193,24 @@ def target_poses(choices: Choices, seed: int, bank: PoseBank, real: RealImages) 
         if choices.pose_choice == "complementary":
             bank_values[1] = viewpoints(bank.joints)
             real_values[1:] = viewpoints(real.joints), pose_clusters(real.joints, medoids)
-    shape = [int(values.max()) + 1 for values in bank_values]
-    classes = np.ravel_multi_index(bank_values, shape)
-    sizes = np.bincount(classes, minlength=int(np.prod(shape)))
+    values, classes = np.unique(np.stack(bank_values), axis=1, return_inverse=True)
     order = np.argsort(classes, kind="stable")
-    of_cameras = sizes.reshape(shape[0], -1).sum(axis=1).repeat(shape[1] * shape[2])
+    ends = np.cumsum(np.bincount(classes))
+    equal = values[:, :, None] == values[:, None]
     return LackingPoses(
         seed,
         choices.candidate_poses,
-        tuple(np.split(order, np.cumsum(sizes)[:-1])),
-        np.where(sizes > 0, of_cameras, 0).astype(np.float64),
-        tuple(real.counted(values, n) for values, n in zip(real_values, shape, strict=True)),
+        tuple(np.split(order, ends[:-1])),
+        values,
+        tuple(
+            real.counted(of_real, int(of_bank.max()) + 1)
+            for of_real, of_bank in zip(real_values, bank_values, strict=True)
+        ),
+        np.tensordot(_UNITS, equal, axes=1),
+        len(bank) / np.bincount(bank_values[0])[values[0]],
     )
 
 
 def camera_numbers(images: Images) -> Int64[np.ndarray, " images"]:
-    """Return the camera of every row, -1 where it is not known."""
-    return np.asarray(images.table["camera_id"].fill_null(-1)).astype(np.int64)
+    """Return the camera of every row; those that are not known are one camera."""
+    return np.asarray(images.table["camera_id"]).astype(np.int64)

@@ -36,18 +36,18 @@ def pose_medoids(
     for _ in range(min(count, len(compared))):
         medoids.append(int(np.minimum(away, nearest).sum(axis=1, dtype=np.float64).argmin()))
         nearest = np.minimum(nearest, away[medoids[-1]])
-    places = np.array(medoids)
+    middles = np.array(medoids)
     for _ in range(_MOST_ROUNDS):
-        owner = away[places].argmin(axis=0)
-        moved = places.copy()
-        for cluster in range(len(places)):
+        owner = away[middles].argmin(axis=0)
+        moved = middles.copy()
+        for cluster in range(len(middles)):
             own = np.flatnonzero(owner == cluster)
             if len(own):
                 moved[cluster] = own[away[np.ix_(own, own)].sum(axis=1).argmin()]
-        if np.array_equal(moved, places):
+        if np.array_equal(moved, middles):
             break
-        places = moved
-    return places * step
+        middles = moved
+    return middles * step
 
 
 def pose_clusters(

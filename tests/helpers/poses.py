@@ -22,7 +22,7 @@ def upright(joints):
 
 def standing(view, stride=0.0):
     """Return a standing person seen from the front, from behind or from a side, 18 x 2."""
-    half = {"front": 10.0, "back": -10.0, "side": 1.0}[view]
+    width = {"front": 10.0, "back": -10.0, "side": 1.0}[view]
     across = {"shoulder": 1.0, "hip": 0.6, "eye": 0.2, "ear": 0.3}
     down = dict(zip(_FROM_TOP, (10, 11, 12, 20, 24, 40, 60, 58, 88, 116), strict=True))
     joints = np.empty((18, 2), np.float32)
@@ -30,5 +30,5 @@ def standing(view, stride=0.0):
         side, _, part = name.rpartition("_")
         sign = {"right": -1.0, "left": 1.0}.get(side, 0.0)
         step = stride if part in {"knee", "ankle"} else 0.0
-        joints[place] = 32 + sign * half * across.get(part, 0.8) + sign * step, down[part]
+        joints[place] = 32 + sign * width * across.get(part, 0.8) + sign * step, down[part]
     return joints

@@ -7,11 +7,17 @@ import pytest
 
 from augment.generation.choices import Choices
 from augment.generation.plan import make_plan
+from augment.generation.resolve import open_weights, plan_of
+from augment.generation.settings import GenerateSettings
 from augment.pose.bank import pose_bank
 from augment.pose.clusters import pose_clusters, pose_medoids
 from augment.pose.viewpoint import VIEWPOINTS, viewpoints
+from manifests import io
 from manifests.keypoints import visible
+from manifests.runtime.console import Exit, UserError
+from manifests.schema import UNKNOWN_CAMERA
 from tests.helpers import trivial
+from tests.helpers.generation import run
 from tests.helpers.poses import standing
 
 SIZE = (64, 128)
@@ -141,6 +147,57 @@ def test_the_whole_bank_is_given_out_but_for_the_own_pose_of_an_only_image(pose_
 
 
 def test_cameras_that_nobody_knows_are_one_camera_more():
-    images = seen_from(["front"] * 4, ["back"] * 4, cameras=[None, 1, 1, 1, 2, 2, 2, 2])
+    images = seen_from(["front"] * 4, ["back"] * 4, cameras=[UNKNOWN_CAMERA, 1, 1, 1, 2, 2, 2, 2])
     plan = planned(images, 2, backgrounds="lacking")
     assert len(set(rows_of(plan).pose.tolist())) > 1
+
+
+def test_a_camera_counts_before_a_viewpoint():
+    images = seen_from(["front"] * 6, ["front", "back"], cameras=[1, 1, 1, 3, 3, 3, 2, 1])
+    plan = planned(images, 1, pose_choice="complementary", backgrounds="lacking")
+    pose = rows_of(plan).pose[0]
+    assert plan.bank.images.table["camera_id"][int(pose)].as_py() == 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "choices", "cameras", "expected"),
+    [
+        (
+            "patn-sample",
+            {"backgrounds": "lacking"},
+            True,
+            "--backgrounds lacking: found weights of p",
+        ),
+        (
+            "recompose",
+            {"pose_choice": "balanced"},
+            True,
+            "--pose-choice balanced: found weights of r",
+        ),
+        ("recompose", {"backgrounds": "lacking"}, False, "found no camera in 12 train images"),
+        ("patn-sample", {"source": "each-camera"}, False, "--source each-camera: found no camera"),
+    ],
+)
+def test_choices_that_could_choose_nothing_are_refused(
+    weights, choices, cameras, expected, tmp_path
+):
+    images = trivial.made_up(masked=True)
+    if not cameras:
+        rows = [{**row, "camera_id": UNKNOWN_CAMERA} for row in images.table.to_pylist()]
+        images = trivial.table_of(rows, images.keypoints(), ".")
+    io.write_images(images, tmp_path / "images.parquet")
+    settings = GenerateSettings(
+        images=tmp_path / "images.parquet", weights=weights, per_id=2, choices=Choices(**choices)
+    )
+    with pytest.raises(UserError, match=expected):
+        plan_of(settings, open_weights(weights))
+
+
+def test_a_run_with_choices_says_so_in_its_card_and_is_another_run(people, tmp_path):
+    chosen = Choices(pose_choice="balanced", candidate_poses=2)
+    for name, choices in (("plain", Choices()), ("chosen", chosen)):
+        assert run(people, tmp_path / name, choices=choices, per_id=3) == Exit.DONE
+    assert "pose choice" not in (tmp_path / "plain/README.md").read_text()
+    assert "| pose choice | balanced |" in (tmp_path / "chosen/README.md").read_text()
+    with pytest.raises(UserError, match=r"content\.pose_choice: None, now 'balanced'"):
+        run(people, tmp_path / "plain", choices=chosen, per_id=3)
