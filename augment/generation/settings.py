@@ -15,7 +15,7 @@ from manifests.runtime.storage import StoragePathFlag
 
 Auto = Literal["auto"]
 
-DEFAULT_WEIGHTS: Final = "patn-market1501"
+DEFAULT_WEIGHTS: Final = "posewarp-market1501"
 SAMPLE_WEIGHTS: Final = "posewarp-sample"
 
 
@@ -29,7 +29,7 @@ class GenerateSettings(Frozen):
     """Folder of the run, or a URL like s3://bucket/run; the same command again goes on where it
     stopped."""
     weights: str | None = None
-    """Name of shipped weights, or a file; default: patn-market1501, for made-up people
+    """Name of shipped weights, or a file; default: posewarp-market1501, for made-up people
     posewarp-sample."""
     per_id: int = 10
     """Images per person."""

@@ -24,6 +24,7 @@ from reid.evaluation.score import ScoreSettings
 from reid.experiments.arms import ArmTraining, CellTraining, arm_training, named_part
 from reid.models.backbone import did_you_mean
 from reid.training.batches import composition_of
+from reid.training.settings import Mix
 from reid.training.train import TrainSettings
 
 BASELINE: Final = "none"
@@ -135,7 +136,7 @@ def variants_of(settings: StudySettings) -> list[Variant]:
     named = [named_part("--arms", text, "'FLAGS'") for text in settings.arms]
     flagged = [Variant(name, flags=flags) for name, flags in named]
     added = [arm for arm in flagged if _adds_scenes(_arm_training(arm, settings))]
-    if settings.train.synthetic_mix == "add":
+    if mix_of(settings) == "add":
         added = [*sets, *added]
     variants = [Variant(BASELINE), *sets, *flagged]
     for control in settings.controls:
@@ -167,6 +168,13 @@ def _replaced(control: Control, sets: Sequence[Variant], added: Sequence[Variant
             "--synthetic-sets NAME=FOLDER"
         )
     return sets[0]
+
+
+def mix_of(settings: StudySettings) -> Mix:
+    """Return how the synthetic sets are mixed in: as controls that replace are, where some are."""
+    if settings.train.synthetic_mix is None and set(settings.controls) - {"added-real"}:
+        return "replace"
+    return settings.train.model_copy(update={"synthetic": Path()}).mix
 
 
 def _arm_training(variant: Variant, settings: StudySettings) -> ArmTraining:
@@ -217,12 +225,14 @@ def training_of(settings: StudySettings, cell: Cell, inputs: Inputs | None = Non
         "protocol": settings.score.protocol,
         "synthetic": synthetic and str(synthetic),
     }
+    mix = mix_of(settings)
+    values["synthetic_mix"] = mix
     if synthetic is None:
         values |= {"synthetic_share": None, "synthetic_mix": "replace"}
     if cell.variant.control is not None:
         values["control"] = cell.variant.control
     if settings.budget == "epochs":
-        replacing = None if training.synthetic_mix == "add" else synthetic
+        replacing = None if mix == "add" else synthetic
         values["steps"] = _steps(settings, training, cell.fraction, replacing, inputs or Inputs())
     return TrainSettings.from_json(json.dumps(values), where=str(cell.folder))
 

@@ -60,7 +60,7 @@ def added_rows(
     Raises:
         UserError: If there is nothing to add, or synthetic images are there that are not added.
     """
-    adds = settings.synthetic_mix == "add"
+    adds = settings.mix == "add"
     num_synthetic = settings.synthetic_added if adds else 0
     if adds and not data.num_synthetic:
         raise UserError(

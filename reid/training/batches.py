@@ -159,7 +159,7 @@ def mixture_of(data: TrainingSet, settings: TrainSettings) -> Mixture:
     Raises:
         UserError: If the settings ask for rows that are not there.
     """
-    if settings.synthetic_mix == "replace":
+    if settings.mix == "replace":
         return controlled_mixture(data, settings.control, composition_of(settings))
     # Real rows come first; the synthetic ones are added to the batches of these.
     real = ~data.synthetic

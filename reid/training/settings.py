@@ -69,6 +69,9 @@ def _without_default_source(value: object) -> object:
     return value.removeprefix(f"{DEFAULT_SOURCE}/") if isinstance(value, str) else value
 
 
+Mix = Literal["replace", "add"]
+
+
 class TrainSettings(Frozen):
     """Train a re-ID network on real images, with or without synthetic ones, and score it."""
 
@@ -88,9 +91,10 @@ class TrainSettings(Frozen):
     synthetic_share: Share | None = None
     """Synthetic part of every batch (random sampler) or of each person's images in it (identity
     sampler). Without it, rows are drawn from one pool."""
-    synthetic_mix: Literal["replace", "add"] = "replace"
-    """replace: synthetic images take the place of real ones in a batch; add: they come on top of
-    it, in a forward pass of their own (own batch statistics) with the cross entropy alone."""
+    synthetic_mix: Mix | None = None
+    """add: synthetic images come on top of a batch, in a forward pass of their own (own batch
+    statistics) with the cross entropy alone; replace: they take the place of real ones. Without it
+    add, but replace with --synthetic-share, --num-outliers and controls that replace."""
     synthetic_added: Positive = 16
     """Synthetic images per step where they are added, or real ones where --control added-real has
     nothing else to count by."""
@@ -208,6 +212,31 @@ class TrainSettings(Frozen):
                 "after which the learning rate falls, for example 0.4 0.8"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> TrainSettings:
+        flags = self._replacing_flags()
+        if self.synthetic_mix == "add" and flags:
+            raise UserError(
+                f"--synthetic-mix add: found {flags[0]}, which says what takes the place of real "
+                "images; expected --synthetic-mix replace, or the flag left out"
+            )
+        return self
+
+    @property
+    def mix(self) -> Mix:
+        """What ``synthetic_mix`` says, or what follows where it says nothing."""
+        if self.synthetic_mix is not None:
+            return self.synthetic_mix
+        return "replace" if self.synthetic is None or self._replacing_flags() else "add"
+
+    def _replacing_flags(self) -> list[str]:
+        found = {
+            "--synthetic-share": self.synthetic_share is not None,
+            "--num-outliers": self.num_outliers > 0,
+            f"--control {self.control}": self.control not in {"none", "added-real"},
+        }
+        return [flag for flag, given in found.items() if given]
 
 
 NOT_IN_RECIPE: Final = {

@@ -230,6 +230,7 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
 def choices_of(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that decide the weights, but for the inputs."""
     choices = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    choices["synthetic_mix"] = settings.mix
     if settings.val_people:
         choices |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
     return choices

@@ -95,6 +95,23 @@ def test_added_real_takes_the_place_of_the_first_arm_that_adds_images():
     assert (cell.synthetic, cell.synthetic_mix, cell.scene_added) == (Path("x"), "add", 0)
 
 
+@pytest.mark.parametrize(
+    ("controls", "train", "expected"),
+    [
+        ((), {}, "add"),
+        (("added-real",), {}, "add"),
+        (("repeated-real",), {}, "replace"),
+        ((), {"synthetic_share": 0.25}, "replace"),
+        ((), {"synthetic_mix": "replace"}, "replace"),
+    ],
+)
+def test_all_arms_of_sets_and_their_controls_are_mixed_in_alike(controls, train, expected):
+    grid = plan(synthetic_sets=("s=x",), controls=controls, train=SMALL.model_copy(update=train))
+    baseline, *others = (training_of(grid, Cell(1.0, arm, 0)) for arm in variants_of(grid))
+    assert baseline.synthetic_mix == "replace"
+    assert {cell.synthetic_mix for cell in others} == {expected}
+
+
 def test_an_arm_that_is_not_there_is_none_to_be_held_against():
     with pytest.raises(
         UserError, match="--against: found 'scens', expected one of the arms scenes; did you mean"

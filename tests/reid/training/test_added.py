@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +170,37 @@ def test_images_of_nobody_are_added_with_the_uniform_target():
     batch = next(iter(batches(replace(found, labels=labels), **ADD)))
     assert batch.added is not None
     assert batch.added.labels.tolist() == [NO_IDENTITY] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "add"),
+        ({"control": "added-real"}, "add"),
+        ({"synthetic": None}, "replace"),
+        ({"synthetic_share": 0.5}, "replace"),
+        ({"num_outliers": 2}, "replace"),
+        ({"control": "repeated-real"}, "replace"),
+        ({"control": "shuffled-labels"}, "replace"),
+        ({"control": "synthetic-only"}, "replace"),
+        ({"synthetic_mix": "replace"}, "replace"),
+        ({"synthetic_mix": "add"}, "add"),
+    ],
+)
+def test_synthetic_images_are_added_unless_something_says_that_they_replace(given, expected):
+    plan = PLAIN.model_copy(update={"synthetic": Path("s"), **given})
+    assert plan.mix == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "given"),
+    [
+        ("--synthetic-share", {"synthetic_share": 0.5}),
+        ("--num-outliers", {"num_outliers": 2}),
+        ("--control repeated-real", {"control": "repeated-real"}),
+    ],
+)
+def test_what_says_how_images_replace_others_is_refused_where_they_are_added(flag, given):
+    settings = json.loads(PLAIN.to_json()) | {"synthetic": "s", "synthetic_mix": "add"} | given
+    with pytest.raises(UserError, match=f"--synthetic-mix add: found {flag}, which says"):
+        TrainSettings.from_json(json.dumps(settings))
