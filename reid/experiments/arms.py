@@ -24,7 +24,8 @@ class ArmTraining(TrainSettings):
     images: Suppress[Path] = Path()
     out: Suppress[Path] = Path()
     root: Suppress[Path | None] = None
-    synthetic: Suppress[StoragePathFlag | None] = None
+    synthetic: StoragePathFlag | None = None
+    """Folder of a synthetic set, with {fraction} where it depends on it."""
     real_fraction: Suppress[float] = 1.0
     seed: Suppress[int] = 0
     score: Suppress[bool] = False
@@ -34,6 +35,7 @@ class ArmTraining(TrainSettings):
 class CellTraining(ArmTraining):
     """Settings of 'reid train' that all runs share; what tells the arms apart is hidden too."""
 
+    synthetic: Suppress[StoragePathFlag | None] = None
     control: Suppress[Control] = "none"
 
 
@@ -41,7 +43,6 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "images": "--images",
     "out": "--out",
     "root": "--root",
-    "synthetic": "--synthetic-sets",
     "synthetic-share": "--train.synthetic-share",
     "synthetic-mix": "--train.synthetic-mix",
     "real-fraction": "--fractions",
@@ -84,7 +85,7 @@ def arm_training(name: str, flags: str, common: CellTraining) -> ArmTraining:
 
     Raises:
         UserError: If there is no such flag (names the nearest), a value is none of it, the grid
-            decides it, or it needs a synthetic set, which such an arm has not.
+            decides it, or it is a control in the place of a synthetic set.
     """
     return _parsed(f"--arms {name}", flags, common.to_json())
 

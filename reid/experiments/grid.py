@@ -64,7 +64,7 @@ class StudySettings(TableFiles):
     sets made from the same part: patn=synthetic-{fraction}."""
     arms: tuple[str, ...] = ()
     """NAME='FLAGS' each: real images with further flags of 'reid train', for example
-    scenes='--scene-added 16' swapped='--augmentation.scene 0.5'."""
+    scenes='--scene-added 16' both='--scene-added 16 --synthetic synthetic-{fraction}'."""
     controls: tuple[Control, ...] = ()
     """Arms with something else in the place of the first synthetic set; added-real in that of the
     first arm that adds images."""
@@ -134,10 +134,13 @@ def variants_of(settings: StudySettings) -> list[Variant]:
         Variant(*named_part("--synthetic-sets", text, "FOLDER")) for text in settings.synthetic_sets
     ]
     named = [named_part("--arms", text, "'FLAGS'") for text in settings.arms]
-    flagged = [Variant(name, flags=flags) for name, flags in named]
-    added = [arm for arm in flagged if _adds_scenes(_arm_training(arm, settings))]
-    if mix_of(settings) == "add":
-        added = [*sets, *added]
+    flagged = [_flagged(name, flags, settings) for name, flags in named]
+    adds_sets = mix_of(settings) == "add"
+    added = [
+        arm
+        for arm in (*sets, *flagged)
+        if (adds_sets and arm.folder) or _adds_scenes(_arm_training(arm, settings))
+    ]
     variants = [Variant(BASELINE), *sets, *flagged]
     for control in settings.controls:
         replaced = _replaced(control, sets, added)
@@ -151,6 +154,11 @@ def variants_of(settings: StudySettings) -> list[Variant]:
         known = f"one of the arms {', '.join(names[1:])}" if names[1:] else "an arm of the study"
         raise UserError(f"--against: found '{settings.against}', expected {known}{near}")
     return variants
+
+
+def _flagged(name: str, flags: str, settings: StudySettings) -> Variant:
+    folder = arm_training(name, flags, settings.train).synthetic
+    return Variant(name, None if folder is None else str(folder), flags=flags)
 
 
 def _replaced(control: Control, sets: Sequence[Variant], added: Sequence[Variant]) -> Variant:

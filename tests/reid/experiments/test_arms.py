@@ -40,7 +40,7 @@ def test_an_arm_has_its_flags_and_else_what_all_arms_share():
     [
         ("--seed 3", "found --seed, which is the same for all arms; expected --seeds of 'reid st"),
         ("--images=x", "found --images, which is .* expected --images of 'reid study'"),
-        ("--synthetic x", "found --synthetic, .*; expected --synthetic-sets of"),
+        ("--synthetic-mix add", "found --synthetic-mix, .*; expected --train.synthetic-mix of"),
         ("--real_fraction 0.5", "found --real_fraction, .*; expected --fractions of"),
         ("--no-score", "found --no-score, .*; expected --score.NAME of"),
         ("--recipe bot", "found --recipe, .*; expected --train.recipe of"),
@@ -110,6 +110,18 @@ def test_all_arms_of_sets_and_their_controls_are_mixed_in_alike(controls, train,
     baseline, *others = (training_of(grid, Cell(1.0, arm, 0)) for arm in variants_of(grid))
     assert baseline.synthetic_mix == "replace"
     assert {cell.synthetic_mix for cell in others} == {expected}
+
+
+def test_an_arm_may_have_a_set_of_its_fraction_and_streets_and_a_control_adds_as_many_real_images():
+    grid = plan(
+        arms=("both=--synthetic made-{fraction} --scene-added 3",), controls=("added-real",)
+    )
+    _, *arms = variants_of(grid)
+    both, control = (training_of(grid, Cell(0.2, arm, 0)) for arm in arms)
+    for cell in (both, control):
+        assert cell.synthetic == Path("made-0.2")
+        assert (cell.synthetic_mix, cell.synthetic_added, cell.scene_added) == ("add", 4, 3)
+    assert (both.control, control.control) == ("none", "added-real")
 
 
 def test_an_arm_that_is_not_there_is_none_to_be_held_against():
