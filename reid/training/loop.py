@@ -23,6 +23,7 @@ from reid.models.network import ReidNetwork
 from reid.models.run_folder import STATE
 from reid.training.added import AddedBatch
 from reid.training.batches import Batch
+from reid.training.depthwise import depthwise_in_float32
 from reid.training.losses import batch_hard_triplet, centre_loss, smoothed_cross_entropy
 from reid.training.parallel import data_parallel, gather_rows
 from reid.training.settings import TrainSettings
@@ -82,6 +83,8 @@ class Trainer:
     ) -> None:
         # torch's own annotations leave this form of ``to`` out.
         network.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if device.type == "cpu" and settings.precision == "bf16":
+            depthwise_in_float32(network.module)
         self.network = network.to(device)
         self.group = group
         self.done = 0
