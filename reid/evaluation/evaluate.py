@@ -1,0 +1,70 @@
+"""Scores of anybody's features: the ranking behind ``reid score``, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from manifests.runtime.console import UserError
+from reid.data.labels import Labels
+from reid.evaluation.ranking import Distance, Protocol, Ranking, distance_of, rank
+
+
+def evaluate(  # noqa: PLR0913, PLR0917 - in torchreid's order
+    query: Float[np.ndarray, "query width"],
+    gallery: Float[np.ndarray, "gallery width"],
+    query_people: Sequence[object],
+    gallery_people: Sequence[object],
+    query_cameras: Sequence[int],
+    gallery_cameras: Sequence[int],
+    *,
+    distance: Distance = "cosine",
+    protocol: Protocol = "market1501",
+) -> Ranking:
+    """Rank a gallery for every query and return how each fared.
+
+    ``.mean_average_precision`` and ``.cmc()[0]`` (rank-1) are shares in [0, 1];
+    ``.average_precision`` has one value per query. Ties count as ties, whatever the order of rows.
+
+    >>> evaluate(np.eye(2), np.eye(2), "ab", "ab", [1, 1], [2, 2]).mean_average_precision
+    1.0
+
+    Args:
+        query: Features, one row per image.
+        gallery: Features of the same width.
+        query_people: Who is on each image; "-1" is junk and never ranked.
+        gallery_people: The same of the gallery.
+        query_cameras: Where each was seen; -1 is not known.
+        gallery_cameras: The same of the gallery.
+        distance: ``cosine`` or ``euclidean``.
+        protocol: ``market1501`` ignores gallery images of a query's own person and camera;
+            ``all-cameras`` ignores none.
+
+    Raises:
+        UserError: If numbers of rows or widths differ, a feature is not finite, or no query has a
+            match.
+    """
+    query, gallery = np.atleast_2d(query), np.atleast_2d(gallery)
+    if query.shape[1] != gallery.shape[1]:
+        raise UserError(
+            f"found features of {query.shape[1]} and of {gallery.shape[1]} numbers for query and "
+            "gallery, expected the same"
+        )
+    of_query = _labels("query", len(query), query_people, query_cameras)
+    of_gallery = _labels("gallery", len(gallery), gallery_people, gallery_cameras)
+    try:
+        return rank(distance_of(query, gallery, distance), of_query, of_gallery, protocol)
+    except ValueError as error:
+        raise UserError(f"{error}; expected finite numbers") from error
+
+
+def _labels(name: str, count: int, people: Sequence[object], cameras: Sequence[int]) -> Labels:
+    for what, values in (("people", people), ("cameras", cameras)):
+        if len(values) != count:
+            raise UserError(
+                f"{name}: found {len(values)} {what} for {count} features, expected one each"
+            )
+    numbers: Int[np.ndarray, " rows"] = np.asarray(cameras, np.int64)
+    return Labels(np.array([str(person) for person in people]), numbers)
