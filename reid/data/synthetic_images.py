@@ -59,9 +59,9 @@ class SyntheticImages(Dataset[dict[str, Any]]):
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
         """Return the items of a batch: one pass over the shards that hold them."""
-        places = [range(len(self))[row] for row in rows]
-        images = self._rows.read_bytes(np.array(places, np.int64))
-        return [self._item(row, data) for row, data in zip(places, images, strict=True)]
+        positions = [range(len(self))[row] for row in rows]
+        images = self._rows.read_bytes(np.array(positions, np.int64))
+        return [self._item(row, data) for row, data in zip(positions, images, strict=True)]
 
     def _item(self, row: int, data: bytes) -> dict[str, Any]:
         item = {name: values[row] for name, values in self._columns.items()}

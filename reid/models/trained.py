@@ -42,8 +42,8 @@ class TrainedModel:
                 finite.
         """
         stretched = [
-            pixels.resize(pixels.as_rgb(image, f"image {place}"), self.size)
-            for place, image in enumerate(images)
+            pixels.resize(pixels.as_rgb(image, f"image {position}"), self.size)
+            for position, image in enumerate(images)
         ]
         if not stretched:
             raise UserError("found no image to embed, expected one or more")
