@@ -22,7 +22,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 
-CODE_VERSION: Final = 5
+CODE_VERSION: Final = 6
 """Raised when the same settings and inputs begin to give other bytes."""
 
 # pyarrow makes these functions at import time, where type checkers do not see them.

@@ -12,7 +12,7 @@ from augment.generation.choices import Choices
 from augment.generation.plan import make_plan
 from augment.generation.target_poses import UniformPoses
 from augment.pose.bank import pose_bank
-from augment.pose.distance import pose_distances
+from augment.pose.distance import SEEN_IN_ONE, pose_distances
 from manifests.keypoints import JOINT_NAMES, MIRROR
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import bounded, random_bits
@@ -332,7 +332,9 @@ def test_a_pose_is_near_itself_elsewhere_and_larger_and_far_from_its_mirror_imag
     partly, nothing = pose.copy(), np.full_like(pose, np.nan)
     partly[4] = np.nan
     away = pose_distances(np.stack([2 * pose + 7, mirrored, partly, nothing]), pose)
-    assert away[[0, 2]].max() < 1e-4
+    assert away[0] < 1e-4
+    assert away[2] == pytest.approx(SEEN_IN_ONE / 18)
+    assert pose_distances(pose[None], partly)[0] == away[2]
     assert away[1] > 0.5
     assert np.isinf(away[3])
 
