@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +21,7 @@ from manifests.compute.distributed import ProcessGroup, init_distributed, rank_d
 from manifests.compute.training_log import Progress, TrainingLog
 from manifests.compute.training_state import read_training_state, restoring
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.signals import recording
+from manifests.runtime.signals import SOON, recording
 
 __all__ = ["TrainSettings", "settings_for", "train"]
 
@@ -98,7 +97,7 @@ def _run_steps(
     out, group = settings.out, trainer.group
     log = TrainingLog(out / LOG, trainer.step, trainer.num_steps, group=group)
     with (
-        recording(signal.SIGTERM) as received,
+        recording(*SOON) as received,
         console.progress("train", trainer.num_steps, "step", trainer.step) as bar,
     ):
         for terms in trainer.steps():

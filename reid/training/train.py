@@ -8,7 +8,8 @@ the same number of threads).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,8 @@ from manifests.io import Images
 from manifests.masks import read_masks
 from manifests.pixels import read_all
 from manifests.runtime import run_record, storage
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.signals import SOON, recording
 from manifests.scenes import Scenes, take_apart
 from manifests.synthetic import finished_manifest
 from reid.data.controls import controlled
@@ -260,13 +262,47 @@ def _loop(
     settings: TrainSettings,
     console: Console,
 ) -> None:
-    if not trainer.group.is_primary:
-        if len(batches):
-            torchreid_adapter.train(trainer.network.module, batches, trainer.update)
+    """Make the remaining steps; a process that is told to end saves after the one it is at.
+
+    Raises:
+        Stopped: If this or another process was told to end.
+    """
+    if not len(batches):
         return
+    group = trainer.group
+    making = _steps_of_primary(trainer, selection, settings, console)
+    with (
+        making if group.is_primary else nullcontext(trainer.update) as make,
+        recording(*SOON) as received,
+    ):
+
+        def end_if_told() -> None:
+            if group.any(bool(received)):
+                if group.is_primary:
+                    trainer.save(settings.out)
+                # Whoever leaves first with an error code has the others killed.
+                group.barrier()
+                raise Stopped(Exit.STOPPED_EARLY)
+
+        def step(batch: Batch) -> None:
+            make(batch)
+            end_if_told()
+
+        torchreid_adapter.train(trainer.network.module, batches, step)
+        end_if_told()
+
+
+@contextmanager
+def _steps_of_primary(
+    trainer: Trainer, selection: Selection, settings: TrainSettings, console: Console
+) -> Generator[Callable[[Batch], object]]:
+    """Give what makes a step, logs it, and validates and saves where that is due."""
     log = open_log(settings, trainer.done)
     validate = _validator(trainer, selection, settings, log, console)
-    with console.progress("training", settings.steps, "step", trainer.done) as bar:
+    with (
+        closing(log),
+        console.progress("training", settings.steps, "step", trainer.done) as bar,
+    ):
 
         def step(batch: Batch) -> None:
             loss = trainer.update(batch)
@@ -277,11 +313,7 @@ def _loop(
                 validate()
                 trainer.save(settings.out)
 
-        try:
-            if len(batches):
-                torchreid_adapter.train(trainer.network.module, batches, step)
-        finally:
-            log.close()
+        yield step
 
 
 def _validator(
