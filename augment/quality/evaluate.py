@@ -90,7 +90,8 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
         column: store.load(weights, device)
         for column, weights in zip(columns, settings.weights, strict=True)
     }
-    result = score_pairs(images, networks, settings.protocol, device, console)
+    with pixels.naming_all_broken(images):
+        result = score_pairs(images, networks, settings.protocol, device, console)
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
     console.show(result.to_json() if settings.as_json else result.to_markdown())

@@ -8,8 +8,8 @@ the same number of threads).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,10 @@ from manifests.compute.devices import pick_device
 from manifests.compute.distributed import init_distributed, rank_device
 from manifests.compute.imagenet import imagenet_file
 from manifests.compute.training_log import TrainingLog
+from manifests.compute.training_state import check_finite_weights
 from manifests.io import Images
 from manifests.masks import read_masks
-from manifests.pixels import read_all
+from manifests.pixels import naming_all_broken, read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, Stopped, UserError
 from manifests.runtime.signals import SOON, recording
@@ -39,7 +40,7 @@ from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions, source_of
 from reid.models.features import embed
 from reid.models.network import build_network, check_size
-from reid.models.run_folder import REPORT, TrainingRun
+from reid.models.run_folder import REPORT, STATE, TrainingRun
 from reid.models.weights import download_imagenet, start_from
 from reid.training.added import needs_scenes
 from reid.training.batches import Batch, Batches, Destination, count_seen
@@ -113,7 +114,8 @@ def _train(
     )
     _check_rankable(images, selection, settings)
     check_masks(selection.train, settings)
-    data = load_training_set(selection, synthetic, (settings.width, settings.height))
+    with naming_all_broken(images):
+        data = load_training_set(selection, synthetic, (settings.width, settings.height))
     if settings.score and group.is_primary:
         # Scoring looks for near-duplicates of the same images.
         inputs.keep_hashes(selection.train, data.pixels[: len(selection.train)])
@@ -266,43 +268,31 @@ def _loop(
 
     Raises:
         Stopped: If this or another process was told to end.
+        UserError: If a loss or a weight is not finite, or a file cannot be written.
     """
     if not len(batches):
         return
     group = trainer.group
-    making = _steps_of_primary(trainer, selection, settings, console)
-    with (
-        making if group.is_primary else nullcontext(trainer.update) as make,
-        recording(*SOON) as received,
-    ):
-
-        def end_if_told() -> None:
-            if group.any(bool(received)):
-                if group.is_primary:
-                    trainer.save(settings.out)
-                # Whoever leaves first with an error code has the others killed.
-                group.barrier()
-                raise Stopped(Exit.STOPPED_EARLY)
-
-        def step(batch: Batch) -> None:
-            make(batch)
-            end_if_told()
-
-        torchreid_adapter.train(trainer.network.module, batches, step)
-        end_if_told()
-
-
-@contextmanager
-def _steps_of_primary(
-    trainer: Trainer, selection: Selection, settings: TrainSettings, console: Console
-) -> Generator[Callable[[Batch], object]]:
-    """Give what makes a step, logs it, and validates and saves where that is due."""
-    log = open_log(settings, trainer.done)
+    log = open_log(settings, trainer.done, group)
     validate = _validator(trainer, selection, settings, log, console)
     with (
         closing(log),
         console.progress("training", settings.steps, "step", trainer.done) as bar,
+        recording(*SOON) as received,
     ):
+
+        def save() -> None:
+            log.check()
+            check_finite_weights(trainer.network.module, settings.out / STATE)
+            if group.is_primary:
+                trainer.save(settings.out)
+
+        def end_if_told() -> None:
+            if group.any(bool(received)):
+                save()
+                # Whoever leaves first with an error code has the others killed.
+                group.barrier()
+                raise Stopped(Exit.STOPPED_EARLY)
 
         def step(batch: Batch) -> None:
             loss = trainer.update(batch)
@@ -311,9 +301,11 @@ def _steps_of_primary(
             bar.advance()
             if trainer.done % settings.checkpoint_every == 0 or trainer.done == settings.steps:
                 validate()
-                trainer.save(settings.out)
+                save()
+            end_if_told()
 
-        yield step
+        torchreid_adapter.train(trainer.network.module, batches, step)
+        end_if_told()
 
 
 def _validator(
@@ -324,7 +316,7 @@ def _validator(
     console: Console,
 ) -> Callable[[], None]:
     """Return what scores the validation people and keeps the best weights."""
-    if not len(selection.validation):
+    if not len(selection.validation) or not trainer.group.is_primary:
         return lambda: None
     images = read_all(selection.validation, (settings.width, settings.height))
     labels = labels_of(selection.validation)
