@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,6 +17,7 @@ from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 
@@ -270,12 +270,8 @@ def read_all(
 
     files = [images.file(row) for row in range(len(images))]
     digests = images.table["sha256"].to_pylist()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            errors = [error for error in pool.map(fill, range(len(files))) if error is not None]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with thread_pool(threads) as pool:
+        errors = [error for error in pool.map(fill, range(len(files))) if error is not None]
     if errors:
         raise broken_images(errors)
     return pixels

@@ -43,7 +43,6 @@ from augment.generators.patn import Patn
 from manifests.runtime.command_line import Program
 from manifests.runtime.signals import CODES
 from reid.cli import PROGRAM as REID
-from reid.models import torchreid_adapter
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS: Final = 600.0
@@ -75,6 +74,11 @@ class Case:
     """Folder of ``ready`` that the command writes into: it gets a copy, of the same name."""
 
     @property
+    def out(self) -> str:
+        """Return what it makes."""
+        return self.line.split(" --out ")[1].split()[0]
+
+    @property
     def program(self) -> Program:
         """Return ``augment`` or ``reid``."""
         return AUGMENT if self.name.startswith("augment") else REID
@@ -86,21 +90,21 @@ class Case:
 
 IMAGES: Final = "--images {ready}/images.parquet"
 PREPARATION: Final = (
-    Case("augment sample", "sample --people 6 --test-people 4 --out people"),
+    Case("augment sample", "sample --people 4 --test-people 3 --out people"),
     Case(
         "augment index",
-        "index people --masks people/masks --keypoints people/keypoints-train.csv "
-        "people/keypoints-test.csv --out images.parquet",
+        "index {ready}/people --masks {ready}/people/masks --keypoints "
+        "{ready}/people/keypoints-train.csv {ready}/people/keypoints-test.csv --out images.parquet",
     ),
     Case(
         "augment generate",
-        f"generate {IMAGES} --weights patn-sample --per-id 3 --out synthetic --device cpu",
+        f"generate {IMAGES} --weights patn-sample --per-id 4 --out synthetic --device cpu",
     ),
     Case("reid train", f"train {IMAGES} {SMALL_RUN} --steps 6 --out run --seed 0"),
     Case("reid train", f"train {IMAGES} {SMALL_RUN} --steps 6 --out other --seed 1"),
 )
 CASES: Final = (
-    Case("augment sample", "sample --people 12 --test-people 4 --out people"),
+    Case("augment sample", "sample --people 4 --test-people 3 --out people"),
     Case(
         "augment index",
         "index {ready}/people --masks {ready}/people/masks --keypoints "
@@ -119,8 +123,8 @@ CASES: Final = (
     ),
     Case(
         "augment generate",
-        f"generate {IMAGES} --weights patn-sample --per-id 8 --out synthetic --device cpu "
-        "--rows-per-shard 16",
+        f"generate {IMAGES} --weights patn-sample --per-id 6 --out synthetic --device cpu "
+        "--rows-per-shard 8",
     ),
     Case("augment status", "status {ready}/synthetic"),
     Case("augment verify", "verify {ready}/synthetic"),
@@ -134,15 +138,21 @@ CASES: Final = (
         "transfer 0001_c1s1_000001_01.jpg --pose 0002_c1s1_000001_01.jpg "
         f"{IMAGES} --weights patn-sample --out image.png",
     ),
-    Case("augment evaluate", f"evaluate {IMAGES} --weights patn-sample --out table.json"),
+    Case(
+        "augment evaluate",
+        f"evaluate {IMAGES} --weights patn-sample --count 40 --imagenet none --out table.json",
+    ),
     Case("reid train", f"train {IMAGES} {SMALL_RUN} --steps 12 --val-people 2 --out run"),
     Case("reid screen", f"screen {{ready}}/synthetic --run {{ready}}/run {IMAGES} --out screened"),
     Case("reid score", f"score run {IMAGES} --flip-test", brings="run"),
-    Case("reid backgrounds", f"backgrounds {{ready}}/run {IMAGES} --markdown table.md"),
+    Case(
+        "reid backgrounds",
+        f"backgrounds {{ready}}/run {IMAGES} --max-images 30 --markdown table.md",
+    ),
     Case("reid compare", "compare {ready}/run {ready}/other --html page.html --csv table.csv"),
     Case(
         "reid study",
-        f"study {IMAGES} --out study --fractions 1.0 --seeds 0 1 --arms swapped=--seed "
+        f"study {IMAGES} --out study --fractions 1.0 --seeds 0 --arms swapped=--seed "
         + " ".join(f"--train.{flag}" for flag in SMALL_RUN.removeprefix("--").split(" --"))
         + " --train.steps 3",
     ),
@@ -305,29 +315,47 @@ def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return [name for name in names if one.get(name) != other.get(name)]
 
 
-def prepare(work: Path) -> Path:
-    """Make what the commands read, each by the command that makes it."""
+def prepare(work: Path, cases: Sequence[Case]) -> Path:
+    """Make what some commands read, each by the command that makes it."""
     ready = work / "ready"
-    for case in PREPARATION:
-        if not (ready / case.line.split(" --out ")[1].split()[0]).exists():
+    ready.mkdir(parents=True, exist_ok=True)
+    for case in preparation_of(cases):
+        if not (ready / case.out).exists():
             ended = finish(case, ready, ready)
             if ended.code:
                 raise FailedError(f"{case.name}: code {ended.code}\n{ended.errors}")
+    if any(case.name == "augment convert" for case in cases):
+        write_official(ready / "official.pth")
+    return ready
+
+
+def preparation_of(cases: Sequence[Case]) -> list[Case]:
+    """Return the commands that make what others read."""
+    needed: list[Case] = []
+    for case in reversed(PREPARATION):
+        lines = [reader.line for reader in (*cases, *needed)]
+        brought = {reader.brings for reader in cases}
+        if case.out in brought or any(f"{{ready}}/{case.out}" in line for line in lines):
+            needed.append(case)
+    return needed[::-1]
+
+
+def write_official(path: Path) -> None:
+    """Write a small network as its authors would have."""
     network = Patn(Patn.Config(base_width=4, num_blocks=1))
     tensors = {
         network.official_name(name): tensor.clone()
         for name, tensor in network.sampling_state().items()
     }
-    torch.save(tensors, ready / "official.pth")
-    return ready
+    torch.save(tensors, path)
 
 
-def import_everything() -> None:
+def import_for(cases: Sequence[Case]) -> None:
     """Import what the commands do, so that their children need not."""
-    for program in (AUGMENT, REID):
-        for command in program.commands.values():
-            import_module(command.module)
-    torchreid_adapter.version()
+    for case in cases:
+        import_module(case.program.commands[case.name.split()[1]].module)
+    if any(case.program is REID for case in cases):
+        import_module("reid.models.torchreid_adapter").version()
 
 
 def run_whole(case: Case, number: int, work: Path, ready: Path) -> Ended:
@@ -347,7 +375,7 @@ def strike(
 ) -> int:
     """Send the signals and return how many commands failed."""
     chance = random.Random(seed)
-    ready = prepare(work)
+    ready = prepare(work, cases)
     before = contents(ready)
     wholes: list[Ended] = []
     for number, case in enumerate(cases):
@@ -390,8 +418,8 @@ def main() -> None:
     parser.add_argument("--commands", nargs="*", help="'augment sample' and so on; default: all")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    import_everything()
     cases = [case for case in CASES if not given.commands or case.name in given.commands]
+    import_for(cases)
 
     def say(text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -50,6 +50,7 @@ from manifests.masks import (
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES, MASK_COLUMNS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -174,7 +175,7 @@ def _write_chunks(
     """
     broken: list[UserError] = []
     with (
-        ThreadPoolExecutor(choices.threads, "detect") as pool,
+        thread_pool(choices.threads, "detect") as pool,
         console.progress(f"detect ({estimator.name})", images.num_rows) as bar,
     ):
         for number, chunk in enumerate(images.chunks(CHUNK_ROWS)):
@@ -234,7 +235,7 @@ def add_joints(images: Images, estimator: Estimator, choices: Choices = JOINTS_A
     Raises:
         UserError: If images cannot be read, and are not skipped.
     """
-    with ThreadPoolExecutor(choices.threads, "detect") as pool:
+    with thread_pool(choices.threads, "detect") as pool:
         found, errors = _with_joints(images, estimator, choices, pool)
     if errors and not choices.skips_broken:
         raise pixels.broken_images(errors, _REMEDY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from manifests.io import Images, keypoint_column
 from manifests.keypoint_check import check_keypoints
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES, MASK_COLUMNS, SPLITS, UNKNOWN_CAMERA
 
 
@@ -179,7 +179,7 @@ def _with_facts(
             return error
         return _Facts(hashlib.sha256(data).hexdigest(), width, height)
 
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+    with thread_pool(min(16, 2 * (os.cpu_count() or 1))) as pool:
         results = list(zip(crops, pool.map(facts, crops, chunksize=64), strict=True))
     sound = [(crop, found) for crop, found in results if isinstance(found, _Facts)]
     errors = [found for _, found in results if isinstance(found, UserError)]

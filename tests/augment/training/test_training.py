@@ -201,6 +201,35 @@ def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finis
         ).read_bytes()
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_told_to_end_saves_its_step_and_the_same_command_ends_in_the_same_bytes(
+    sent, tiny_images, tmp_path, monkeypatch
+):
+    def once(out):
+        config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
+        settings = settings_for([])(
+            images=tmp_path / "tiny" / "images.parquet", out=tmp_path / out, config=config
+        )
+        return train(settings, Console(quiet=True))
+
+    assert once("straight") == Exit.DONE
+    make = Trainer._make_step
+
+    def told(run, stage_step):
+        if stage_step == 1:
+            signal.raise_signal(sent)
+        return make(run, stage_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_make_step", told)
+        assert once("stopped") == Exit.STOPPED_EARLY
+    assert torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["step"] == 2
+    assert once("stopped") == Exit.DONE
+    for name in ("state.pt", "weights.safetensors"):
+        first, second = (tmp_path / out / name for out in ("straight", "stopped"))
+        assert first.read_bytes() == second.read_bytes()
+
+
 def broken_at(step, monkeypatch, *, loss_too):
     make = Trainer._make_step
 

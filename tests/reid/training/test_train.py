@@ -457,6 +457,18 @@ def test_a_diverged_run_stops_with_a_sentence(people, tmp_path):
     assert line["step"] == 1
 
 
+def test_broken_images_of_all_splits_are_named_before_the_first_step(tmp_path):
+    table = write_people(tmp_path)
+    images = read_images(table)
+    broken = [images.file(images.strings("split").index(split)) for split in ("train", "gallery")]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"^2 images cannot be used: ") as refused:
+        train(settings(table, tmp_path / "run"), QUIET)
+    assert all(str(file) in str(refused.value) for file in broken)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("told", ["by nobody", "after the step"])
 def test_weights_that_are_not_finite_replace_no_state(told, people, tmp_path, monkeypatch):
     plan = settings(people, tmp_path, steps=4, checkpoint_every=1)
