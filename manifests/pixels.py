@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 
@@ -40,8 +42,27 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+INDEX_WITHOUT: Final = "'augment index --skip-broken' makes a table without such images"
+_MOST_NAMED: Final = 10
+
+
 class PixelError(UserError):
     """An image that cannot be read."""
+
+
+def broken_images(errors: Sequence[UserError], remedy: str = INDEX_WITHOUT) -> PixelError:
+    """Return one error of all images that cannot be used: the first of them, and how many.
+
+    Args:
+        errors: What is wrong, at least one.
+        remedy: How to go on without them.
+    """
+    first = "; ".join(str(error) for error in errors[:_MOST_NAMED])
+    if len(errors) == 1:
+        return PixelError(f"{first}; {remedy}")
+    more = len(errors) - _MOST_NAMED
+    rest = f"; and {more:,} more" if more > 0 else ""
+    return PixelError(f"{len(errors):,} images cannot be used: {first}{rest}; {remedy}")
 
 
 def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -229,30 +250,46 @@ def read_all(
     """Return all images in memory, stretched to ``size`` (width, height).
 
     Raises:
-        PixelError: If an image cannot be read, or its file is not the one that the table was made
-            of; the first one is named.
+        PixelError: If images cannot be read, or their files are not those that the table was made
+            of; names the first ones and counts them.
     """
     pixels = np.empty((len(images), size[1], size[0], 3), np.uint8)
 
-    def fill(row: int) -> None:
-        data = read_file(files[row])
-        pixels[row] = resize(decode(data, str(files[row])), size)
-        if digests[row] is not None and hashlib.sha256(data).hexdigest() != digests[row]:
-            raise PixelError(
-                f"{files[row]}: the file has changed since the images table was made, expected the "
-                "same file or a new table"
-            )
+    def fill(row: int) -> PixelError | None:
+        try:
+            data = read_file(files[row])
+            pixels[row] = resize(decode(data, str(files[row])), size)
+        except PixelError as error:
+            return error
+        if digests[row] is None or hashlib.sha256(data).hexdigest() == digests[row]:
+            return None
+        return PixelError(
+            f"{files[row]}: the file has changed since the images table was made, expected the "
+            "same file or a new table"
+        )
 
     files = [images.file(row) for row in range(len(images))]
     digests = images.table["sha256"].to_pylist()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for _ in pool.map(fill, range(len(files))):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with thread_pool(threads) as pool:
+        errors = [error for error in pool.map(fill, range(len(files))) if error is not None]
+    if errors:
+        raise broken_images(errors)
     return pixels
+
+
+@contextmanager
+def naming_all_broken(images: Images) -> Generator[None]:
+    """Let the error of one image name all of a table that cannot be used.
+
+    Raises:
+        PixelError: Whatever the block raises so, with the others.
+    """
+    try:
+        yield
+    except PixelError:
+        # Small, since a whole table may be large.
+        read_all(images, (1, 1))
+        raise
 
 
 def _encode(image: UInt8[np.ndarray, "height width 3"], ending: str, settings: list[int]) -> bytes:

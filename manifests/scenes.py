@@ -7,7 +7,6 @@ in pixels are those of a crop of 128 rows and grow with the crop.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from manifests.io import Images
 from manifests.masks import mask_of
+from manifests.runtime.thread_pool import thread_pool
 
 CUT_WIDENING_PX: Final = 3.0
 """How much wider than the mask the hole in a street is: shadows and the rim of clothes go too."""
@@ -132,7 +132,7 @@ def take_apart(
         scenes.streets[row] = street(pixels[row], masks[row])
         scenes.holes[row] = hole_of(masks[row])
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with thread_pool(_THREADS) as pool:
         for _ in pool.map(take, scenes.rows.tolist()):
             pass
     return scenes

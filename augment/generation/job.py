@@ -29,8 +29,8 @@ from augment.generation.worker import Job, sample_cost, work
 from manifests.compute.devices import cpu_threads
 from manifests.io import Images
 from manifests.runtime import cluster
-from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.signals import Stopped, stopping
+from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.signals import stopping
 from manifests.runtime.storage import StoragePath
 
 NUM_IMAGES_LOOKED_FOR: Final = 16

@@ -21,9 +21,9 @@ from augment.generation.settings import DEFAULT_WEIGHTS, GenerateSettings
 from augment.generation.shard_actor import ShardActor
 from augment.generation.worker import Job
 from manifests.runtime.command_line import arguments_of
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError
 from manifests.runtime.settings import Frozen
-from manifests.runtime.signals import Stopped, stopping
+from manifests.runtime.signals import stopping
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from manifests.compute.external_weights import optional_module
-from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.signals import Stopped, stopping_when_checked
+from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.signals import stopping_when_checked
 
 EXTRA: Final = 'pip install "reid-augment[ray]"'
 IN_FLIGHT: Final = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Generator, Iterable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -24,6 +24,7 @@ from manifests import pixels
 from manifests.io import Images
 from manifests.masks import Mask, mask_of
 from manifests.runtime.prefetch import prefetch
+from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import alpha_of, hole_of, street
 
 SHARDS_PREFETCHED = 1
@@ -177,7 +178,7 @@ def _batches(
         (ShardInProgress(shard, plan.rows(*run.shard_rows(shard))) for shard in shards),
         SHARDS_PREFETCHED,
     )
-    with closing(planned), ThreadPoolExecutor(STREET_THREADS) as pool:
+    with closing(planned), thread_pool(STREET_THREADS) as pool:
         reader = BatchReader(plan, run, needs, pool)
         for shard in planned:
             for start in range(0, len(shard.rows), size):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from pydantic import Field
 
+from augment.pose.detection_counts import JOINTS_ALONE, Choices, Counts
 from augment.pose.estimators.interface import Detection, Estimator, Image
 from augment.pose.estimators.registry import load_estimator
 from manifests import pixels
@@ -31,7 +32,6 @@ from manifests.io import (
     ROOT_KEY,
     Images,
     ImagesFile,
-    image_sizes,
     keypoint_array,
     keypoint_column,
     open_images,
@@ -40,20 +40,17 @@ from manifests.io import (
     write_images,
     write_tables,
 )
-from manifests.keypoint_check import KeypointCheck
-from manifests.keypoints import visible
 from manifests.masks import (
     MAX_SHARE,
     MIN_SHARE,
-    decode_mask,
     encode_mask,
-    has_two_large_parts,
     is_sound,
     with_mask_maker,
 )
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES, MASK_COLUMNS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -65,7 +62,7 @@ _BATCH: Final = 16
 
 _TABLE: Final = "images.parquet"
 """The whole table, in the folder of the chunks until it is complete."""
-_SIZED_MASK: Final = ("width", "height", "mask")
+_REMEDY: Final = "--skip-broken leaves such images out"
 _FOUND: Final = pa.schema([IMAGES.field(name) for name in ("keypoints", *MASK_COLUMNS)])
 
 
@@ -93,17 +90,8 @@ class DetectSettings(Frozen):
     """Where Keypoint R-CNN runs: auto, cpu, cuda or cuda:N."""
     replace: bool = False
     """Also replace the joints of rows that have some."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What is kept of detections."""
-
-    masks: bool = False
-    min_confidence: float = 0.0
-    replaces: bool = False
-    """Whether existing joints are replaced, too."""
-    threads: int = 1
+    skip_broken: bool = False
+    """Leave out, and count, rows whose image cannot be read."""
 
 
 def detect(settings: DetectSettings, console: Console) -> Exit:
@@ -122,7 +110,13 @@ def detect(settings: DetectSettings, console: Console) -> Exit:
     )
     if settings.masks and not estimator.draws_masks:
         raise UserError(f"--masks: {estimator.name} draws none; expected --estimator blazepose")
-    choices = Choices(settings.masks, settings.min_confidence, settings.replace, settings.threads)
+    choices = Choices(
+        masks=settings.masks,
+        min_confidence=settings.min_confidence,
+        replaces=settings.replace,
+        threads=settings.threads,
+        skips_broken=settings.skip_broken,
+    )
     text = write_joints(images, settings.out, estimator, choices, console)
     console.say(f"{settings.out}: {text}")
     return Exit.DONE
@@ -136,9 +130,9 @@ def write_joints(
     Chunks that are done are kept in the folder ``OUT.parts`` until the table is complete.
 
     Raises:
-        UserError: If an image cannot be read, the joints cannot be pixels of their images (chunks
-            are kept), ``out`` cannot be written, or the folder of chunks belongs to another run or
-            holds other files.
+        UserError: If images cannot be read (all of them are counted, and chunks without them kept),
+            the joints cannot be pixels of their images (chunks are kept), ``out`` cannot be
+            written, or the folder of chunks belongs to another run or holds other files.
     """
     if out.is_dir():
         raise UserError(f"--out {out}: found a folder, expected the name of a table (.parquet)")
@@ -155,7 +149,7 @@ def write_joints(
     files = list(_write_chunks(images, parts, estimator, choices, console))
     has_masks = any(MASK_COLUMNS[0] in pq.read_schema(file).names for file in files)
     schema = pa.schema([field for field in IMAGES if has_masks or field.name not in MASK_COLUMNS])
-    counts = _Counts()
+    counts = Counts(in_images=images.num_rows)
     provenance = _provenance(images.provenance, estimator, choices)
     write_tables(
         (counts.add(table, choices).select(schema.names) for table in map(_chunk, files)),
@@ -163,6 +157,8 @@ def write_joints(
         parts / _TABLE,
         {**provenance, ROOT_KEY: str(images.root)},
     )
+    if images.num_rows and not counts.rows:
+        raise UserError(f"{images.path}: none of {images.num_rows:,} images can be used")
     counts.joint_check.finish(f"{out}: joints by {estimator.name}")
     (parts / _TABLE).replace(out)
     storage.sync_folder(out.parent)
@@ -173,26 +169,42 @@ def write_joints(
 def _write_chunks(
     images: ImagesFile, parts: Path, estimator: Estimator, choices: Choices, console: Console
 ) -> Iterator[Path]:
-    """Write the chunks that are not there yet; give the files of all, in order."""
+    """Write the chunks that are not there yet; give the files of all, in order.
+
+    A chunk with broken images is left to another time, unless they are skipped.
+    """
+    broken: list[UserError] = []
     with (
-        ThreadPoolExecutor(choices.threads, "detect") as pool,
+        thread_pool(choices.threads, "detect") as pool,
         console.progress(f"detect ({estimator.name})", images.num_rows) as bar,
     ):
         for number, chunk in enumerate(images.chunks(CHUNK_ROWS)):
             path = parts / f"part-{number:06d}.parquet"
-            if not _holds(path, chunk):
-                write_images(_with_joints(chunk, estimator, choices, pool), path)
+            if not _holds(path, chunk, choices):
+                found, errors = _with_joints(chunk, estimator, choices, pool)
+                broken += errors
+                if not errors or choices.skips_broken:
+                    write_images(found, path)
             bar.advance(len(chunk))
             yield path
+    if broken and not choices.skips_broken:
+        raise pixels.broken_images(broken, _REMEDY)
 
 
-def _holds(path: Path, chunk: Images) -> bool:
-    """Return whether a file is there, whole, and of the rows of a chunk."""
+def _holds(path: Path, chunk: Images, choices: Choices) -> bool:
+    """Return whether a file is there, whole, and of the rows of a chunk that belong into it."""
     try:
         ids = pq.read_table(path, columns=["image_id"])["image_id"]
     except (OSError, pa.ArrowException):
         return False
-    return ids.equals(chunk.table["image_id"])
+    if not choices.skips_broken or len(ids) == len(chunk):
+        return ids.equals(chunk.table["image_id"])
+    is_there = pc.is_in(chunk.table["image_id"], value_set=ids.combine_chunks())
+    missing = np.flatnonzero(~np.asarray(is_there))
+    left = chunk.table["image_id"].filter(is_there)
+    return ids.equals(left) and all(
+        isinstance(_read(chunk, row, choices), UserError) for row in missing.tolist()
+    )
 
 
 def _chunk(path: Path) -> pa.Table:
@@ -209,7 +221,7 @@ def _remove(parts: Path) -> None:
     parts.rmdir()
 
 
-def add_joints(images: Images, estimator: Estimator, choices: Choices = Choices()) -> Images:
+def add_joints(images: Images, estimator: Estimator, choices: Choices = JOINTS_ALONE) -> Images:
     """Return the table with joints in every row that has no annotation.
 
     A row in which the estimator finds nobody gets 18 missing joints. The footer names the
@@ -221,20 +233,47 @@ def add_joints(images: Images, estimator: Estimator, choices: Choices = Choices(
         choices: What is kept.
 
     Raises:
-        UserError: If an image cannot be read.
+        UserError: If images cannot be read, and are not skipped.
     """
-    with ThreadPoolExecutor(choices.threads, "detect") as pool:
-        return _with_joints(images, estimator, choices, pool)
+    with thread_pool(choices.threads, "detect") as pool:
+        found, errors = _with_joints(images, estimator, choices, pool)
+    if errors and not choices.skips_broken:
+        raise pixels.broken_images(errors, _REMEDY)
+    return found
 
 
 def _with_joints(
     images: Images, estimator: Estimator, choices: Choices, pool: ThreadPoolExecutor
-) -> Images:
+) -> tuple[Images, list[UserError]]:
+    """Return the rows whose image can be read, with joints, and what is wrong with the others."""
+    rows = np.flatnonzero(_wanted(images, choices))
+    broken: dict[int, UserError] = {}
+
+    def sound() -> Iterator[Detection]:
+        detections = _detections(images, rows, estimator, choices, pool)
+        for row, found in zip(rows.tolist(), detections, strict=True):
+            if isinstance(found, UserError):
+                broken[row] = found
+            else:
+                yield found
+
+    found = _table_of(sound(), choices)
+    if broken:
+        images = images.take(np.setdiff1d(np.arange(len(images)), list(broken)))
+    return _joined(images, found, estimator, choices), list(broken.values())
+
+
+def _wanted(images: Images, choices: Choices) -> Bool[np.ndarray, " rows"]:
+    """Return which rows are looked at: those that keep their joints may still want a mask."""
     unannotated = images.table["keypoints"].is_null().to_numpy()
-    # Rows that keep their joints may still want a mask.
-    wanted = np.full(len(images), choices.replaces or choices.masks) | unannotated
+    return np.full(len(images), choices.replaces or choices.masks) | unannotated
+
+
+def _joined(images: Images, found: pa.Table, estimator: Estimator, choices: Choices) -> Images:
+    """Return the table with what was found in the wanted rows."""
+    unannotated = images.table["keypoints"].is_null().to_numpy()
+    wanted = _wanted(images, choices)
     rows = np.flatnonzero(wanted)
-    found = _table_of(_detections(images, rows, estimator, choices, pool), choices)
     joints = images.keypoints()
     new = unannotated | choices.replaces
     joints[new] = keypoint_array(found["keypoints"])[new[rows]]
@@ -245,8 +284,9 @@ def _with_joints(
     table = images.table
     for name, column in columns.items():
         table = table.set_column(IMAGES.get_field_index(name), IMAGES.field(name), column)
-    provenance = _provenance(images.provenance, estimator, choices)
-    return replace(images, table=table, provenance=provenance)
+    return replace(
+        images, table=table, provenance=_provenance(images.provenance, estimator, choices)
+    )
 
 
 def _provenance(
@@ -270,15 +310,26 @@ def _detections(
     estimator: Estimator,
     choices: Choices,
     pool: ThreadPoolExecutor,
-) -> Iterator[Detection]:
-    def one_batch(batch: Int[np.ndarray, " batch"]) -> Sequence[Detection]:
-        return estimator.detect([_read(images, row, choices) for row in batch.tolist()])
+) -> Iterator[Detection | UserError]:
+    def one_batch(batch: Int[np.ndarray, " batch"]) -> Sequence[Detection | UserError]:
+        crops = [_read(images, row, choices) for row in batch.tolist()]
+        sound = [crop for crop in crops if not isinstance(crop, UserError)]
+        found = iter(estimator.detect(sound) if sound else ())
+        return [crop if isinstance(crop, UserError) else next(found) for crop in crops]
 
     batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
     return (detection for batch in pool.map(one_batch, batches) for detection in batch)
 
 
-def _read(images: Images, row: int, choices: Choices) -> Image:
+def _read(images: Images, row: int, choices: Choices) -> Image | UserError:
+    """Return a crop, or why it cannot be used."""
+    try:
+        return _crop(images, row, choices)
+    except UserError as error:
+        return error
+
+
+def _crop(images: Images, row: int, choices: Choices) -> Image:
     """Return a crop, if it has the size that its row says: joints and masks are of that size."""
     file = images.file(row)
     crop = pixels.read(file)
@@ -309,50 +360,3 @@ def _table_of(detections: Iterable[Detection], choices: Choices) -> pa.Table:
         pa.array(confidences, pa.float32()),
     ]
     return pa.Table.from_arrays(columns, schema=_FOUND)
-
-
-@dataclass(slots=True)
-class _Counts:
-    """What the rows of a table hold."""
-
-    rows: int = 0
-    without_joints: int = 0
-    joints: int = 0
-    masks: int = 0
-    in_two_parts: int = 0
-    unsure: int = 0
-    joint_check: KeypointCheck = field(default_factory=KeypointCheck)
-
-    def add(self, table: pa.Table, choices: Choices) -> pa.Table:
-        """Count rows, and return them."""
-        joints = keypoint_array(table["keypoints"])
-        self.joint_check.add(joints, image_sizes(table))
-        numbers = visible(joints).sum(axis=1)
-        self.rows += len(table)
-        self.without_joints += int((numbers == 0).sum())
-        self.joints += int(numbers.sum())
-        confidence = table["pose_confidence"].to_numpy()
-        self.unsure += int((confidence < choices.min_confidence).sum())
-        if choices.masks:
-            sized = zip(*(table[name].to_pylist() for name in _SIZED_MASK), strict=True)
-            for width, height, mask in sized:
-                if mask is not None:
-                    self.masks += 1
-                    person = decode_mask(mask, (width, height), "a mask of the table")
-                    self.in_two_parts += has_two_large_parts(person)
-        return table
-
-    def text(self, estimator: Estimator, choices: Choices) -> str:
-        """Return a line for a person."""
-        text = (
-            f"{self.rows:,} rows by {estimator.name}, {self.without_joints:,} without any joint, "
-            f"{self.joints / max(1, self.rows):.1f} joints on average"
-        )
-        if choices.masks:
-            text += f", {self.masks:,} with a mask"
-            if self.in_two_parts:
-                text += f" ({self.in_two_parts:,} in two large parts: perhaps of two people)"
-            text += f", {self.rows - self.masks:,} without a sound one"
-        if choices.min_confidence:
-            text += f", {self.unsure:,} below confidence {choices.min_confidence:g}"
-        return text

@@ -7,7 +7,7 @@ published evaluators did, and scored; nothing but sums and a number per pair and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,7 @@ from manifests.masks import read_masks
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.tables import TableFiles
+from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import alpha_of, hole_of, street
 
 MARKET_SIZE = (64, 128)
@@ -90,7 +91,8 @@ def evaluate(settings: EvaluateSettings, console: Console) -> Exit:
         column: store.load(weights, device)
         for column, weights in zip(columns, settings.weights, strict=True)
     }
-    result = score_pairs(images, networks, settings.protocol, device, console)
+    with pixels.naming_all_broken(images):
+        result = score_pairs(images, networks, settings.protocol, device, console)
     if settings.out is not None:
         write_bytes(result.to_json().encode(), settings.out)
     console.show(result.to_json() if settings.as_json else result.to_markdown())
@@ -159,7 +161,7 @@ def score_pairs(
     }
     batches = _batches(chosen, pairs, joints, size, protocol.batch_size)
     with (
-        ThreadPoolExecutor(NUM_JPEG_THREADS) as pool,
+        thread_pool(NUM_JPEG_THREADS) as pool,
         console.progress("evaluate", len(pairs), "pair") as bar,
     ):
         for batch in prefetch(batches, BATCHES_READ_EARLY):

@@ -7,7 +7,6 @@ bit by bit.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -260,14 +259,3 @@ def _optimizer(phase: Phase, parameters: list[Tensor]) -> torch.optim.Optimizer:
         betas = (settings.beta1, settings.beta2)
         return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas, fused=True)
     return TensorFlowRMSProp(parameters, lr=settings.learning_rate)
-
-
-def check_finite_losses(terms: Mapping[str, float], step: int) -> None:
-    """Stop a run whose losses are no numbers any more.
-
-    Raises:
-        UserError: If a term is not finite.
-    """
-    broken = [name for name, value in terms.items() if not math.isfinite(value)]
-    if broken:
-        raise UserError(f"found a loss that is not finite at step {step:,}: {', '.join(broken)}")

@@ -12,7 +12,7 @@ from augment.checkpoints import store
 from augment.training.inputs import Facts
 from augment.training.loop import Trainer
 from augment.training.settings import DECIDING_FACTS, NOT_PART_OF_THE_RUN, TrainSettings, config_of
-from manifests.compute.training_state import write_training_state
+from manifests.compute.training_state import check_finite_weights, write_training_state
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 
@@ -49,7 +49,12 @@ def write_run_record(settings: TrainSettings, facts: Facts) -> None:
 
 
 def save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
-    """Write the EMA of the weights and the state; every process has to call it."""
+    """Write the EMA of the weights and the state; every process has to call it.
+
+    Raises:
+        UserError: If a weight is not finite, or a file cannot be written.
+    """
+    check_finite_weights(trainer.network, settings.out / STATE)
     state = trainer.state()
     if not trainer.group.is_primary:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ import torch
 
 from augment.training import run_folder
 from augment.training.inputs import build_network, facts_of_files, load_images
-from augment.training.loop import Trainer, check_finite_losses
+from augment.training.loop import Trainer
 from augment.training.run_folder import LOG, SAMPLES, STATE, SUCCESS, WEIGHTS
 from augment.training.samples import contact_sheet
 from augment.training.settings import TrainSettings, settings_for
@@ -22,7 +21,7 @@ from manifests.compute.distributed import ProcessGroup, init_distributed, rank_d
 from manifests.compute.training_log import Progress, TrainingLog
 from manifests.compute.training_state import read_training_state, restoring
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.signals import recording
+from manifests.runtime.signals import SOON, recording
 
 __all__ = ["TrainSettings", "settings_for", "train"]
 
@@ -98,7 +97,7 @@ def _run_steps(
     out, group = settings.out, trainer.group
     log = TrainingLog(out / LOG, trainer.step, trainer.num_steps, group=group)
     with (
-        recording(signal.SIGTERM) as received,
+        recording(*SOON) as received,
         console.progress("train", trainer.num_steps, "step", trainer.step) as bar,
     ):
         for terms in trainer.steps():
@@ -110,13 +109,13 @@ def _run_steps(
                 progress = log.progress(step)
                 line = _line(progress)
                 log.write(step, line)
-                check_finite_losses(progress.losses, step)
                 text = _sentence(progress, step, trainer.num_steps)
                 console.say(text, event="train", step=step, **line)
             if group.is_primary and (last or step % settings.samples_every == 0):
                 io.write_bytes(contact_sheet(trainer), out / SAMPLES / f"step-{step:06d}.png")
             stopping = group.any(bool(received) or time.monotonic() >= deadline)
             if last or stopping or step % settings.save_every == 0:
+                log.check()
                 save()
             if stopping and not last:
                 return False

@@ -20,6 +20,7 @@ import torch.distributed as dist
 import torch.distributed.nn  # pyright: ignore[reportUnusedImport]
 from torch import Tensor
 
+from manifests.runtime.cluster import check_one_training
 from manifests.runtime.console import UserError
 
 TORCHRUN_SETS: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -119,10 +120,11 @@ def rank_device(setting: str, environ: Mapping[str, str] | None = None) -> str:
     """Return the name of this process's device: with several GPUs each process has its own.
 
     Raises:
-        UserError: If processes were to share a GPU, or something else than torchrun set
-            ``WORLD_SIZE``.
+        UserError: If processes were to share a GPU, something else than torchrun set
+            ``WORLD_SIZE``, or srun started several of which each would train the same run.
     """
     environ = os.environ if environ is None else environ
+    check_one_training(environ)
     if environ.get("WORLD_SIZE", "1") == "1":
         return setting
     missing = [name for name in TORCHRUN_SETS if name not in environ]

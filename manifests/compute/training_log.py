@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from manifests import io
@@ -38,7 +39,8 @@ class Progress:
 class TrainingLog:
     """Means of the losses between two lines, speed and time left; the primary process writes.
 
-    Losses are added up on the device; only ``progress`` waits for them.
+    Losses are added up on the device. A run whose losses are no numbers any more is stopped at the
+    step where that begins.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class TrainingLog:
             tensorboard: Where TensorBoard's files go, if it gets any.
         """
         self._path = path
+        self._done = step
+        self._unchecked: tuple[Mapping[str, Tensor], int] | None = None
         self._num_steps = num_steps
         self._group = group
         self._began = time.monotonic()
@@ -80,16 +84,60 @@ class TrainingLog:
         self._interval_began = time.monotonic()
 
     def add(self, losses: Mapping[str, Tensor], num_images: int) -> None:
-        """Count the losses of one step in."""
+        """Count the losses of one step in.
+
+        The host does not wait for a GPU, so there a step is looked at when the next one is queued;
+        every process of the group has to call it.
+
+        Raises:
+            UserError: If a loss of any process is not finite.
+        """
+        self.check()
+        self._unchecked = losses, num_images
+        if not any(loss.is_cuda for loss in losses.values()):
+            self.check()
+
+    def check(self) -> None:
+        """Look at the losses of the last step, if that was not done yet.
+
+        Raises:
+            UserError: If one is not finite; the mean of the steps before is written first.
+        """
+        if self._unchecked is None:
+            return
+        (losses, num_images), self._unchecked = self._unchecked, None
+        is_finite = not losses or bool(
+            torch.stack([loss.float() for loss in losses.values()]).isfinite().all()
+        )
+        if self._group.any(not is_finite):
+            self._refuse(losses)
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
         self._num_images += num_images
+        self._done += 1
+
+    def _refuse(self, losses: Mapping[str, Tensor]) -> NoReturn:
+        before = self._done
+        if before > self._step:
+            self.write(before, self.progress(before).losses)
+        found = [f"{name} became {float(loss)}" for name, loss in losses.items()
+                 if not math.isfinite(loss)]  # fmt: skip
+        raise UserError(
+            f"step {before + 1:,} of {self._num_steps:,}: the "
+            f"{' and '.join(found) or 'losses of another process became no numbers'}, expected "
+            "finite losses (a lower learning rate or --precision float32 may help); log and state "
+            "of before are kept"
+        )
 
     def progress(self, step: int) -> Progress:
         """Return what ``step`` and those before it, back to the last call, came to.
 
         Every process of the group has to call it.
+
+        Raises:
+            UserError: If a loss of the last step is not finite.
         """
+        self.check()
         sums = self._group.mean(self._sums)
         now = time.monotonic()
         seconds = max(now - self._interval_began, 1e-9)

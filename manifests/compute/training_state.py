@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from manifests.runtime.console import UserError
 from manifests.runtime.storage import replacing
@@ -22,6 +23,22 @@ def write_training_state(state: Mapping[str, Any], path: Path) -> None:
     """
     with replacing(path) as file:
         torch.save(_with_shared_strings(state), file)
+
+
+def check_finite_weights(network: nn.Module, path: Path) -> None:
+    """Check that a network can be trained on, before its state replaces one that can.
+
+    Gradients may be no numbers where the losses still are.
+
+    Raises:
+        UserError: If a weight is not finite; names the file of the state.
+    """
+    weights = [weight.detach().isfinite().all() for weight in network.parameters()]
+    if weights and not torch.stack(weights).all():
+        raise UserError(
+            f"{path}: found weights that are not finite after the last step, expected numbers (a "
+            "lower learning rate or --precision float32 may help); log and state of before are kept"
+        )
 
 
 def read_training_state(path: Path, device: torch.device) -> dict[str, Any]:

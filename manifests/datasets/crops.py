@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from jaxtyping import Bool, Float
 
 from manifests import pixels, rules
 from manifests.datasets.keypoint_files import NO_KEYPOINTS, FoundKeypoints
-from manifests.datasets.skipped import Skipped
+from manifests.datasets.skipped import BROKEN, Skipped
 from manifests.io import Images, keypoint_column
 from manifests.keypoint_check import check_keypoints
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES, MASK_COLUMNS, SPLITS, UNKNOWN_CAMERA
 
 
@@ -87,6 +87,7 @@ def images_of(
     root: Path,
     provenance: Mapping[str, str],
     keypoints: FoundKeypoints = NO_KEYPOINTS,
+    broken: Skipped | None = None,
 ) -> Images:
     """Return the images table of these files, sorted by ``image_id``.
 
@@ -95,15 +96,16 @@ def images_of(
         root: Where their paths start.
         provenance: Goes into the footer, with the digests of the keypoint files.
         keypoints: Of these files; an image that is not in it has no annotation.
+        broken: Counts the files that are left out because they are missing, cut off or no images;
+            without it they are refused.
 
     Convention: joints are (x, y), pixels of the stored image, pixel centres at integers.
 
     Raises:
-        UserError: If files are missing, cut off or no images (names the first and counts them),
-            no image has keypoints of the files, or these cannot be what they are taken for.
+        UserError: If files cannot be used (names the first ones and counts them), or none can, no
+            image has keypoints of the files, or these cannot be what they are taken for.
     """
-    crops = sorted(crops, key=lambda crop: crop.image_id)
-    facts = _file_facts([root / crop.path for crop in crops])
+    crops, facts = _with_facts(sorted(crops, key=lambda crop: crop.image_id), root, broken)
     joints, annotated = _joints_of(crops, facts, keypoints)
     columns = {
         name: [getattr(crop, name) for crop in crops]
@@ -164,19 +166,26 @@ class _Facts:
     height: int
 
 
-def _file_facts(files: Sequence[Path]) -> list[_Facts]:
-    def facts(file: Path) -> _Facts | UserError:
+def _with_facts(
+    crops: Sequence[Crop], root: Path, broken: Skipped | None
+) -> tuple[list[Crop], list[_Facts]]:
+    """Return the crops whose files can be read, and what is in there; the others are counted."""
+
+    def facts(crop: Crop) -> _Facts | UserError:
         try:
-            data = pixels.read_file(file)
-            height, width = pixels.decode(data, str(file)).shape[:2]
+            data = pixels.read_file(root / crop.path)
+            height, width = pixels.decode(data, str(root / crop.path)).shape[:2]
         except UserError as error:
             return error
         return _Facts(hashlib.sha256(data).hexdigest(), width, height)
 
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        results = list(pool.map(facts, files, chunksize=64))
-    errors = [result for result in results if isinstance(result, UserError)]
-    if errors:
-        more = f" (and {len(errors) - 1:,} more files)" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}{more}") from errors[0]
-    return [result for result in results if isinstance(result, _Facts)]
+    with thread_pool(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        results = list(zip(crops, pool.map(facts, crops, chunksize=64), strict=True))
+    sound = [(crop, found) for crop, found in results if isinstance(found, _Facts)]
+    errors = [found for _, found in results if isinstance(found, UserError)]
+    if errors and (broken is None or not sound):
+        raise pixels.broken_images(errors, "--skip-broken leaves such images out")
+    if broken is not None:
+        for error in errors:
+            broken.add(BROKEN, str(error))
+    return [crop for crop, _ in sound], [found for _, found in sound]

@@ -21,5 +21,5 @@ NAMES: Final = NamedCrops(
 LAYOUT: Final = Layout(
     f"DukeMTMC-reID: {', '.join(THREE_FOLDERS.values())}, named like {NAMES.example}",
     reader_of(NAMES),
-    options=("keypoints", "allow_skipped"),
+    options=("keypoints", "allow_skipped", "skip_broken"),
 )

@@ -38,7 +38,7 @@ def index(root: Path, options: LayoutOptions) -> tuple[Images, Report]:
 LAYOUT: Final = Layout(
     "any folder of crops, listed by --table or found by --pattern",
     index,
-    options=("table", "pattern", "keypoints", "allow_skipped"),
+    options=("table", "pattern", "keypoints", "allow_skipped", "skip_broken"),
 )
 
 

@@ -51,6 +51,8 @@ class IndexSettings(Frozen):
     (folder)."""
     allow_skipped: bool = False
     """Go on where images are left out by their names, or a folder cannot be read."""
+    skip_broken: bool = False
+    """Leave out, and count, images that cannot be read."""
 
     masks: Path | None = None
     """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
@@ -99,6 +101,7 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         settings.table,
         settings.pattern,
         settings.allow_skipped,
+        settings.skip_broken,
     )
     _check_options(name, options)
     images, report = reader.read(settings.root, options)

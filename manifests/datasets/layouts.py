@@ -32,6 +32,8 @@ class LayoutOptions:
     pattern: str | None = None
     allow_skipped: bool = False
     """Take the rest where more than a few images are none of the data set by their names."""
+    skip_broken: bool = False
+    """Leave out, and count, images that cannot be read."""
 
 
 NO_OPTIONS: Final = LayoutOptions()

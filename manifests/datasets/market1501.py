@@ -52,5 +52,5 @@ def index(root: Path, keypoint_files: Sequence[Path] = ()) -> tuple[Images, Repo
 LAYOUT: Final = Layout(
     f"a folder with {', '.join(FOLDERS.values())}, named like {NAMES.example}",
     reader_of(NAMES),
-    options=("keypoints", "allow_skipped"),
+    options=("keypoints", "allow_skipped", "skip_broken"),
 )

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +18,7 @@ from manifests.io import Images
 from manifests.keypoints import has_torso
 from manifests.masks import MaskSource
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES
 
 _ENDING = ".png"
@@ -121,7 +121,7 @@ def add_masks(
             return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints")
         return _Found()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with thread_pool(os.cpu_count()) as pool:
         for rows in _chunks(len(images)):
             for found in pool.map(of_row, rows):
                 stored.append(None if found.mask is None else masks.encode_mask(found.mask))

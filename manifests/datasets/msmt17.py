@@ -105,5 +105,5 @@ def _crops(root: Path, listed: _List, folder: str) -> Iterator[Crop]:
 LAYOUT: Final = Layout(
     "MSMT17: train, test and their lists, with lines like " + EXAMPLE,
     read,
-    options=("keypoints", "allow_skipped"),
+    options=("keypoints", "allow_skipped", "skip_broken"),
 )

@@ -75,7 +75,7 @@ def read_named_crops(
     """
     check_folder(root)
     for folder in THREE_FOLDERS.values():
-        check_folder(root / folder)
+        _check_part(root, folder)
     crops: list[Crop] = []
     skipped = Skipped()
     for split, folder in THREE_FOLDERS.items():
@@ -94,6 +94,15 @@ def read_named_crops(
     return table_of_crops(crops, root, {"layout": names.layout}, options, skipped)
 
 
+def _check_part(root: Path, folder: str) -> None:
+    """Check that a folder of a split exists; CUHK03 has two sets of them, labeled and detected."""
+    above = sorted(path.parent for path in root.glob(f"*/{folder}"))
+    if above and not (root / folder).exists():
+        found = ", ".join(path.name for path in above)
+        raise UserError(f"{root}: found {folder} in {found}, expected ROOT like {above[0]}")
+    check_folder(root / folder)
+
+
 def table_of_crops(
     crops: Sequence[Crop],
     root: Path,
@@ -110,7 +119,8 @@ def table_of_crops(
     skipped.check(len(crops), str(root), allowed=options.allow_skipped)
     _check_unique(root, crops)
     keypoints = read_keypoint_files(options.keypoints)
-    images = images_of(crops, root, provenance, keypoints)
+    broken = skipped if options.skip_broken else None
+    images = images_of(crops, root, provenance, keypoints, broken)
     report = Report(
         counts=rules.check_images(images, str(root)),
         skipped=skipped,

@@ -15,6 +15,7 @@ MAX_SHARE: Final = 0.03
 IMAGE_ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 UNREADABLE: Final = "folders that cannot be read"
+BROKEN: Final = "images that cannot be used"
 LINKED_TWICE: Final = "links to folders that were read already"
 DANGLING: Final = "links to nothing"
 

@@ -81,6 +81,24 @@ def worker_index(
     return worker if pods else _as_expected(worker, num_workers)
 
 
+def check_one_training(environ: Mapping[str, str]) -> None:
+    """Check that the tasks of a Slurm step, if there are several, make one training together.
+
+    Raises:
+        UserError: If torchrun does not span all of them: each would train the same run.
+    """
+    tasks = _from_pair(environ, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    if tasks is None or tasks.count == 1:
+        return
+    torchrun = _from_pair(environ, "RANK", "WORLD_SIZE")
+    if torchrun is None or not _spans(torchrun, tasks, environ):
+        raise UserError(
+            f"found {tasks} and no torchrun over all of them: each would train the same run; "
+            "expected one task a node, 'srun --ntasks-per-node 1 torchrun --nnodes N ...', or, for "
+            "trainings with an --out each, 'env -u SLURM_STEP_NUM_TASKS' before the command"
+        )
+
+
 def introduce(worker: WorkerIndex, console: Console) -> None:
     """Say who this is, the first line of a command that shares work out; nothing where alone."""
     if not worker.is_plain:
@@ -118,17 +136,23 @@ def _spanned(
     """Return the workers of one torchrun over all outer ones, or of one in each of them."""
     if outer is None or torchrun is None or outer.count == 1:
         return _nested(outer, torchrun)
-    groups = environ.get("GROUP_WORLD_SIZE", "")
-    # A script may name RANK and WORLD_SIZE after the outer ones.
-    is_same = not groups and (outer.index, outer.count) == (torchrun.index, torchrun.count)
-    if is_same or groups == str(outer.count):
+    if _spans(torchrun, outer, environ):
         return torchrun
+    groups = environ.get("GROUP_WORLD_SIZE", "")
     if groups == "1":
         return outer.with_inner(torchrun)
     raise UserError(
         f"found {outer} and {torchrun} with GROUP_WORLD_SIZE '{groups}', expected one torchrun "
         f"over all {outer.count} or one in each of them; {_HINT}"
     )
+
+
+def _spans(torchrun: WorkerIndex, outer: WorkerIndex, environ: Mapping[str, str]) -> bool:
+    """Return whether one torchrun started processes of all outer ones."""
+    groups = environ.get("GROUP_WORLD_SIZE", "")
+    # A script may name RANK and WORLD_SIZE after the outer ones.
+    is_same = not groups and (outer.index, outer.count) == (torchrun.index, torchrun.count)
+    return is_same or groups == str(outer.count)
 
 
 def _from_flag(flag: str | None) -> WorkerIndex | None:

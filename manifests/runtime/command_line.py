@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
+from functools import partial
 from importlib import import_module
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, cast
 
 from manifests.runtime.console import Console, Exit, LogFormat, UserError, exit_with
 from manifests.runtime.parse_errors import one_sentence
+from manifests.runtime.signals import ignore_from_now_on, stopping, stopping_when_checked
 
 if TYPE_CHECKING:
     from manifests.runtime.settings import Frozen
@@ -52,9 +54,30 @@ class Program:
     commands: Mapping[str, Command]
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
-        """Run the command line and leave the process with its exit code."""
+        """Run the command line and leave the process with its exit code.
+
+        SIGTERM, SIGHUP and SIGINT end the command early, with a code of their own.
+
+        Args:
+            arguments: By default those of the process, which then has nothing else to do.
+        """
         given = list(sys.argv[1:] if arguments is None else arguments)
-        exit_with(lambda: self.run(given))
+
+        def command() -> Exit:
+            with stopping():
+                # Libraries that are imported by halves may break the process as it leaves.
+                with stopping_when_checked():
+                    begun = self.prepare(given)
+                return begun()
+
+        def whole() -> Exit:
+            try:
+                return command()
+            finally:
+                if arguments is None:
+                    ignore_from_now_on()
+
+        exit_with(whole)
 
     def run(self, arguments: Sequence[str]) -> Exit:
         """Run one command line.
@@ -62,9 +85,17 @@ class Program:
         Raises:
             UserError: If the subcommand is unknown or refuses its input.
         """
+        return self.prepare(arguments)()
+
+    def prepare(self, arguments: Sequence[str]) -> Callable[[], Exit]:
+        """Return what a command line does, its modules imported and its settings parsed.
+
+        Raises:
+            UserError: If the subcommand is unknown, or a flag is wrong.
+        """
         if not arguments or arguments[0] in HELP:
             sys.stdout.write(self.help())
-            return Exit.DONE if arguments else Exit.REFUSED
+            return lambda: Exit.DONE if arguments else Exit.REFUSED
         name, *rest = arguments
         if name not in self.commands:
             raise UserError(f"found command '{name}', expected one of {', '.join(self.commands)}")
@@ -75,7 +106,7 @@ class Program:
             settings = settings(rest)
         parsed, output = parse(settings, f"{self.name} {name}", command.summary, rest)
         console = Console(quiet=output.quiet, log_format=output.log_format)
-        return getattr(module, command.function)(parsed, console)
+        return partial(getattr(module, command.function), parsed, console)
 
     def help(self) -> str:
         """Return the table of subcommands."""

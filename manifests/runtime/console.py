@@ -35,6 +35,17 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class Stopped(BaseException):
+    """The process was told to end.
+
+    Not an ``Exception``: nothing that records the errors of rows may swallow it.
+    """
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class Bar:
     """Progress of one loop: a bar on a terminal, a plain line every 30 s elsewhere."""
 
@@ -105,7 +116,8 @@ class Console:
         else:
             line = message
         if self.shows_bars:
-            tqdm.write(line, file=sys.stderr)
+            with suppress(OSError):  # a terminal that was closed
+                tqdm.write(line, file=sys.stderr)
         else:
             _write_error(line + "\n")
 
@@ -143,17 +155,18 @@ def exit_with(command: Callable[[], Exit]) -> NoReturn:
     """Run a command and leave the process with its exit code.
 
     A ``UserError`` becomes one sentence and code 2, and so does a file or folder that this machine
-    does not let us use; an interrupt becomes code 130. Any other exception is a bug and shows its
-    traceback with code 1.
+    does not let us use; an interrupt becomes code 130, another signal that ends it 75. Any other
+    exception is a bug and shows its traceback with code 1.
     """
     try:
         code = command()
     except UserError as error:
         _write_error(f"error: {error}\n")
         code = Exit.REFUSED
-    except KeyboardInterrupt:
-        _write_error("interrupted; the same command goes on from here\n")
-        code = Exit.INTERRUPTED
+    except (Stopped, KeyboardInterrupt) as told:
+        code = told.code if isinstance(told, Stopped) else Exit.INTERRUPTED
+        how = "interrupted" if code is Exit.INTERRUPTED else "stopped"
+        _write_error(f"{how}; the same command goes on from here\n")
     except BrokenPipeError:
         code = Exit.INTERRUPTED
     except OSError as error:

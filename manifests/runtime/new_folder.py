@@ -58,11 +58,11 @@ def new_folder(folder: Path) -> Generator[Path]:
         whole = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
         whole.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(whole)
-        beside = whole.with_name(f".{whole.name}.{uuid.uuid4().hex}.tmp")
-        beside.mkdir()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    beside = whole.with_name(f".{whole.name}.{uuid.uuid4().hex}.tmp")
     try:
+        beside.mkdir()
         with _locked(beside):
             yield beside
             # One flush for all: a call per small file would take minutes.

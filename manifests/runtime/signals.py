@@ -1,40 +1,46 @@
-"""Ending early by SIGTERM and SIGINT: at once, or where the work looks whether one came."""
+"""Ending early by SIGTERM, SIGHUP and SIGINT: at once, or where the work looks whether one came.
+
+Every command of ours ends so (``command_line``). What is ignored from the start stays ignored:
+``nohup`` protects from SIGHUP, a shell's ``&`` in a script from SIGINT.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from manifests.runtime.console import Exit
+from manifests.runtime.console import Exit, Stopped
 
-CODES: Final = {signal.SIGTERM: Exit.STOPPED_EARLY, signal.SIGINT: Exit.INTERRUPTED}
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
+SOON: Final = (signal.SIGTERM, signal.SIGHUP)
+"""What may wait for the end of a training's step; SIGINT does not."""
 
-class Stopped(BaseException):
-    """The process was told to end.
+CODES: Final = dict.fromkeys(SOON, Exit.STOPPED_EARLY) | {signal.SIGINT: Exit.INTERRUPTED}
 
-    Not an ``Exception``: nothing that records the errors of rows may swallow it.
-    """
-
-    def __init__(self, code: Exit) -> None:
-        super().__init__(code)
-        self.code = code
+_AGAIN_SECONDS: Final = 0.02
 
 
 @contextmanager
 def _handling(
-    handler: Callable[[int, FrameType | None], object], *signals: signal.Signals
+    handler: Callable[[int, FrameType | None], object], signals: Iterable[signal.Signals]
 ) -> Generator[None]:
     """Handle signals while the block runs; only the main thread can, on others it just runs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {sort: signal.signal(sort, handler) for sort in signals}
+    before = {sort: signal.getsignal(sort) for sort in signals}
+    before = {sort: old for sort, old in before.items() if old is not signal.SIG_IGN}
     try:
+        for sort in before:
+            signal.signal(sort, handler)
         yield
     finally:
         for sort, previous in before.items():
@@ -43,17 +49,52 @@ def _handling(
 
 @contextmanager
 def stopping() -> Generator[None]:
-    """Raise ``Stopped`` in the main thread on SIGTERM and SIGINT while the block runs."""
+    """Raise ``Stopped`` in the main thread on SIGTERM, SIGHUP and SIGINT while the block runs.
+
+    So does the end of the block, if somebody swallowed it. Only the main thread can; on others the
+    block just runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[signal.Signals] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         del frame
         # A second signal must not cut short the publishing of what is computed.
         for sort in CODES:
             signal.signal(sort, signal.SIG_IGN)
-        raise Stopped(CODES[signal.Signals(number)])
+        received.append(signal.Signals(number))
+        raise Stopped(CODES[received[0]])
 
-    with _handling(stop, *CODES):
+    def send_again() -> None:
+        signal.signal(received[0], stop)
+        timer = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), received[0]))
+        timer.daemon = True
+        timer.start()
+
+    with _handling(stop, CODES), _not_lost(send_again):
         yield
+    if received:
+        raise Stopped(CODES[received[0]])
+
+
+@contextmanager
+def _not_lost(again: Callable[[], None]) -> Generator[None]:
+    """Call ``again`` where Python has to drop a ``Stopped``: in finalisers and callbacks."""
+    before = sys.unraisablehook
+
+    def hook(found: UnraisableHookArgs) -> None:
+        if isinstance(found.exc_value, Stopped):
+            again()
+        else:
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
@@ -65,13 +106,13 @@ def recording(*signals: signal.Signals) -> Generator[list[signal.Signals]]:
         del frame
         received.append(signal.Signals(number))
 
-    with _handling(record, *signals):
+    with _handling(record, signals):
         yield received
 
 
 @contextmanager
 def stopping_when_checked() -> Generator[Callable[[], None]]:
-    """Record SIGTERM and SIGINT while the block runs; the value raises ``Stopped`` once one came.
+    """Record the signals while the block runs; the value raises ``Stopped`` once one came.
 
     So does the end of the block: none is lost. For libraries that swallow what a handler raises.
     """
@@ -83,3 +124,9 @@ def stopping_when_checked() -> Generator[Callable[[], None]]:
 
         yield check
     check()
+
+
+def ignore_from_now_on() -> None:
+    """Let no signal change the exit code of a process whose work is over."""
+    for sort in CODES:
+        signal.signal(sort, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from manifests import pixels
 from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import JUNK
 from manifests.subset import subset_train
 from manifests.synthetic import Synthetic
@@ -178,7 +178,7 @@ def decode_rows(
         out[row] = pixels.resize(pixels.decode(data, f"{synthetic.root}: image {names[row]}"), size)
 
     # Windows bound what waits between the reader and the decoders.
-    with ThreadPoolExecutor(2) as pool:
+    with thread_pool(2) as pool:
         for start in range(0, len(rows), _WINDOW):
             window = range(start, min(start + _WINDOW, len(rows)))
             for _ in pool.map(put, window, synthetic.read_bytes(rows[start : window.stop])):

@@ -10,7 +10,6 @@ is worth.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -29,6 +28,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import Count, NotNegative, Positive
 from manifests.runtime.tables import Number, Table, TableFiles
+from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import has_street, street
 from manifests.schema import DISTRACTOR, JUNK
 from reid.data.dataset import select
@@ -242,7 +242,7 @@ def pictures(
     """Yield what, mask, widening in pixels, and the images: whole ones, then streets alone."""
     whole = read_all(images, size)
     yield "whole", "", "", whole
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with thread_pool(_THREADS) as pool:
         for source, masks in masks_of(images, size).items():
             for widening in widenings:
                 streets = pool.map(street, whole, masks, repeat(widening))

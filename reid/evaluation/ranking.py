@@ -12,7 +12,6 @@ take the matches of a block as its last. No number depends on the order of the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from manifests.runtime.console import UserError
+from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 
@@ -202,7 +202,7 @@ def _rank(
         _check_finite(distances, rows)
         return _ranks_of(distances, rows, matches)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with thread_pool(_THREADS) as pool:
         found = [p for part in pool.map(chunk, range(0, len(query), CHUNK)) for p in part]
     return _ranking_of(found, len(query))
 

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from manifests.compute.devices import pick_device
 from manifests.io import Images
-from manifests.pixels import read_all
+from manifests.pixels import naming_all_broken, read_all
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.schema import JUNK
@@ -163,7 +163,8 @@ def score(
         target = folder
         if not replaces:
             target = report_folder(folder, choices(settings, run), which, _name(settings, which))
-        _score_table(scorer, images, target, facts, is_home=is_home)
+        with naming_all_broken(images):
+            _score_table(scorer, images, target, facts, is_home=is_home)
     return Exit.DONE
 
 

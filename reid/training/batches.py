@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.random_numbers import random_bits
+from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import Scenes
 from reid.data.augmentation import IMAGENET, Normalisation, augment, chances
 from reid.data.batch_sampler import BatchComposition, Mixture, mixture
@@ -87,7 +88,7 @@ class Batches:
                 yield self.batch(step)
             return
         waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self._settings.workers, "batch") as pool:
+        with thread_pool(self._settings.workers, "batch") as pool:
             for step in steps:
                 # The walk over rows keeps its place, so it stays in this thread.
                 waiting.append(pool.submit(self._prepare, step, *self._rows(step)))

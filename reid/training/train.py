@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +20,13 @@ from manifests.compute.devices import pick_device
 from manifests.compute.distributed import init_distributed, rank_device
 from manifests.compute.imagenet import imagenet_file
 from manifests.compute.training_log import TrainingLog
+from manifests.compute.training_state import check_finite_weights
 from manifests.io import Images
 from manifests.masks import read_masks
-from manifests.pixels import read_all
+from manifests.pixels import naming_all_broken, read_all
 from manifests.runtime import run_record, storage
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.signals import SOON, recording
 from manifests.scenes import Scenes, take_apart
 from manifests.synthetic import finished_manifest
 from reid.data.controls import controlled
@@ -37,7 +40,7 @@ from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions, source_of
 from reid.models.features import embed
 from reid.models.network import build_network, check_size
-from reid.models.run_folder import REPORT, TrainingRun
+from reid.models.run_folder import REPORT, STATE, TrainingRun
 from reid.models.weights import download_imagenet, start_from
 from reid.training.added import needs_scenes
 from reid.training.batches import Batch, Batches, Destination, count_seen
@@ -111,7 +114,8 @@ def _train(
     )
     _check_rankable(images, selection, settings)
     check_masks(selection.train, settings)
-    data = load_training_set(selection, synthetic, (settings.width, settings.height))
+    with naming_all_broken(images):
+        data = load_training_set(selection, synthetic, (settings.width, settings.height))
     if settings.score and group.is_primary:
         # Scoring looks for near-duplicates of the same images.
         inputs.keep_hashes(selection.train, data.pixels[: len(selection.train)])
@@ -261,13 +265,35 @@ def _loop(
     settings: TrainSettings,
     console: Console,
 ) -> None:
-    if not trainer.group.is_primary:
-        if len(batches):
-            torchreid_adapter.train(trainer.network.module, batches, trainer.update)
+    """Make the remaining steps; a process that is told to end saves after the one it is at.
+
+    Raises:
+        Stopped: If this or another process was told to end.
+        UserError: If a loss or a weight is not finite, or a file cannot be written.
+    """
+    if not len(batches):
         return
-    log = open_log(settings, trainer.done)
+    group = trainer.group
+    log = open_log(settings, trainer.done, group)
     validate = _validator(trainer, selection, settings, log, console)
-    with console.progress("training", settings.steps, "step", trainer.done) as bar:
+    with (
+        closing(log),
+        console.progress("training", settings.steps, "step", trainer.done) as bar,
+        recording(*SOON) as received,
+    ):
+
+        def save() -> None:
+            log.check()
+            check_finite_weights(trainer.network.module, settings.out / STATE)
+            if group.is_primary:
+                trainer.save(settings.out)
+
+        def end_if_told() -> None:
+            if group.any(bool(received)):
+                save()
+                # Whoever leaves first with an error code has the others killed.
+                group.barrier()
+                raise Stopped(Exit.STOPPED_EARLY)
 
         def step(batch: Batch) -> None:
             loss = trainer.update(batch)
@@ -276,13 +302,11 @@ def _loop(
             bar.advance()
             if trainer.done % settings.checkpoint_every == 0 or trainer.done == settings.steps:
                 validate()
-                trainer.save(settings.out)
+                save()
+            end_if_told()
 
-        try:
-            if len(batches):
-                torchreid_adapter.train(trainer.network.module, batches, step)
-        finally:
-            log.close()
+        torchreid_adapter.train(trainer.network.module, batches, step)
+        end_if_told()
 
 
 def _validator(
@@ -293,7 +317,7 @@ def _validator(
     console: Console,
 ) -> Callable[[], None]:
     """Return what scores the validation people and keeps the best weights."""
-    if not len(selection.validation):
+    if not len(selection.validation) or not trainer.group.is_primary:
         return lambda: None
     images = read_all(selection.validation, (settings.width, settings.height))
     labels = labels_of(selection.validation)

@@ -177,8 +177,23 @@ def test_read_all_refuses_a_file_that_is_not_the_tables(tiny_images):
         pixels.read_all(tiny_images, (64, 128))
 
 
-def test_read_all_names_the_damaged_file(tiny_images):
-    file = tiny_images.file(5)
-    file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(PixelError, match=re.escape(str(file))):
+def test_read_all_names_all_damaged_files(tiny_images):
+    for row in (2, 5, 9):
+        file = tiny_images.file(row)
+        file.write_bytes(file.read_bytes()[:-7])
+    names = [re.escape(tiny_images.file(row).name) for row in (2, 5, 9)]
+    told = "^3 images cannot be used: .*" + ".*; .*".join(names) + ".*'augment index --skip-broken'"
+    with pytest.raises(PixelError, match=told):
         pixels.read_all(tiny_images, (64, 128))
+    with (
+        pytest.raises(PixelError, match=told),
+        pixels.naming_all_broken(tiny_images),
+    ):
+        pixels.read(tiny_images.file(5))
+
+
+def test_of_many_broken_images_ten_are_named():
+    errors = [PixelError(f"{number}.jpg: gone") for number in range(1234)]
+    told = str(pixels.broken_images(errors, "mend them"))
+    assert told.startswith("1,234 images cannot be used: 0.jpg: gone; 1.jpg: gone; ")
+    assert told.endswith("; 9.jpg: gone; and 1,224 more; mend them")

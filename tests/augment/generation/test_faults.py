@@ -288,7 +288,11 @@ def test_workers_that_share_the_shards_equal_a_straight_run(people, tmp_path, st
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, Exit.STOPPED_EARLY), (signal.SIGINT, Exit.INTERRUPTED)],
+    [
+        (signal.SIGTERM, Exit.STOPPED_EARLY),
+        (signal.SIGHUP, Exit.STOPPED_EARLY),
+        (signal.SIGINT, Exit.INTERRUPTED),
+    ],
 )
 def test_a_signal_ends_the_job_within_seconds_and_loses_no_shard(
     people, tmp_path, straight, number, code

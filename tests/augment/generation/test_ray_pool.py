@@ -12,8 +12,7 @@ import pytest
 
 from augment.generation import ray_pool
 from augment.generation.ray_pool import RayPool
-from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.signals import Stopped
+from manifests.runtime.console import Console, Exit, Stopped, UserError
 
 
 class RayError(Exception):

@@ -201,6 +201,75 @@ def test_a_run_given_no_time_saves_and_ends_with_75_until_the_same_command_finis
         ).read_bytes()
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_told_to_end_saves_its_step_and_the_same_command_ends_in_the_same_bytes(
+    sent, tiny_images, tmp_path, monkeypatch
+):
+    def once(out):
+        config = TINY.model_copy(update={"warmup_steps": 0, "steps": 3})
+        settings = settings_for([])(
+            images=tmp_path / "tiny" / "images.parquet", out=tmp_path / out, config=config
+        )
+        return train(settings, Console(quiet=True))
+
+    assert once("straight") == Exit.DONE
+    make = Trainer._make_step
+
+    def told(run, stage_step):
+        if stage_step == 1:
+            signal.raise_signal(sent)
+        return make(run, stage_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_make_step", told)
+        assert once("stopped") == Exit.STOPPED_EARLY
+    assert torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["step"] == 2
+    assert once("stopped") == Exit.DONE
+    for name in ("state.pt", "weights.safetensors"):
+        first, second = (tmp_path / out / name for out in ("straight", "stopped"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def broken_at(step, monkeypatch, *, loss_too):
+    make = Trainer._make_step
+
+    def breaking(run, stage_step):
+        terms = make(run, stage_step)
+        if run.step == step:
+            torch.nn.init.constant_(next(run.network.parameters()), float("nan"))
+            if loss_too:
+                terms["generator/l1"] = terms["generator/l1"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(Trainer, "_make_step", breaking)
+
+
+@pytest.mark.parametrize(
+    ("loss_too", "message"),
+    [
+        (True, "^step 4 of 9: the generator/l1 became nan, expected finite losses"),
+        (False, r"state\.pt: found weights that are not finite after the last step"),
+    ],
+)
+def test_numbers_that_are_none_end_a_training_with_the_state_and_the_log_of_before(
+    loss_too, message, tiny_images, tmp_path, monkeypatch
+):
+    broken_at(4, monkeypatch, loss_too=loss_too)
+    config = TINY.model_copy(update={"warmup_steps": 0, "steps": 9})
+    settings = settings_for([])(
+        images=tmp_path / "tiny" / "images.parquet", out=tmp_path / "run", config=config,
+        save_every=2, log_every=9,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=message):
+        train(settings, Console(quiet=True))
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 2
+    assert store.read_header(tmp_path / "run" / "weights.safetensors").facts["steps"] == 2
+    if loss_too:
+        (line,) = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+        assert line["step"] == 3
+        assert np.isfinite(line["generator/l1"])
+
+
 def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_root, tmp_path):
     config = TINY.model_copy(update={"warmup_steps": 0, "steps": 10_001})
     settings = settings_for([])(

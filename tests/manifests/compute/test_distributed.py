@@ -41,3 +41,10 @@ def test_a_process_that_nobody_started_as_one_of_several_is_the_only_one():
         assert group.all_gather(values) == [values]
         assert group.mean({"loss": values[2]}) == {"loss": values[2]}
         assert not torch.distributed.is_initialized()
+
+
+def test_a_training_refuses_tasks_of_srun_that_no_torchrun_spans():
+    tasks = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    with pytest.raises(UserError, match="each would train the same run"):
+        rank_device("cpu", tasks)
+    assert rank_device("cpu", tasks | TORCHRUN) == "cpu"

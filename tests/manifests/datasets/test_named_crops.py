@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,94 @@ def root(tmp_path, person):
         return tmp_path / "root"
 
     return make
+
+
+@pytest.fixture
+def cuhk03_original(tmp_path, person) -> Path:
+    """Return images_labeled of made-up people, with the file of splits beside it."""
+    files = {
+        "train": ["1_001_1_01.png", "1_001_2_06.png"],
+        "query": ["5_002_1_01.png"],
+        "gallery": ["5_002_2_10.png"],
+    }
+    root = tmp_path / "images_labeled"
+    root.mkdir()
+    for number, name in enumerate(chain(*files.values())):
+        (root / name).write_bytes(pixels.encode_png(person(number)))
+    rows = {
+        split: [[f"/home/me/data/cuhk03/images_labeled/{name}", 0, 0] for name in names]
+        for split, names in files.items()
+    }
+    (tmp_path / "splits_new_labeled.json").write_text(json.dumps([rows]))
+    return root
+
+
+def test_original_cuhk03_is_read_by_its_file_of_splits(cuhk03_original):
+    images = indexed(cuhk03_original, "cuhk03")
+    found = {
+        row["path"]: (row["person_id"], row["camera_id"], row["split"])
+        for row in images.table.to_pylist()
+    }
+    assert found == {
+        "1_001_1_01.png": ("1_001", 1, "train"),
+        "1_001_2_06.png": ("1_001", 2, "train"),
+        "5_002_1_01.png": ("5_002", 1, "query"),
+        "5_002_2_10.png": ("5_002", 2, "gallery"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (None, "splits_new_labeled.json: no such file, expected the splits of CUHK03"),
+        ([], "found no list 'train', expected the splits"),
+        ([{"train": [], "query": []}], "found no list 'gallery', expected the splits"),
+        ([{"train": [["/a/0002_c1.png", 0, 0]]}], "found '0002_c1.png', expected a name like 1_"),
+        ([{"train": [7], "query": [], "gallery": []}], "found '7', expected a name like 1_001_1"),
+    ],
+)
+def test_another_file_of_splits_is_refused(splits, message, cuhk03_original):
+    path = cuhk03_original.parent / "splits_new_labeled.json"
+    path.unlink()
+    if splits is not None:
+        path.write_text(json.dumps(splits))
+    with pytest.raises(UserError, match=re.escape(message)):
+        indexed(cuhk03_original, "cuhk03")
+
+
+def test_the_folder_above_labeled_and_detected_is_told_them(root):
+    folder = root("cuhk03")
+    for kind in ("detected", "labeled"):
+        shutil.copytree(folder, folder.parent / "np" / kind)
+    told = r"np: found bounding_box_train in detected, labeled, expected ROOT like .*np/detected"
+    with pytest.raises(UserError, match=told):
+        indexed(folder.parent / "np", "cuhk03")
+
+
+def test_all_broken_images_are_named_at_once_and_left_out_on_demand(root, capsys):
+    folder = root("market1501")
+    broken = [folder / name for name in list(FILES["market1501"])[1::2]]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError) as refused:
+        indexed(folder, "market1501")
+    told = str(refused.value)
+    assert told.startswith("2 images cannot be used: ")
+    assert all(f"{file}: the JPEG file is cut off" in told for file in broken)
+    assert told.endswith("--skip-broken leaves such images out")
+
+    images = indexed(folder, "market1501", "--skip-broken")
+
+    assert set(images.strings("path")) == set(list(FILES["market1501"])[::2])
+    assert f"ignored: 2 images that cannot be used (like {broken[1]}" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_sound_image_is_refused_all_the_same(root):
+    folder = root("dukemtmc")
+    for name in FILES["dukemtmc"]:
+        (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"5 images cannot be used: .* found an empty file"):
+        indexed(folder, "dukemtmc", "--skip-broken")
 
 
 def indexed(root: Path, layout: str, *flags: str) -> Images:

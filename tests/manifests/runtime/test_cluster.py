@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manifests.runtime.cluster import WorkerIndex, worker_index
+from manifests.runtime.cluster import WorkerIndex, check_one_training, worker_index
 from manifests.runtime.console import UserError
 
 ARRAY = {
@@ -127,3 +127,37 @@ def test_an_environment_that_does_not_fit_is_refused(environ, message):
 def test_a_number_of_workers_that_contradicts_the_rest_is_refused(environ):
     with pytest.raises(UserError, match="expected 5"):
         worker_index(None, environ, 5)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        TORCHRUN,
+        ARRAY,
+        TASKS | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+        # A batch script without srun.
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "3"},
+        # One torchrun over all tasks, or a script that names the ranks after them.
+        TASKS | SPANNING,
+        TASKS | {"RANK": "1", "WORLD_SIZE": "3"},
+    ],
+)
+def test_one_training_by_one_torchrun_is_fine(environ):
+    check_one_training(environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        TASKS,
+        TASKS | TORCHRUN | ALONE,
+        TASKS | {"RANK": "0", "WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "1"},
+        ARRAY | TASKS,
+    ],
+)
+def test_tasks_that_would_each_train_the_same_run_are_refused(environ):
+    with pytest.raises(
+        UserError, match=r"worker 1 of 3 \(from SLURM_PROCID .*each would train the same run.*srun"
+    ):
+        check_one_training(environ)

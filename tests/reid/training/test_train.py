@@ -22,7 +22,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from manifests.io import read_images, write_images, write_table
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError
 from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
 from reid.data.dataset import load_training_set, select
@@ -450,8 +450,67 @@ def test_a_save_that_fails_leaves_the_old_state(people, tmp_path, monkeypatch):
 
 
 def test_a_diverged_run_stops_with_a_sentence(people, tmp_path):
-    with pytest.raises(UserError, match=r"the loss became (nan|inf)"):
-        train(settings(people, tmp_path / "run", learning_rate=1e30, warmup=0.0, steps=4), QUIET)
+    plan = settings(people, tmp_path, learning_rate=1e30, warmup=0.0, steps=4, log_every=4)
+    with pytest.raises(UserError, match=r"step 2 of 4: the loss became (nan|inf)"):
+        train(plan.model_copy(update={"checkpoint_every": 4}), QUIET)
+    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line["step"] == 1
+
+
+def test_broken_images_of_all_splits_are_named_before_the_first_step(tmp_path):
+    table = write_people(tmp_path)
+    images = read_images(table)
+    broken = [images.file(images.strings("split").index(split)) for split in ("train", "gallery")]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"^2 images cannot be used: ") as refused:
+        train(settings(table, tmp_path / "run"), QUIET)
+    assert all(str(file) in str(refused.value) for file in broken)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("told", ["by nobody", "after the step"])
+def test_weights_that_are_not_finite_replace_no_state(told, people, tmp_path, monkeypatch):
+    plan = settings(people, tmp_path, steps=4, checkpoint_every=1)
+    update = Trainer.update
+
+    def breaking(trainer, batch):
+        loss = update(trainer, batch)
+        if batch.step == 1:
+            torch.nn.init.constant_(next(trainer.network.module.parameters()), float("nan"))
+            if told == "after the step":
+                signal.raise_signal(signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Trainer, "update", breaking)
+    with pytest.raises(UserError, match=r"last\.pt: found weights that are not finite after the"):
+        train(plan, QUIET)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["done"] == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_training_that_is_told_to_end_saves_its_step_and_ends_like_a_straight_run(
+    sent, people, tmp_path, monkeypatch
+):
+    plan = settings(people, tmp_path / "straight", checkpoint_every=4, val_people=2)
+    train(plan, QUIET)
+    stopped = plan.model_copy(update={"out": tmp_path / "stopped"})
+    update = Trainer.update
+
+    def told(trainer, batch):
+        if batch.step == 2:
+            signal.raise_signal(sent)
+        return update(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", told)
+        with pytest.raises(Stopped) as end:
+            train(stopped, QUIET)
+    assert end.value.code == Exit.STOPPED_EARLY
+    assert torch.load(stopped.out / "last.pt", weights_only=True)["done"] == 3
+    train(stopped, QUIET)
+    for name in ("last.safetensors", "best.safetensors", "last.pt"):
+        assert (stopped.out / name).read_bytes() == (plan.out / name).read_bytes(), name
 
 
 def test_training_starts_from_weights_of_another_number_of_people(people, tmp_path):
