@@ -418,6 +418,9 @@ def main() -> None:
     parser.add_argument("--commands", nargs="*", help="'augment sample' and so on; default: all")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    for sort in CODES:
+        # nohup, or a shell's &, may have had some ignored.
+        signal.signal(sort, signal.SIG_DFL)
     cases = [case for case in CASES if not given.commands or case.name in given.commands]
     import_for(cases)
 

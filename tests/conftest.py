@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def _data(variable: str, beside: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"${variable} is not set and ../shared/{beside} does not exist")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeded_signals() -> None:
+    """Undo what ``nohup`` and a shell's ``&`` ignore, and commands then ignore as well."""
+    for sort, default in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    ):
+        if signal.getsignal(sort) is signal.SIG_IGN:
+            signal.signal(sort, default)
 
 
 @pytest.fixture(scope="session")
