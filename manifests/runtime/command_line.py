@@ -137,8 +137,8 @@ class Program:
 
 
 def _settings_of(command: Command, arguments: Sequence[str]) -> type[Frozen]:
-    settings = getattr(import_module(command.module), command.settings)
-    return settings if inspect.isclass(settings) else settings(arguments)
+    settings: Any = getattr(import_module(command.module), command.settings)
+    return cast("type[Frozen]", settings) if inspect.isclass(settings) else settings(arguments)
 
 
 def plain_page(command: Command) -> list[Flag]:
@@ -160,7 +160,8 @@ def page_of(command: Command, arguments: Sequence[str]) -> list[Flag]:
     with catch_warnings():
         # There is no other way to a parser's flags than the one that tyro takes for old.
         simplefilter("ignore", DeprecationWarning)
-        parser = tyro.extras.get_parser(  # pyright: ignore[reportDeprecated]
+        # argparse's in all but name: tyro has a copy.
+        parser: Any = tyro.extras.get_parser(  # pyright: ignore[reportDeprecated]
             _invocation(_settings_of(command, arguments))
         )
     return describe(parser, command.basic)
