@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from manifests import __version__ as __version__
+
 if TYPE_CHECKING:
     from augment.interface.system import PoseTransfer
 

@@ -38,6 +38,7 @@ from manifests.compute.devices import device_class, has_bf16, pick_device
 from manifests.io import Images
 from manifests.masks import mask_of
 from manifests.runtime.console import Console
+from manifests.runtime.tables import Number, Table, TableFiles
 from manifests.scenes import alpha_of, hole_of, street
 from manifests.synthetic import read_synthetic
 
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument("--compile", choices=("yes", "no"), default="no")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.random is not None:
@@ -248,19 +250,32 @@ def show(options: argparse.Namespace, folder: Path) -> None:
     speed = {name: 1 / median(values) for name, values in times.items()}
     rate = median(rates)
     arithmetic, compiled = precision_of(device), "compiled" if sampler.compiled else "not compiled"
-    print(
+    about = (
         f"{device_class(device)}, {torch.get_num_threads()} CPU threads, batch {batch_size}, "
         f"{arithmetic}, {compiled}, {len(people_of(images)):,} people x {options.per_id}"
     )
-    print(f"(a) plain way              {speed['plain']:10.1f} img/s")
-    print(f"(b) bare tuned network     {speed['bare']:10.1f} img/s")
-    print(f"(c) whole augment generate {speed['whole']:10.1f} img/s")
-    print(f"(c)/(a) {speed['whole'] / speed['plain']:.2f}")
-    print(f"(c)/(b) {speed['whole'] / speed['bare']:.3f}")
-    print(f"{flops / 1e9:.2f} GFLOP per image; convolutions here reach {rate / 1e12:.3f} TFLOP/s")
-    print(f"(b) as a share of that rate {speed['bare'] * flops / rate:.3f}")
+    ways = {"plain": "plain way", "bare": "bare tuned network", "whole": "augment generate"}
+    rows = [
+        [
+            label,
+            Number(speed[name], ".1f"),
+            Number(speed[name] / speed["plain"]),
+            Number(speed[name] / speed["bare"], ".3f"),
+            Number(speed[name] * flops / rate, ".3f"),
+        ]
+        for name, label in ways.items()
+    ]
+    heads = ["way", "img/s", "of the plain way", "of the bare network", "of the convolutions' rate"]
+    table = Table.of(heads, rows, "lrrrr")
+    text = (
+        f"{about}\n\n{table.to_markdown(padded=True)}\n\n{flops / 1e9:.2f} GFLOP per image; "
+        f"convolutions here reach {rate / 1e12:.3f} TFLOP/s\n"
+    )
     if device.type == "cuda":
-        print(f"most GPU memory in use {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+        most = torch.cuda.max_memory_allocated(device) / 2**30
+        text += f"most GPU memory in use {most:.2f} GiB\n"
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
 
 
 def people_of(images: Images) -> set[str]:

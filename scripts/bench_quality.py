@@ -13,6 +13,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from augment.quality.ssim import ssim
+from manifests.runtime.tables import Number, Table, TableFiles
 
 SECONDS = 3.0
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    TableFiles.add_to(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     count = arguments.batch_size or (1024 if device.type == "cuda" else 32)
@@ -71,18 +73,29 @@ def main() -> None:
     few = generated[:32], target[:32]
     expected = np.array(by_scikit_image(*few))
     slow = seconds_per_image(lambda: by_scikit_image(*few), len(expected), torch.device("cpu"))
-    print(f"scikit-image, float64, one CPU core: {slow * 1e3:.3f} ms/image")
+    threads = torch.get_num_threads()
+    rows: list[list[str | Number]] = [
+        ["scikit-image, float64, one CPU core", Number(slow * 1e3, ".4f"), "", ""]
+    ]
     generated, target = generated.to(device), target.to(device)
     for dtype in (torch.float64, torch.float32):
         scores = ssim(generated, target, dtype=dtype)[: len(expected)].cpu().numpy()
         fast = seconds_per_image(
             lambda dtype=dtype: ssim(generated, target, dtype=dtype), count, device
         )
-        print(
-            f"ours, {dtype}, {device.type}, batch {count}, {torch.get_num_threads()} CPU threads: "
-            f"{fast * 1e3:.4f} ms/image, {slow / fast:.1f} times as fast, "
-            f"largest difference {np.abs(scores - expected).max():.1e}"
+        difference = float(np.abs(scores - expected).max())
+        rows.append(
+            [
+                f"ours, {dtype}, {device.type}, batch {count}, {threads} CPU threads",
+                Number(fast * 1e3, ".4f"),
+                Number(slow / fast, ".1f"),
+                Number(difference, ".1e"),
+            ]
         )
+    table = Table.of(["way", "ms/image", "times as fast", "largest difference"], rows, "lrrr")
+    text = table.to_markdown(padded=True) + "\n"
+    print(text, end="")
+    TableFiles.of_options(arguments).write(text, [table])
 
 
 if __name__ == "__main__":

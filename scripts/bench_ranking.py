@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from manifests.runtime.tables import Column, Number, Table, TableFiles
 from reid.data.labels import Labels
 from reid.evaluation.ranking import DistanceFunction, distance_of, rank
 from reid.models import torchreid_adapter
@@ -31,9 +32,10 @@ def made_up_features(seed: int) -> tuple[np.ndarray, np.ndarray, Labels, Labels]
 
 
 def main() -> None:
-    """Print seconds, the ratio and both scores."""
+    """Print seconds, both scores and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     query, gallery, query_labels, gallery_labels = made_up_features(0)
     measure = distance_of(query, gallery, "cosine")
@@ -56,10 +58,20 @@ def main() -> None:
         (gallery_labels.people.astype(np.int64), gallery_labels.cameras),
     )
     theirs = time.perf_counter() - began
-    print(f"ours, after distances      {alone:8.2f} s  mAP {score:.6f}")
-    print(f"ours, distances included   {whole:8.2f} s")
-    print(f"torchreid, after distances {theirs:8.2f} s  mAP {mean_ap:.6f}  rank-1 {cmc[0]:.6f}")
-    print(f"ratio, after distances     {theirs / alone:8.1f}")
+    columns = ("way", "seconds", "mAP", "torchreid's seconds / these")
+    rows = [
+        ("ours, after distances", alone, Number(score, ".6f"), Number(theirs / alone, ".1f")),
+        ("ours, distances included", whole, "", ""),
+        ("torchreid, after distances", theirs, Number(mean_ap, ".6f"), ""),
+    ]
+    table = Table(
+        tuple(Column(head, "r" if head != "way" else "l") for head in columns),
+        tuple((way, Number(seconds), *more) for way, seconds, *more in rows),
+        note=f"{NUM_QUERY:,} queries against {NUM_GALLERY:,} images, medians of {options.repeats}",
+    )
+    text = f"{table.note}; torchreid's rank-1 {cmc[0]:.6f}\n\n{table.to_markdown(padded=True)}\n"
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
 
 
 if __name__ == "__main__":

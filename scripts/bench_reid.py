@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from manifests.masks import mask_from_joints, read_masks, resize_mask
 from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.pixels import read_all
 from manifests.runtime.console import Console
+from manifests.runtime.tables import Cell, Number, Table, TableFiles
 from manifests.scenes import Scenes, take_apart
 from manifests.schema import JUNK
 from reid.data.augmentation import Augmentation
@@ -155,8 +157,13 @@ def scenes_for(train: Images, pixels: np.ndarray, size: tuple[int, int]) -> Scen
     return take_apart(pixels, masks, known)
 
 
-def compare_scenes(images: Images, settings: TrainSettings, num_steps: int, repeats: int) -> None:
-    """Print the speed of steps with new streets over that of steps without, taken in turns."""
+def compare_scenes(
+    images: Images, settings: TrainSettings, num_steps: int, repeats: int
+) -> tuple[str, Table]:
+    """Return the speed of steps with new streets over that of steps without, taken in turns.
+
+    With what it was measured by, in words.
+    """
     selection = select(images, None, real_fraction=1.0, num_validation_people=0, data_seed=0)
     size = (settings.width, settings.height)
     data = load_training_set(selection, None, size)
@@ -184,15 +191,18 @@ def compare_scenes(images: Images, settings: TrainSettings, num_steps: int, repe
             seconds[name].append(time.perf_counter() - began)
     # The first turn warms up.
     plain = seconds.pop("plain")[1:]
-    print(
+    about = (
         f"{settings.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
         f"{device.type}, {torch.get_num_threads()} threads, {settings.precision}; plain "
         f"{num_steps * settings.batch_size / median(plain):.1f} img/s; {repeats} turns of "
         f"{num_steps} steps"
     )
+    rows: list[list[Cell]] = []
     for name, values in seconds.items():
         ratios = sorted(old / new for old, new in zip(plain, values[1:], strict=True))
-        print(f"{name:25} ratio {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+        shown = (median(ratios), ratios[0], ratios[-1])
+        rows.append([name, *(Number(ratio, ".3f") for ratio in shown)])
+    return about, Table.of(["steps", "speed / plain", "least", "most"], rows, "lrrr")
 
 
 def warm_up(
@@ -239,8 +249,48 @@ def made_up_people(folder: Path, options: argparse.Namespace) -> Path:
     return folder / "images.parquet"
 
 
+def compare_engines(
+    images: Images, settings: TrainSettings, options: argparse.Namespace
+) -> tuple[str, Table]:
+    """Return images per second of both and their ratio; with --accuracy the scores over seeds."""
+    num_images = settings.steps * settings.batch_size
+    runs = options.seeds if options.accuracy else options.repeats
+    seconds: dict[str, list[float]] = {"torchreid": [], "ours": []}
+    scores: dict[str, list[float]] = {"torchreid": [], "ours": []}
+    for seed in range(runs):
+        trained = {
+            "torchreid": train_theirs(images, settings, options.workers, seed),
+            "ours": train_ours(images, settings, seed),
+        }
+        for name, result in trained.items():
+            seconds[name].append(result.seconds)
+            if options.accuracy:
+                score = 100 * mean_average_precision(result.network, images, settings)
+                scores[name].append(score)
+                print(f"seed {seed} {name:9} mAP {score:5.2f}", file=sys.stderr, flush=True)
+    about = (
+        f"{options.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
+        f"{num_images:,} images a run, {pick_device(settings.device).type}, "
+        f"{torch.get_num_threads()} threads, ours {options.precision}; median of {runs}"
+    )
+    speed = {name: num_images / median(values) for name, values in seconds.items()}
+    rows: list[list[Cell]] = [[name, Number(value, ".1f")] for name, value in speed.items()]
+    rows.append(["ratio", Number(speed["ours"] / speed["torchreid"])])
+    heads = ["engine", "img/s"]
+    if options.accuracy and runs > 1:
+        heads.append("mAP")
+        for row, values in zip(rows, scores.values(), strict=False):
+            row.append(Number(mean(values), deviation=stdev(values)))
+        rows[-1].append("")
+        gains = [new - old for old, new in zip(*scores.values(), strict=True)]
+        error = stdev(gains) / math.sqrt(runs)
+        about += f"; mAP of ours less torchreid's, by seed {mean(gains):+5.2f}, standard error "
+        about += f"{error:.2f}"
+    return about, Table.of(heads, rows, "l" + "r" * (len(heads) - 1))
+
+
 def main() -> None:
-    """Print images per second and the ratio; with --accuracy the scores over seeds."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="table of images; else people are made up")
     parser.add_argument("--people", type=int, default=100, help="made-up train people")
@@ -259,43 +309,20 @@ def main() -> None:
     parser.add_argument("--turn-steps", type=int, default=10, help="of --scenes")
     parser.add_argument("--accuracy", action="store_true", help="score both as well")
     parser.add_argument("--seeds", type=int, default=3, help="of --accuracy")
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.images or made_up_people(Path(folder), options)
         images = read_images(path)
         settings = settings_of(options, path, len(images.only("train")))
-        if options.scenes:
+        about, table = (
             compare_scenes(images, settings, options.turn_steps, options.repeats)
-            return
-        num_images = settings.steps * settings.batch_size
-        runs = options.seeds if options.accuracy else options.repeats
-        seconds: dict[str, list[float]] = {"torchreid": [], "ours": []}
-        scores: dict[str, list[float]] = {"torchreid": [], "ours": []}
-        for seed in range(runs):
-            trained = {
-                "torchreid": train_theirs(images, settings, options.workers, seed),
-                "ours": train_ours(images, settings, seed),
-            }
-            for name, result in trained.items():
-                seconds[name].append(result.seconds)
-                if options.accuracy:
-                    score = 100 * mean_average_precision(result.network, images, settings)
-                    scores[name].append(score)
-                    print(f"seed {seed} {name:9} mAP {score:5.2f}", flush=True)
-    print(
-        f"{options.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
-        f"{num_images:,} images a run, {pick_device(settings.device).type}, "
-        f"{torch.get_num_threads()} threads, ours {options.precision}; median of {runs}"
-    )
-    for name, values in seconds.items():
-        print(f"{name:9} {num_images / median(values):9.1f} img/s")
-    print(f"ratio     {median(seconds['torchreid']) / median(seconds['ours']):9.2f}")
-    if options.accuracy and runs > 1:
-        for name, values in scores.items():
-            print(f"{name:9} mAP {mean(values):5.2f} +- {stdev(values):.2f}")
-        gains = [new - old for old, new in zip(*scores.values(), strict=True)]
-        error = stdev(gains) / math.sqrt(runs)
-        print(f"ours less torchreid, by seed {mean(gains):+5.2f}, standard error {error:.2f}")
+            if options.scenes
+            else compare_engines(images, settings, options)
+        )
+    text = f"{about}\n\n{table.to_markdown(padded=True)}\n"
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
 
 
 if __name__ == "__main__":

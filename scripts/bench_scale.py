@@ -47,12 +47,14 @@ from manifests.compute.devices import cpu_threads
 from manifests.io import Images, keypoint_column
 from manifests.runtime.console import Console
 from manifests.runtime.settings import Frozen
+from manifests.runtime.tables import Number, Table, TableFiles
 from manifests.schema import IMAGES, MASK_COLUMNS
 
 NUM_FILES = 50
 IMAGES_PER_PERSON = 5
 WIDTH, HEIGHT = 64, 128
 PHASES = ("plan", "rows", "work", "finalise", "status", "verify", "detect")
+HEADS = ("phase", "planned", "rows", "CPU us/row", "wall us/row", "seconds", "MB more", "B/row")
 
 
 class SamePerson:
@@ -278,7 +280,7 @@ def apart(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
 
 
 def main() -> None:
-    """Print a line for each phase and each size of the job."""
+    """Print a row for each phase and each size of the job."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, nargs="+", default=[2_000, 200_000])
     parser.add_argument("--per-id", type=int, default=10)
@@ -288,6 +290,7 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--repeats", type=int, default=1, help="the least of so many is shown")
     parser.add_argument("--phase", choices=("table", "publish", *PHASES), help=argparse.SUPPRESS)
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     if options.phase is not None:
         made = {
@@ -301,29 +304,42 @@ def main() -> None:
             print(json.dumps(phase(options.phase, options.folder, options)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        home = options.folder or Path(scratch)
-        print(
-            f"{'phase':9s} {'planned':>10s} {'rows':>10s} {'CPU us/row':>11s} "
-            f"{'wall us/row':>11s} {'seconds':>8s} {'MB more':>8s} {'B/row':>8s}"
-        )
-        for name in options.phases:
-            for num_people in options.people:
-                options_of = argparse.Namespace(**{**vars(options), "people": [num_people]})
-                folder = home / str(num_people)
-                if not (folder / "images.parquet").exists():
-                    apart("table", folder, options_of)
-                if name not in {"plan", "rows", "work", "detect"}:
-                    apart("publish", folder, options_of)
-                runs = [apart(name, folder, options_of) for _ in range(options.repeats)]
-                best = min(runs, key=lambda run: run["cpu_s"])
-                rows = best["rows"]
-                print(
-                    f"{name:9s} {num_people * options.per_id:10,} {rows:10,} "
-                    f"{1e6 * best['cpu_s'] / rows:11.2f} {1e6 * best['wall_s'] / rows:11.2f} "
-                    f"{best['wall_s']:8.2f} {best['rise_mb']:8.1f} "
-                    f"{2**20 * best['rise_mb'] / rows:8.0f}",
-                    flush=True,
-                )
+        table = measure(options.folder or Path(scratch), options)
+    text = table.to_markdown(padded=True) + "\n"
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
+
+
+def measure(home: Path, options: argparse.Namespace) -> Table:
+    """Return what every phase costs at every size; each row is told when it is there."""
+    rows: list[list[str | Number]] = []
+    for name in options.phases:
+        for num_people in options.people:
+            options_of = argparse.Namespace(**{**vars(options), "people": [num_people]})
+            folder = home / str(num_people)
+            if not (folder / "images.parquet").exists():
+                apart("table", folder, options_of)
+            if name not in {"plan", "rows", "work", "detect"}:
+                apart("publish", folder, options_of)
+            runs = [apart(name, folder, options_of) for _ in range(options.repeats)]
+            best = min(runs, key=lambda run: run["cpu_s"])
+            rows.append([name, *numbers_of(best, num_people * options.per_id)])
+            print(*rows[-1], file=sys.stderr, flush=True)
+    return Table.of(HEADS, rows, "l" + "r" * (len(HEADS) - 1))
+
+
+def numbers_of(run: Mapping[str, float], planned: int) -> list[Number]:
+    """Return the cells under all heads but the first."""
+    rows = run["rows"]
+    return [
+        Number(planned, ",.0f"),
+        Number(rows, ",.0f"),
+        Number(1e6 * run["cpu_s"] / rows),
+        Number(1e6 * run["wall_s"] / rows),
+        Number(run["wall_s"]),
+        Number(run["rise_mb"], ".1f"),
+        Number(2**20 * run["rise_mb"] / rows, ".0f"),
+    ]
 
 
 if __name__ == "__main__":

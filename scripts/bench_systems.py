@@ -29,7 +29,7 @@ from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from manifests.compute.devices import device_class, has_bf16, pick_device
-from manifests.runtime.tables import Table
+from manifests.runtime.tables import Number, Table, TableFiles
 
 BATCH_SIZES: Final = {"cpu": 16, "cuda": 256}
 
@@ -167,35 +167,39 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=0, help="0: 16 on a CPU, 256 on a GPU")
     parser.add_argument("--count", type=int, default=5, help="batches of a measurement")
     parser.add_argument("--repeats", type=int, default=5)
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(pick_device("cuda"))
     columns: list[dict[str, tuple[float, float]]] = []
+    about: list[str] = []
     for device in devices:
         batch_size = options.batch_size or BATCH_SIZES[device.type]
         columns.append(measure(options.systems, device, batch_size, options.count, options.repeats))
         precision = "bf16" if has_bf16(device) else "float32"
-        print(
+        about.append(
             f"{device.type.upper()}: {device_class(device)}, {torch.get_num_threads()} threads, "
             f"{precision}, batch {batch_size}, medians of {options.repeats}"
         )
-    print(f"load average before: {load:.1f}\n")
     heads = [
         f"{head} {device.type.upper()}"
         for device in devices
         for head in ("img/s on", "time / its convolutions' on")
     ]
-    rows: list[list[str]] = []
+    rows: list[list[str | Number]] = []
     for name in options.systems:
         network = build(name)
         parameters = sum(value.numel() for value in network.parameters())
         speeds = [at[name] for at in columns]
-        cells = [cell for speed, ratio in speeds for cell in (f"{speed:.1f}", f"{ratio:.2f}")]
-        gmac = multiply_adds(network) / 1e9
-        rows.append([f"`{name}`", f"{parameters:,}", f"{gmac:.1f}", *cells])
-    print(Table.of(["system", "parameters", "GMAC per image", *heads], rows).to_markdown())
+        cells = [cell for speed, ratio in speeds for cell in (Number(speed, ".1f"), Number(ratio))]
+        gmac = Number(multiply_adds(network) / 1e9, ".1f")
+        rows.append([f"`{name}`", Number(parameters, ",.0f"), gmac, *cells])
+    table = Table.of(["system", "parameters", "GMAC per image", *heads], rows)
+    text = "\n".join([*about, f"load average before: {load:.1f}", "", table.to_markdown(), ""])
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
 
 
 if __name__ == "__main__":

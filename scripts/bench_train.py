@@ -40,7 +40,7 @@ from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
 from manifests.runtime.random_numbers import random_bits
-from manifests.runtime.tables import Table
+from manifests.runtime.tables import Number, Table, TableFiles
 
 EQUAL_LOSSES = 1e-4
 """Relative; float32 sums in another order."""
@@ -306,6 +306,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000, help="images to train on")
     parser.add_argument("--compile", action="store_true", help="compile our networks")
     parser.add_argument("--device", default="auto")
+    TableFiles.add_to(parser)
     options = parser.parse_args()
     device = pick_device(options.device)
     config = Patn.Config(
@@ -331,17 +332,20 @@ def main() -> None:
             ours = bench.ours(network, settings)
             times["ours"].append(bench.seconds(ours.steps(), options.warmup, options.steps))
     rate = {name: 1 / median(values) for name, values in times.items()}
-    print(
+    about = (
         f"{device_class(device)}, {torch.get_num_threads()} threads; PATN of width "
         f"{options.width}, batch {options.batch_size}, features {options.features}; losses of the "
-        f"first {options.equal_steps} steps equal to {difference:.1e} of their size.\n"
+        f"first {options.equal_steps} steps equal to {difference:.1e} of their size."
     )
-    rows = [
-        [label, f"{rate[name]:.3f}", f"{options.batch_size * rate[name]:.1f}"]
+    rows: list[list[str | Number]] = [
+        [label, Number(rate[name], ".3f"), Number(options.batch_size * rate[name], ".1f")]
         for name, label in (("plain", "plain: float32"), ("ours", f"augment train: {precision}"))
     ]
-    rows.append(["ratio", f"{rate['ours'] / rate['plain']:.2f}", ""])
-    print(Table.of(["way", "steps/s", "pairs/s"], rows, "lrr").to_markdown())
+    rows.append(["ratio", Number(rate["ours"] / rate["plain"]), ""])
+    table = Table.of(["way", "steps/s", "pairs/s"], rows, "lrr")
+    text = f"{about}\n\n{table.to_markdown()}\n"
+    print(text, end="")
+    TableFiles.of_options(options).write(text, [table])
 
 
 if __name__ == "__main__":

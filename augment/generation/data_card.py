@@ -5,6 +5,7 @@ from __future__ import annotations
 from augment.generation.choices import Choices
 from augment.generation.plan import GenerationPlan
 from augment.generation.run_config import Content, RunConfig
+from manifests.runtime.tables import Table
 
 
 def card(run: RunConfig, plan: GenerationPlan) -> str:
@@ -19,6 +20,21 @@ def card(run: RunConfig, plan: GenerationPlan) -> str:
         else f"JPEG, quality {encoding.quality}, chroma {encoding.subsampling}"
     )
     arithmetic = f"{sampling.precision}, batches of {sampling.batch_size}, torch {sampling.torch}"
+    rows = [
+        ("generator", content.generator),
+        ("weights (SHA-256)", content.weights_sha256),
+        ("seed", f"{content.seed}"),
+        ("size", f"{content.width} x {content.height} pixels"),
+        ("stored as", stored),
+        ("poses to choose from", f"{len(plan.bank):,}"),
+        ("people without a pose with shoulders and hips", f"{plan.num_without_torso:,}"),
+        *_of_choices(content),
+        *_of_streets(plan),
+        ("arithmetic", arithmetic),
+        ("made on", "{devices}"),
+        ("content key", run.content_key),
+        ("layout key", run.layout_key),
+    ]
     return f"""---
 configs:
 - config_name: default
@@ -31,19 +47,7 @@ configs:
 {_what(plan)}. {{errors}} of
 them failed and have an error text instead of an image.
 
-| | |
-|---|---|
-| generator | {content.generator} |
-| weights (SHA-256) | {content.weights_sha256} |
-| seed | {content.seed} |
-| size | {content.width} x {content.height} pixels |
-| stored as | {stored} |
-| poses to choose from | {len(plan.bank):,} |
-| people without a pose with shoulders and hips | {plan.num_without_torso:,} |
-{_of_choices(content)}{_of_streets(plan)}| arithmetic | {arithmetic} |
-| made on | {{devices}} |
-| content key | {run.content_key} |
-| layout key | {run.layout_key} |
+{Table.of(["", ""], rows).to_markdown()}
 
 The images show the people of the source data: its terms of use hold for them too. The encoding can
 mark an image as synthetic to a network if the real images were stored otherwise.
@@ -62,20 +66,20 @@ def _what(plan: GenerationPlan) -> str:
     return f"{pose}, before the street of that image" if plan.bank.streets else pose
 
 
-def _of_choices(content: Content) -> str:
+def _of_choices(content: Content) -> list[tuple[str, str]]:
     """Return a line for every choice that is not a uniform draw."""
     chosen = {name: getattr(content, name) for name in Choices.model_fields}
-    return "".join(
-        f"| {name.replace('_', ' ')} | {value} |\n"
+    return [
+        (name.replace("_", " "), str(value))
         for name, value in chosen.items()
         if value != Choices.model_fields[name].default
-    )
+    ]
 
 
-def _of_streets(plan: GenerationPlan) -> str:
+def _of_streets(plan: GenerationPlan) -> list[tuple[str, str]]:
     if not plan.bank.streets:
-        return ""
-    return f"| people left out for want of {plan.left_out_for} | {plan.num_without_mask:,} |\n"
+        return []
+    return [(f"people left out for want of {plan.left_out_for}", f"{plan.num_without_mask:,}")]
 
 
 def _camera(plan: GenerationPlan) -> str:

@@ -158,7 +158,9 @@ class Dpig(PoseTransfer):
         """Published values are the defaults, for Market-1501."""
 
         image_height: SizeOfImages = 128
+        """Height of the images in pixels."""
         image_width: SizeOfImages = 64
+        """Width of the images in pixels."""
         base_width: Positive = 128
         """Channels of the encoder's and the generator's first layers."""
         code_width: Positive = 64
@@ -168,23 +170,31 @@ class Dpig(PoseTransfer):
         part_code_width: Positive = 32
         """Numbers that say what one of seven parts looks like."""
         background_code_width: Positive = 128
+        """Numbers of the code of a background."""
         pose_code_width: Positive = 32
+        """Numbers of the code of a pose."""
         hidden_width: Annotated[int, Field(gt=0, multiple_of=2)] = 512
         """Of all networks over codes; the background's mapper has half of it."""
         discriminator_width: Positive = 64
         """Channels of the first layer of the images' discriminator."""
         weight_l1: NotNegative = 20.0
+        """Weight of the mean absolute difference from the real image."""
         weight_pose: NotNegative = 20.0
+        """Weight of the difference between poses and what their codes give back."""
         batch_size: Positive = 16
+        """Pairs per step."""
         steps: Positive = 120_000
         """Steps of the first stage: images taken apart and put together."""
         pose_batch_size: Positive = 64
+        """Poses per step of the stage that learns their codes."""
         pose_steps: Count = 60_000
         """Steps of the pose auto-encoder, and then as many of the mapper to its codes."""
         mapper_batch_size: Positive = 32
+        """Codes per step of the stages that learn to draw some."""
         mapper_steps: Count = 120_000
         """Steps of the mappers to foregrounds and backgrounds."""
         learning_rate: NotNegative = 2e-5
+        """Learning rate of all networks."""
         halving_steps: Positive = 50_000
         """Steps of a stage after which its learning rate is halved, again and again."""
         noise_deviation: AboveZero = 0.2

@@ -54,7 +54,9 @@ class Dptn(PoseTransfer):
         base_width: Positive = 64
         """Channels of the first layer; the transformer's tokens have four times as many."""
         num_residual: Count = 3
+        """Residual blocks after the encoder of image and poses."""
         num_heads: Positive = 2
+        """Heads of the attention."""
         num_context: Count = 2
         """Transformer blocks over the reconstruction."""
         num_texture: Positive = 2
@@ -62,11 +64,17 @@ class Dptn(PoseTransfer):
         transfer_share: Share = 0.8
         """Weight of the transfer's reconstruction terms; the source's have the rest."""
         weight_l1: NotNegative = 2.0
+        """Weight of the mean absolute difference from the real image."""
         weight_adversarial: NotNegative = 5.0
+        """Weight of the adversarial loss."""
         batch_size: Positive = 32
+        """Pairs per step."""
         steps: Positive = 25_350
+        """Steps of training."""
         learning_rate: NotNegative = 2e-4
+        """Learning rate of the generator."""
         discriminator_learning_rate: NotNegative = 2e-5
+        """Learning rate of the discriminator."""
 
     sampling: ClassVar[tuple[str, ...]] = (
         "pose_encoder",

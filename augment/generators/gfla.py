@@ -146,10 +146,13 @@ class Gfla(PoseTransfer):
         scale: Annotated[float, Field(ge=0, lt=1)] = 0.05
         """Largest random scaling of a training source; targets keep their scale."""
         weight_flow_correctness: NotNegative = 20.0
+        """Weight of the loss on the flow in its own stage."""
         weight_flow_bending: NotNegative = 0.01
         """The two weights of the first stage, which trains the flow alone."""
         weight_correctness: NotNegative = 5.0
+        """Weight of the loss on the flow beside the others."""
         weight_bending: NotNegative = 0.0025
+        """Weight of the loss on how much the flow bends."""
         flow_steps: Count = 100_000
         """The authors stop when the weighted correctness loss is about 1.5 on Market-1501."""
         steps: Positive = 500_000

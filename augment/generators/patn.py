@@ -71,6 +71,7 @@ class Patn(PoseTransfer):
         base_width: Positive = 64
         """Channels of the first layer; the blocks have four times as many."""
         num_blocks: Positive = 9
+        """Blocks that move the person from pose to pose."""
         background: Literal["none", "target"] = "none"
         """target: the street that the pose was seen before stands behind the person; none, as
         published: the network draws what is behind."""

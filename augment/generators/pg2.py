@@ -98,7 +98,9 @@ class Pg2(PoseTransfer):
         """Published values are the defaults, for Market-1501."""
 
         image_height: SizeOfImages = 128
+        """Height of the images in pixels."""
         image_width: SizeOfImages = 64
+        """Width of the images in pixels."""
         base_width: Positive = 128
         """Channels of both generators' first layers."""
         code_width: Positive = 64
@@ -108,11 +110,13 @@ class Pg2(PoseTransfer):
         weight_l1: NotNegative = 10.0
         """Of both distances in the second stage, beside the adversarial loss."""
         batch_size: Positive = 16
+        """Pairs per step."""
         warmup_steps: Count = 22_000
         """Steps of the first stage: the coarse image, without the discriminator."""
         steps: Positive = 38_000
         """Steps of the second: the difference, against the discriminator."""
         learning_rate: NotNegative = 2e-5
+        """Learning rate of all networks."""
 
     sampling: ClassVar[tuple[str, ...]] = ("coarse", "difference")
     discriminator_names: ClassVar[tuple[str, ...]] = ("discriminator",)

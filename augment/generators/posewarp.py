@@ -144,10 +144,13 @@ class PoseWarp(PoseTransfer):
         """Settings of network and training."""
 
         image_height: Positive = 128
+        """Height of the images in pixels."""
         image_width: Positive = 64
+        """Width of the images in pixels."""
         width: Positive = 24
         """Channels of the painter's first layer; the narrowest has six times as many."""
         discriminator_width: Positive = 32
+        """Channels of the discriminator's first layer."""
         features: FeatureNetwork = "imagenet"
         """Feature network of the painting: imagenet, vgg19, vgg19-random, a VGG19 file, a .pt2 of
         reid export, or none."""
@@ -156,16 +159,22 @@ class PoseWarp(PoseTransfer):
         weight_l1: NotNegative = 5.0
         """Inside the hole of the background alone."""
         weight_features: NotNegative = 1.0
+        """Weight of the difference in features."""
         weight_identity_features: NotNegative = 0.5
         """Early maps of the identity network."""
         weight_identity: NotNegative = 2.0
+        """Weight of the difference in the features of the identity network."""
         weight_gate: NotNegative = 2.0
         """Of painting over what was moved: colours and letters tell a person, and what is painted
         in their place is a guess."""
         weight_adversarial: NotNegative = 0.15
+        """Weight of the adversarial loss."""
         batch_size: Positive = 16
+        """Pairs per step."""
         learning_rate: NotNegative = 1e-3
+        """Learning rate of all but the discriminator."""
         discriminator_learning_rate: NotNegative = 4e-4
+        """Learning rate of the discriminator."""
         warmup_steps: Annotated[int, Field(ge=0)] = 6_000
         """Steps without the discriminator."""
         steps: Positive = 19_000

@@ -25,7 +25,9 @@ class Recompose(PoseTransfer):
         """The size of the images."""
 
         image_height: Positive = 128
+        """Height of the images in pixels."""
         image_width: Positive = 64
+        """Width of the images in pixels."""
 
     needs: frozenset[Need] = frozenset({"mask", "background"})
     keeps_pose: ClassVar[bool] = True

@@ -130,8 +130,11 @@ class Xinggan(PoseTransfer):
         base_width: Annotated[int, Field(ge=2)] = 64
         """Channels of the first layer; the blocks have four times as many."""
         num_blocks: Positive = 9
+        """Blocks that move the person from pose to pose."""
         weight_l1: NotNegative = 50.0
+        """Weight of the mean absolute difference from the real image."""
         weight_perceptual: NotNegative = 50.0
+        """Weight of the difference in features."""
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "fusion")
     discriminator_names: ClassVar[tuple[str, ...]] = two_discriminators.DISCRIMINATORS

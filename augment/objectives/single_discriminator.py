@@ -34,7 +34,9 @@ class SingleDiscriminatorConfig(Frozen):
     discriminator_width: Positive = 32
     """Channels of the discriminator's first block."""
     weight_l1: NotNegative = 5.0
+    """Weight of the mean absolute difference from the real image."""
     weight_style: NotNegative = 500.0
+    """Weight of the difference in Gram matrices of features."""
     weight_content: NotNegative = 0.5
     """Style and content are not computed where both weights are 0."""
     weight_adversarial: NotNegative = 2.0
@@ -45,8 +47,11 @@ class SingleDiscriminatorConfig(Frozen):
     initial_gain: AboveZero = 0.02
     """Gain of the orthogonal weights that a training starts with; a short one wants 1."""
     batch_size: Positive = 8
+    """Pairs per step."""
     learning_rate: NotNegative = 1e-4
+    """Learning rate of the generator."""
     discriminator_learning_rate: NotNegative = 1e-5
+    """Learning rate of the discriminator."""
 
 
 def style_features(config: SingleDiscriminatorConfig) -> FeatureMaps | None:

@@ -45,13 +45,19 @@ class TwoDiscriminatorsConfig(Frozen):
     norm: Literal["batch", "instance"] = "batch"
     """batch for Market-1501, instance for DeepFashion."""
     dropout: Annotated[float, Field(ge=0, lt=1, multiple_of=1 / 256)] = 0.5
+    """Part of the values in residual blocks that training sets to zero."""
     image_height: Positive = 128
+    """Height of the images in pixels."""
     image_width: Positive = 64
+    """Width of the images in pixels."""
     pool_size: Count = 50
     """Past fakes that each discriminator remembers."""
     weight_l1: NotNegative = 10.0
+    """Weight of the mean absolute difference from the real image."""
     weight_perceptual: NotNegative = 10.0
+    """Weight of the difference in features."""
     weight_adversarial: NotNegative = 5.0
+    """Weight of the adversarial loss."""
     features: FeatureNetwork = "vgg19"
     """Feature network of the perceptual loss: vgg19, vgg19-random, imagenet (weights that an
     installed package brings), a file of VGG19's weights or of reid export, or none."""
@@ -60,12 +66,15 @@ class TwoDiscriminatorsConfig(Frozen):
     weight_identity: NotNegative | None = None
     """Weight of that loss; 1 where the network is given. Not part of the published loss."""
     batch_size: Positive = 32
+    """Pairs per step."""
     warmup_steps: Count = 0
     """Steps of reconstruction alone before the discriminators take part; none as published."""
     steps: Positive = 87_500
+    """Steps of training."""
     constant_part: Share = 5 / 7
     """Part of the steps before the learning rate falls linearly to zero."""
     learning_rate: NotNegative = 2e-4
+    """Learning rate of all networks."""
 
 
 class TwoDiscriminators(nn.Module):

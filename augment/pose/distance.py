@@ -9,7 +9,6 @@ from jaxtyping import Float32
 
 from manifests import keypoints
 
-
 SEEN_IN_ONE: Final = 0.5
 """How far apart a joint is that only one of two poses has, in lengths of the torso: otherwise poses
 of few joints, cut off at the hips say, would be near to everything."""

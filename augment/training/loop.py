@@ -181,6 +181,14 @@ class Trainer:
         ]
         return f"phase '{phase.name}' trains {', '.join(names[:5])}, but its losses do not reach it"
 
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of the last update, by phase of the stage."""
+        return {
+            name: float(optimizer.param_groups[0]["lr"])
+            for name, optimizer in self._optimizers.items()
+        }
+
     def state(self) -> dict[str, object]:
         """Return everything that the next step depends on; to the primary process, that of all."""
         state: dict[str, object] = {

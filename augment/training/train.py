@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -107,7 +107,7 @@ def _run_steps(
             last = step == trainer.num_steps
             if last or step % settings.log_every == 0:
                 progress = log.progress(step)
-                line = _line(progress)
+                line = _line(progress, trainer.learning_rates)
                 log.write(step, line)
                 text = _sentence(progress, step, trainer.num_steps)
                 console.say(text, event="train", step=step, **line)
@@ -138,12 +138,21 @@ def _first_step(settings: TrainSettings, num_steps: int) -> int:
     return first
 
 
-def _line(progress: Progress) -> dict[str, float]:
-    """Return what a line of ``log.jsonl`` says beside the step."""
+def _line(progress: Progress, rates: Mapping[str, float]) -> dict[str, float]:
+    """Return what a line of ``log.jsonl`` says beside the step.
+
+    The learning rate stands there once where all phases have the same.
+    """
+    if len(set(rates.values())) == 1:
+        learning = {"learning_rate": next(iter(rates.values()))}
+    else:
+        learning = {f"learning_rate/{phase}": rate for phase, rate in rates.items()}
     return {
         "images_per_second": round(progress.images_per_second, 2),
+        "seconds": round(progress.seconds, 1),
         "seconds_left": round(progress.seconds_left),
         **progress.losses,
+        **learning,
     }
 
 

@@ -22,7 +22,9 @@ from manifests.runtime.tables import Table
 LOG: Final = "log.jsonl"
 SAMPLES: Final = "samples"
 
-_NO_CURVES: Final = {"step", "seconds", "eta_seconds"}
+_LEFT: Final = ("eta_seconds", "seconds_left")
+"""How a log calls the time left, by the program that trained."""
+_NO_CURVES: Final = {"step", "seconds", *_LEFT}
 _FIRST: Final = ("loss", "learning_rate", "images_per_second")
 _MAX_POINTS: Final = 200
 
@@ -113,7 +115,7 @@ def _facts(log: Sequence[Line], num_steps: float | None) -> list[tuple[str, str,
     last = log[-1]
     facts = [("steps", f"{last['step']:,.0f}", f"of {num_steps:,}" if num_steps else "done")]
     if "seconds" in last:
-        left = last.get("eta_seconds", 0.0)
+        left = next((last[name] for name in _LEFT if name in last), 0.0)
         about = f"since it began or was resumed; {_in_time(left)} left" if left else "in all"
         facts.append(("time", _in_time(last["seconds"]), about))
     speeds = [line["images_per_second"] for line in log if "images_per_second" in line]

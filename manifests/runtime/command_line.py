@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
-from functools import partial
 from importlib import import_module
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, cast
+from warnings import catch_warnings, simplefilter
 
+import manifests
+from manifests.runtime.completion import script
 from manifests.runtime.console import Console, Exit, LogFormat, UserError, exit_with
+from manifests.runtime.flags import positional_names, switch, with_files, write_record
+from manifests.runtime.help_pages import Flag, common, describe, read_pages, render
 from manifests.runtime.parse_errors import one_sentence
 from manifests.runtime.signals import ignore_from_now_on, stopping, stopping_when_checked
 
@@ -33,6 +37,15 @@ class Command:
     settings: str
     """A settings class, or a function from the arguments of the command line to one."""
     summary: str
+    example: str = ""
+    """A command line, without the program."""
+    basic: tuple[str, ...] = ()
+    """Flags that most users need, beside those that are required; without dashes."""
+    is_run: bool = False
+    """Whether it makes a folder, which keeps the settings."""
+    defaults_by: tuple[str, ...] = ()
+    """A flag and values that each give other defaults; ``--help`` shows what they have in common.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,8 @@ class Program:
     name: str
     summary: str
     commands: Mapping[str, Command]
+    pages: Path | None = None
+    """File with the help of all commands, see ``help_pages``."""
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Run the command line and leave the process with its exit code.
@@ -97,16 +112,51 @@ class Program:
             sys.stdout.write(self.help())
             return lambda: Exit.DONE if arguments else Exit.REFUSED
         name, *rest = arguments
+        if name == "--version":
+            sys.stdout.write(f"{self.name} {manifests.__version__}\n")
+            return lambda: Exit.DONE
+        if name == "--completion":
+            sys.stdout.write(script(self.name, " ".join(rest), self.all_pages()))
+            return lambda: Exit.DONE
         if name not in self.commands:
             raise UserError(f"found command '{name}', expected one of {', '.join(self.commands)}")
         command = self.commands[name]
-        module = import_module(command.module)
-        settings = getattr(module, command.settings)
-        if not inspect.isclass(settings):
-            settings = settings(rest)
+        if HELP & set(rest):
+            sys.stdout.write(self._help_of(name, rest))
+            return lambda: Exit.DONE
+        settings = _settings_of(command, with_files(rest))
+        rest = with_files(rest, positional_names(settings))
         parsed, output = parse(settings, f"{self.name} {name}", command.summary, rest)
         console = Console(quiet=output.quiet, log_format=output.log_format)
-        return partial(getattr(module, command.function), parsed, console)
+        function = getattr(import_module(command.module), command.function)
+
+        def begun() -> Exit:
+            code: Exit = function(parsed, console)
+            if command.is_run:
+                write_record(parsed, f"{self.name} {name}")
+            return code
+
+        return begun
+
+    def _help_of(self, name: str, arguments: Sequence[str]) -> str:
+        command = self.commands[name]
+        stored = self._stored() if set(arguments) <= HELP else {}
+        given = [argument for argument in arguments if argument not in HELP]
+        flags = stored.get(name) or (
+            page_of(command, with_files(given)) if given else plain_page(command)
+        )
+        example = f"{self.name} {command.example or name}"
+        return render(f"{self.name} {name}", command.summary, example, flags)
+
+    def _stored(self) -> dict[str, list[Flag]]:
+        return {} if self.pages is None else read_pages(self.pages)
+
+    def all_pages(self, *, afresh: bool = False) -> dict[str, list[Flag]]:
+        """Return the flags of every command; ``afresh`` from the settings and not from the file."""
+        stored = {} if afresh else self._stored()
+        return {
+            name: stored.get(name) or plain_page(command) for name, command in self.commands.items()
+        }
 
     def help(self) -> str:
         """Return the table of subcommands."""
@@ -116,7 +166,54 @@ class Program:
             f"usage: {self.name} COMMAND ...\n\n{self.summary}\n\n"
             + "\n".join(lines)
             + f"\n\n'{self.name} COMMAND --help' explains the settings of a command.\n"
+            f"'{self.name} --version' tells the version; 'source <({self.name} --completion bash)' "
+            "completes command lines (zsh too).\n"
         )
+
+
+def _settings_of(command: Command, arguments: Sequence[str]) -> type[Frozen]:
+    settings: Any = getattr(import_module(command.module), command.settings)
+    return cast("type[Frozen]", settings) if inspect.isclass(settings) else settings(arguments)
+
+
+def plain_page(command: Command) -> list[Flag]:
+    """Return the flags of a command that nothing else is said to."""
+    if not command.defaults_by:
+        return page_of(command, [])
+    flag, *values = command.defaults_by
+    return common([page_of(command, [flag, value]) for value in values], flag)
+
+
+def page_of(command: Command, arguments: Sequence[str]) -> list[Flag]:
+    """Return the flags of a command, with the defaults that the arguments give them.
+
+    Raises:
+        UserError: If the arguments name what there is not.
+    """
+    import tyro
+
+    with catch_warnings():
+        # There is no other way to a parser's flags than the one that tyro takes for old.
+        simplefilter("ignore", DeprecationWarning)
+        # argparse's in all but name: tyro has a copy.
+        parser: Any = tyro.extras.get_parser(  # pyright: ignore[reportDeprecated]
+            _invocation(_settings_of(command, arguments))
+        )
+    return describe(parser, command.basic)
+
+
+def _invocation(settings: type) -> type:
+    """Return a class with the flags of settings and of output."""
+    import tyro
+
+    flat = tyro.conf.OmitArgPrefixes
+    return make_dataclass(
+        "Invocation",
+        [
+            ("settings", Annotated[settings, tyro.conf.arg(name="")]),
+            ("output", Annotated[OutputOptions, flat], OutputOptions()),
+        ],
+    )
 
 
 def parse(
@@ -133,19 +230,12 @@ def parse(
 
     from manifests.runtime.settings import first_problem
 
-    flat = tyro.conf.OmitArgPrefixes
-    both = make_dataclass(
-        "Invocation",
-        [
-            ("settings", Annotated[settings, tyro.conf.arg(name="")]),
-            ("output", Annotated[OutputOptions, flat], OutputOptions()),
-        ],
-    )
-    # Help is no error, and as wide as the terminal.
-    errors = nullcontext() if HELP & set(arguments) else one_sentence(program)
+    invocation = _invocation(settings)
     try:
-        with errors:
-            parsed = tyro.cli(both, prog=program, description=description, args=list(arguments))
+        with one_sentence(program):
+            parsed: Any = tyro.cli(
+                invocation, prog=program, description=description, args=list(arguments)
+            )
     except ValidationError as error:
         raise UserError(first_problem(error)) from error
     return parsed.settings, parsed.output
@@ -174,8 +264,7 @@ def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = N
             inner = default if isinstance(default, Frozen) else None
             arguments += arguments_of(value, f"{flag}.", inner)
         elif isinstance(value, bool):
-            *above, last = flag.split(".")
-            arguments.append("--" + ".".join([*above, last if value else f"no-{last}"]))
+            arguments.append(switch(flag, on=value))
         elif isinstance(value, tuple):
             arguments += [f"--{flag}", *map(str, cast("tuple[object, ...]", value))]
         else:

@@ -5,6 +5,7 @@ Every table that a command or a script prints is a ``Table``; a report of severa
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import math
@@ -33,6 +34,17 @@ class TableFiles(Frozen):
     """Also write the tables to this file: a column per number, with all its digits."""
     latex: Path | None = None
     """Also write the tables to this file, for booktabs: the best of a column is bold."""
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+        """Give a script's parser the flags of these files."""
+        for name, field in cls.model_fields.items():
+            parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=field.description)
+
+    @classmethod
+    def of_options(cls, options: argparse.Namespace) -> Self:
+        """Return the files that a script's command line names."""
+        return cls(**{name: getattr(options, name) for name in cls.model_fields})
 
     @model_validator(mode="after")
     def _check_apart(self) -> Self:

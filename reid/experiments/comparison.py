@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +26,11 @@ _TWO_SEEDS: Final = (
     "intervals."
 )
 _SIGNIFICANT: Final = 0.05
+_ENOUGH_SEEDS: Final = 3
+"""From so many on the interval holds the noise of training well enough to say "no effect"."""
+_FEW_STEPS: Final = 100
+"""Of optimisation: a network trained for fewer has hardly begun to learn."""
+_SEEDS_SAID: Final = {1: "one seed", 2: "two seeds"}
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
@@ -208,16 +213,23 @@ def table_of(baseline: Arm, comparisons: Sequence[Comparison], title: str = "") 
     return Table(columns, tuple(rows), title, note, "fraction")
 
 
-def markdown(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
-    """Return the table and what it means, as Markdown that reads well on a terminal too."""
+def markdown(baseline: Arm, comparisons: Sequence[Comparison], *, with_reading: bool = True) -> str:
+    """Return the table and what it means, as Markdown that reads well on a terminal too.
+
+    ``with_reading`` adds what several tables share.
+    """
     lines = [table_of(baseline, comparisons).to_markdown(padded=True), ""]
     for comparison in comparisons:
         lines += [_verdict(comparison, baseline), ""]
-    lines.append(how_to_read(baseline, comparisons))
+    if with_reading:
+        lines += reading(baseline, comparisons)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def reading(baseline: Arm, comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the lines on how sure its numbers are, and how to read them."""
     warning = seed_warning(baseline, comparisons)
-    if warning:
-        lines += ["", f"**{warning}**"]
-    return "\n".join(lines) + "\n"
+    return [*([f"**{warning}**", ""] if warning else []), how_to_read(baseline, comparisons)]
 
 
 def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
@@ -277,16 +289,57 @@ def _verdict(comparison: Comparison, baseline: Arm) -> str:
     )
 
 
-def meaning(comparison: Comparison, baseline: Arm) -> str:
-    """Return in words what a gain is, as its interval and its corrected p value allow."""
+Verdict = Literal["better", "worse", "undecided", "too little"]
+
+
+def verdict_of(comparison: Comparison, baseline: Arm) -> Verdict:
+    """Return what a gain is, as its interval, its corrected p value and its runs allow.
+
+    ``too little``: of one or two seeds, and either the interval leaves it open or the networks have
+    hardly been trained. From three seeds on an open interval is ``undecided``.
+    """
     gain = comparison.mean_average_precision
+    is_open = gain.is_null or comparison.p_value > _SIGNIFICANT
+    if gain.num_seeds < _ENOUGH_SEEDS and (is_open or _num_few_steps(comparison, baseline)):
+        return "too little"
+    if is_open:
+        return "undecided"
+    return "better" if gain.mean > 0 else "worse"
+
+
+def meaning(comparison: Comparison, baseline: Arm) -> str:
+    """Return in words what a gain is; see ``verdict_of``."""
+    gain = comparison.mean_average_precision
+    verdict = verdict_of(comparison, baseline)
+    if verdict == "too little":
+        return f"too little to tell: {how_little(comparison, baseline)}"
     if gain.is_null:
         return "compatible with no effect"
-    seeds = " for this one seed" if gain.num_seeds == 1 else ""
-    alone = f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}{seeds}"
-    if comparison.p_value > _SIGNIFICANT:
+    if verdict == "undecided":
+        alone = f"{'better' if gain.mean > 0 else 'worse'} than {baseline.name}"
         return f"{alone} if it were the only arm, compatible with no effect among so many (Holm)"
-    return alone
+    return f"{verdict} than {baseline.name}{of_few_seeds(gain)}"
+
+
+def how_little(comparison: Comparison, baseline: Arm) -> str:
+    """Return how few seeds and steps there are."""
+    steps = _num_few_steps(comparison, baseline)
+    seeds = _SEEDS_SAID[comparison.mean_average_precision.num_seeds]
+    return seeds + (f", trained for {steps:,} steps" if steps else "")
+
+
+def of_few_seeds(gain: Difference) -> str:
+    """Return for which seeds a gain is known, if those are few; with a space before it."""
+    said = {1: " for this one seed", 2: " for these two seeds"}
+    return said.get(gain.num_seeds, "")
+
+
+def _num_few_steps(comparison: Comparison, baseline: Arm) -> int:
+    """Return the steps of the shortest training if they are hardly any, else 0."""
+    runs = [*baseline.runs, *comparison.arm.runs]
+    # Reports of networks that were not trained by steps have none.
+    steps = min(run.recipe.get("steps", _FEW_STEPS) for run in runs)
+    return steps if steps < _FEW_STEPS else 0
 
 
 def _short(change: str) -> str:

@@ -38,12 +38,16 @@ from reid.evaluation.retrieval import NUM_NEAREST
 from reid.experiments.comparison import (
     Arm,
     Comparison,
+    Verdict,
+    how_little,
     how_to_read,
     in_percent,
     meaning,
+    of_few_seeds,
     seed_warning,
     table_of,
     training_of,
+    verdict_of,
 )
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -68,8 +72,7 @@ class Group:
 class Answer:
     """What a comparison says, in words."""
 
-    verdict: str
-    """``better``, ``worse`` or ``undecided``."""
+    verdict: Verdict
     headline: str
     detail: str
 
@@ -94,22 +97,16 @@ class CameraPairs:
 
 
 def answer_of(comparison: Comparison, baseline: Arm) -> Answer:
-    """Return in words whether an arm was worth it.
-
-    As the interval and the corrected p value allow; with one seed it says so.
-    """
+    """Return in words whether an arm was worth it, no more than ``verdict_of`` allows."""
     arm, gain = comparison.arm, comparison.mean_average_precision
-    said = meaning(comparison, baseline)
-    verdict = "undecided"
-    if said.startswith(("better", "worse")) and "compatible" not in said:
-        verdict = said.split()[0]
+    verdict = verdict_of(comparison, baseline)
+    seeds = of_few_seeds(gain)
     headline = {
-        "better": f"{arm.name} is better than {baseline.name}",
-        "worse": f"{arm.name} is worse than {baseline.name}",
+        "better": f"{arm.name} is better than {baseline.name}{seeds}",
+        "worse": f"{arm.name} is worse than {baseline.name}{seeds}",
         "undecided": f"{arm.name} cannot be told from {baseline.name}",
+        "too little": f"Too little to tell {arm.name} from {baseline.name}",
     }[verdict]
-    if gain.num_seeds == 1:
-        headline += " for this one seed" if verdict != "undecided" else ", with one seed"
     before, after = (100 * float(one.scores("mAP").mean()) for one in (baseline, arm))
     points, first = in_percent(gain), in_percent(comparison.rank_1)
     detail = (
@@ -117,9 +114,9 @@ def answer_of(comparison: Comparison, baseline: Arm) -> Answer:
         f"{points.uncertainty}; rank-1 {first}."
     )
     if verdict == "undecided":
-        detail += f" That is {said}."
-    if gain.num_seeds == 1:
-        detail += " Another seed may turn it: the noise of training is not in the interval."
+        detail += f" That is {meaning(comparison, baseline)}."
+    if verdict == "too little":
+        detail += f" That is of {how_little(comparison, baseline)}."
     return Answer(verdict, headline, detail)
 
 
@@ -159,6 +156,8 @@ def write_comparison(
         "sections": _sections(groups, has_figures=bool(content.figures)),
         "groups": [_group_context(group, pairs) for group in groups],
         "figures": content.figures,
+        "warnings": _once(seed_warning(group.baseline, group.comparisons) for group in groups),
+        "readings": _once(how_to_read(group.baseline, group.comparisons) for group in groups),
         "notes": content.notes,
         "browser": browser,
         "cameras": sorted(set(browser["queries"]["camera"])),
@@ -222,13 +221,15 @@ def _sections(groups: Sequence[Group], *, has_figures: bool) -> list[tuple[str, 
     ]
 
 
+def _once(said: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(filter(None, said)))
+
+
 def _group_context(group: Group, pairs: Iterator[int]) -> dict[str, Any]:
     baseline, comparisons = group.baseline, group.comparisons
     return {
         "title": group.title,
         "table": group.table,
-        "note": how_to_read(baseline, comparisons),
-        "warning": seed_warning(baseline, comparisons),
         "baseline": baseline.name,
         "answers": [answer_of(comparison, baseline) for comparison in comparisons],
         "figures": [*_gain_figures(group), _cmc(group)],

@@ -20,6 +20,7 @@ from reid.experiments.comparison import (
     check_alike,
     compare_families,
     markdown,
+    reading,
     table_of,
 )
 from reid.experiments.comparison_page import (
@@ -123,9 +124,11 @@ def _write_page(
         for part in section.parts
     ]
     curve = fraction_curve([(section.fraction, section.arms) for section in sections])
-    notes = [
-        f"{arm.name}: {_about(variant, arm)}."
-        for variant, arm in zip(variants_of(settings)[1:], sections[0].arms[1:], strict=True)
+    shared, own = _abouts(settings, sections)
+    notes = shared + [
+        f"At {section.fraction:.0%}, {line}"
+        for section, lines in zip(sections, own, strict=True)
+        for line in lines
     ]
     title = f"Is it better than {BASELINE}, and from how many real images?"
     content = Content(title, groups, [curve], notes)
@@ -178,24 +181,24 @@ def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
     """Return the Markdown of a study: a table per fraction, and what to know of its arms.
 
     With ``--against`` a second table per fraction holds the arms against another than ``none``.
+    What is the same for all of them is said once.
     """
-    variants = variants_of(settings)
     count = sum(len(part.comparisons) for section in sections for part in section.parts)
     lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
     if count:
         lines += [f"All p values are corrected together, for {count} comparisons (Holm).", ""]
-    for section in sections:
+    # Seeds, queries and protocol are the same for all.
+    lines += [*reading(sections[0].arms[0], sections[0].parts[0].comparisons), ""]
+    shared, own = _abouts(settings, sections)
+    for section, about in zip(sections, own, strict=True):
         arms = section.arms
         lines += [f"## {section.title}", ""]
         for part in section.parts:
             if part.baseline is not arms[0]:
                 lines += [f"### Against {part.baseline.name}", ""]
-            lines += [markdown(part.baseline, part.comparisons)]
-        lines += [
-            f"- {arm.name}: {_about(variant, arm)}."
-            for variant, arm in zip(variants[1:], arms[1:], strict=True)
-        ]
-        lines += [""] if arms[1:] else []
+            lines += [markdown(part.baseline, part.comparisons, with_reading=False)]
+        lines += _listed(about)
+    lines += _listed(shared)
     runs = [run for section in sections for arm in section.arms for run in arm.runs]
     found = [run.report.get("leakage", {}).get("near_duplicates") for run in runs]
     # One run looks for them, of a table that is the same for all.
@@ -222,6 +225,26 @@ def _budget(settings: StudySettings) -> str:
             "those of the set in whose place it stands"
         )
     return f"{settings.train.steps:,} steps for every run"
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    return [*(f"- {line}" for line in lines), ""] if lines else []
+
+
+def _abouts(
+    settings: StudySettings, sections: Sequence[Section]
+) -> tuple[list[str], list[list[str]]]:
+    """Return what to know of the arms at all fractions alike, and at each of them besides."""
+    variants = variants_of(settings)[1:]
+    found = [
+        [
+            f"{arm.name}: {_about(variant, arm)}."
+            for variant, arm in zip(variants, section.arms[1:], strict=True)
+        ]
+        for section in sections
+    ]
+    shared = [line for line in found[0] if all(line in others for others in found)]
+    return shared, [[line for line in lines if line not in shared] for lines in found]
 
 
 def _about(variant: Variant, arm: Arm) -> str:

@@ -151,6 +151,10 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     by_name: dict[str, list[str]] = {}
     for name in known:
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
-    close = get_close_matches(given.rpartition("/")[2], by_name, n=3, cutoff=0.7)
+    wanted = given.rpartition("/")[2]
+    # A family is named by how its names begin: osnet, mobilenet.
+    family = [name for name in by_name if wanted and name.startswith(wanted)]
+    close = get_close_matches(wanted, by_name, n=3, cutoff=0.7)
+    close = close or get_close_matches(wanted, family, n=3, cutoff=0.0)
     near = [name for short in close for name in by_name[short]]
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -214,8 +214,9 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
     """Return the settings that decide the weights, with inputs by their sha256.
 
     Raises:
-        UserError: If an input is missing.
+        UserError: If there is no such network, or an input is missing.
     """
+    source_of(settings.model)
     inputs = inputs or Inputs()
     recipe = choices_of(settings)
     paths = {

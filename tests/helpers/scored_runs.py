@@ -46,7 +46,7 @@ def write_run(
     distances = generator.random((len(query), len(gallery))).astype(np.float32)
     distances[query.people[:, None] == gallery.people[None]] *= 0.5 - gain
     facts = {
-        "config": {"seed": seed, "steps": 10, "val_people": 0, **changes},
+        "config": {"seed": seed, "steps": 3000, "val_people": 0, **changes},
         "weights": "last",
         "protocol": protocol_block(
             query,

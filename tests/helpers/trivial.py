@@ -137,9 +137,9 @@ def job_settings(images, out, **changes):
 
 
 def files_of(out):
-    """Return the bytes of everything that a run leaves, except ``run.json``."""
+    """Return the bytes of all that a run leaves, except what it has of its command line."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != "run.json"
+        if path.is_file() and path.name not in {"run.json", "settings.yaml"}
     }

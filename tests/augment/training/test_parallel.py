@@ -194,8 +194,8 @@ def test_two_ranks_killed_and_stopped_end_in_the_bytes_of_a_straight_run(
         assert not (tmp_path / "killed" / "_SUCCESS").exists()
     assert finish(start(command("killed"))) == [0, 0]
     files = sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert files == ["_SUCCESS", "log.jsonl", "run.json", "samples", "state.pt",
-                     "weights.safetensors"]  # fmt: skip
+    assert files == ["_SUCCESS", "log.jsonl", "run.json", "samples", "settings.yaml",
+                     "state.pt", "weights.safetensors"]  # fmt: skip
     state = torch.load(tmp_path / "straight" / "state.pt", weights_only=True)
     assert state["step"] == 40
     for name in ("state.pt", "weights.safetensors", "samples/step-000036.png"):

@@ -283,6 +283,7 @@ def test_a_line_of_the_log_has_the_speed_and_the_time_left(tiny_images, tiny_roo
     assert line["step"] == 1
     assert line["images_per_second"] > 0
     assert line["seconds_left"] > 0
+    assert line["learning_rate"] == pytest.approx(TINY.learning_rate)
     images_left = 10_000 * TINY.batch_size
     # Two decimals of a speed that may be small.
     assert line["seconds_left"] * line["images_per_second"] == pytest.approx(images_left, rel=0.1)

@@ -32,6 +32,16 @@ def write_training(folder: Path, num_lines: int = 6) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("left", ["eta_seconds", "seconds_left"])
+def test_the_time_left_is_told_by_either_name_and_no_curve(tmp_path, left):
+    run, page = write_training(tmp_path / "run"), tmp_path / "page.html"
+    text = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").write_text(text.replace("eta_seconds", left))
+    AUGMENT.run(["report", str(run), "--html", str(page), "--quiet"])
+    assert "since it began or was resumed; 90 s left" in page.read_text("utf-8")
+    assert [figure.title for figure in curves(read_log(run / "log.jsonl"))] == ["adversarial", "l1"]
+
+
 def test_curves_hold_every_number_of_the_log_but_the_times(tmp_path):
     log = read_log(write_training(tmp_path / "run") / "log.jsonl")
     assert len(log) == 6

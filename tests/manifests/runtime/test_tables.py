@@ -1,5 +1,6 @@
 """One model of a table, and the files it is written to."""
 
+import argparse
 import csv
 import io
 import math
@@ -54,6 +55,17 @@ def test_a_padded_table_keeps_its_columns_under_each_other():
 def test_another_number_of_columns_is_refused(row, align, said):
     with pytest.raises(ValueError, match=said):
         Table.of(["x", "y"], [row], align)
+
+
+def test_a_script_writes_the_same_files_as_a_command(tmp_path):
+    parser = argparse.ArgumentParser()
+    TableFiles.add_to(parser)
+    path = tmp_path / "table.csv"
+    files = TableFiles.of_options(parser.parse_args(["--csv", str(path)]))
+    assert files == TableFiles(csv=path)
+    table = Table.of(["way", "img/s"], [["plain", Number(1 / 3)]], "lr")
+    files.write(table.to_markdown(), [table])
+    assert path.read_text() == f"way,img/s\nplain,{1 / 3!r}\n"
 
 
 def test_csv_holds_every_digit_and_a_column_per_uncertainty():

@@ -81,6 +81,27 @@ def test_a_gain_that_the_correction_takes_back_is_no_gain(tmp_path, p_value, sai
     assert said in markdown(none, [Comparison(arm, gain, gain, p_value)])
 
 
+@pytest.mark.parametrize(
+    ("num_seeds", "steps", "low", "said"),
+    [
+        (2, 30, 0.01, "too little to tell: two seeds, trained for 30 steps. "),
+        (1, 3000, -0.01, "too little to tell: one seed. "),
+        (2, 3000, -0.01, "too little to tell: two seeds. "),
+        (2, 3000, 0.01, "better than none for these two seeds. "),
+        (3, 30, 0.01, "better than none. "),
+        (3, 3000, -0.01, "compatible with no effect. "),
+    ],
+)
+def test_few_seeds_and_hardly_any_training_are_too_little_to_tell(
+    tmp_path, num_seeds, steps, low, said
+):
+    none, arm = (
+        read_arm(str(write_run(tmp_path / name, 0, steps=steps))) for name in ("none", "patn")
+    )
+    gain = Difference(0.02, low, 0.03, 0.01, num_seeds)
+    assert said in markdown(none, [Comparison(arm, gain, gain, 0.01)])
+
+
 def test_one_seed_is_said_loudly(tmp_path, capsys):
     arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
     compare(CompareSettings(arms=arms), QUIET)

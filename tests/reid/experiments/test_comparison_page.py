@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from manifests.compute.statistics import Difference
+from manifests.compute.statistics import Difference, paired_difference
 from manifests.io import Images, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
@@ -22,6 +24,7 @@ from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import Comparison, read_arm
 from reid.experiments.comparison_page import answer_of
 from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
+from tests.helpers.pages import data_of, heads_under, rows_under, values
 from tests.helpers.scored_runs import made_up_labels, write_run
 
 QUIET = Console(quiet=True)
@@ -53,17 +56,6 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def data_of(page: Path) -> dict:
-    text = page.read_text("utf-8")
-    match = re.search(r'<script type="application/json" id="query-data">(.*?)</script>', text)
-    assert match is not None
-    return json.loads(match[1])
-
-
-def values(text: str) -> list[float]:
-    return [float(value) for value in re.findall(r'data-value="([^"]*)"', text)]
-
-
 @pytest.mark.parametrize(
     ("gain", "num_seeds", "p_value", "expected"),
     [
@@ -72,12 +64,9 @@ def values(text: str) -> list[float]:
         ((0.02, -0.01, 0.05), 3, 0.4, ("undecided", "patn cannot be told from none")),
         ((0.02, 0.001, 0.05), 3, 0.06, ("undecided", "patn cannot be told from none")),
         ((0.02, 0.01, 0.03), 1, 0.01, ("better", "patn is better than none for this one seed")),
-        (
-            (0.02, -0.01, 0.05),
-            1,
-            0.4,
-            ("undecided", "patn cannot be told from none, with one seed"),
-        ),
+        ((0.02, 0.01, 0.03), 2, 0.01, ("better", "patn is better than none for these two seeds")),
+        ((0.02, -0.01, 0.05), 1, 0.4, ("too little", "Too little to tell patn from none")),
+        ((0.02, 0.001, 0.05), 2, 0.06, ("too little", "Too little to tell patn from none")),
     ],
 )
 def test_the_answer_says_no_more_than_interval_seeds_and_correction_allow(
@@ -89,7 +78,17 @@ def test_the_answer_says_no_more_than_interval_seeds_and_correction_allow(
     assert (answer.verdict, answer.headline) == expected
     ends = f"[{100 * gain[1]:+.2f}, {100 * gain[2]:+.2f}]"
     assert f"{100 * gain[0]:+.2f} points, 95 % interval {ends}" in answer.detail
-    assert ("Another seed may turn it" in answer.detail) == (num_seeds == 1)
+    assert ("That is of " in answer.detail) == (answer.verdict == "too little")
+
+
+def test_few_seeds_are_said_once_below_the_answers(tmp_path):
+    arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
+    page = tmp_path / "page.html"
+    compare(CompareSettings(arms=arms, html=page), QUIET)
+    text = page.read_text("utf-8")
+    answers = text[text.index('<ul class="answer">') : text.index("<nav")]
+    assert '<p class="warning">ONE SEED: ' in answers
+    assert text.count("ONE SEED") == 1
 
 
 def test_numbers_of_the_page_are_those_of_the_reports(folder):
@@ -182,6 +181,115 @@ def test_gains_of_people_are_means_over_their_queries(folder):
     assert [person for person, _ in shown[:8]] == most
     for person, value in shown[:8]:
         assert float(value) == pytest.approx(expected[person], abs=1e-4)
+
+
+def tables(folder: Path, name: str) -> list[list[dict]]:
+    """Return the rows of queries.parquet, by image, for both seeds."""
+    found = [pq.read_table(folder / f"{name}-{seed}/queries.parquet") for seed in (0, 1)]
+    return [table.sort_by("image_id").to_pylist() for table in found]
+
+
+def column(folder: Path, name: str, key: str) -> np.ndarray:
+    """Return one column for both seeds: seeds x queries."""
+    return np.array([[row[key] for row in rows] for rows in tables(folder, name)], np.float64)
+
+
+def test_gains_and_their_intervals_are_those_of_the_queries(folder):
+    text = (folder / "page.html").read_text("utf-8")
+    people = np.array([row["person_id"] for row in tables(folder, "none")[0]])
+    for title, of in (
+        ("Gain in mAP over none", lambda name: column(folder, name, "average_precision")),
+        ("Gain in rank-1 over none", lambda name: column(folder, name, "first_rank") == 1),
+    ):
+        expected = []
+        for name in ("better", "worse"):
+            left, right = (of(one).astype(np.float64) for one in ("none", name))
+            found = paired_difference(left, right, people, same_seeds=True)
+            assert found.mean == pytest.approx(right.mean() - left.mean(), abs=1e-12)
+            expected.append([100 * found.mean, 100 * found.low, 100 * found.high])
+        np.testing.assert_allclose(rows_under(text, title), expected, rtol=1e-9)
+
+
+def test_gains_by_the_number_of_matches_are_those_of_these_queries(folder):
+    text = (folder / "page.html").read_text("utf-8")
+    title = "Gain by the number of real images to be found"
+    # All 60 queries have the same number of matches: three images on each of two cameras.
+    assert set(column(folder, "none", "num_matches").ravel()) == {6}
+    assert heads_under(text, title) == ["6 to 10 (60)"]
+    (row,) = rows_under(text, title)
+    gain = column(folder, "better", "average_precision") - column(
+        folder, "none", "average_precision"
+    )
+    assert row[0] == pytest.approx(100 * gain.mean(), rel=1e-9)
+
+
+def test_the_histogram_of_people_holds_everybody_where_his_gain_is(folder):
+    text = (folder / "page.html").read_text("utf-8")
+    people = np.array([row["person_id"] for row in tables(folder, "none")[0]])
+    gain = column(folder, "better", "average_precision").mean(axis=0)
+    gain -= column(folder, "none", "average_precision").mean(axis=0)
+    gains = [100 * gain[people == person].mean() for person in sorted(set(people))]
+    reach = 5 * np.ceil(np.abs(gains).max() / 5)
+    counts, edges = np.histogram(gains, bins=40, range=(-reach, reach))
+    title = "Gain per person"
+    assert [row[0] for row in rows_under(text, title)] == counts[counts > 0].tolist()
+    starts = [float(head) for head in heads_under(text, title)]
+    np.testing.assert_allclose(starts, edges[:-1][counts > 0], rtol=1e-3)
+
+
+def test_curves_and_similarities_of_pairs_are_those_of_the_reports(folder):
+    text = (folder / "page.html").read_text("utf-8")
+    blocks = {
+        name: [
+            json.loads((folder / f"{name}-{seed}/report.json").read_text())["verification"]
+            for seed in (0, 1)
+        ]
+        for name in ("none", "better", "worse")
+    }
+    rates = [np.mean([one["roc"]["tpr"] for one in of], axis=0) for of in blocks.values()]
+    shown = rows_under(text, "Telling pairs apart (ROC)")
+    np.testing.assert_allclose(shown, 100 * np.transpose(rates), rtol=1e-12)
+    for name, both in blocks.items():
+        same, other = (
+            np.sum([one[kind] for one in both], axis=0) for kind in ("positives", "negatives")
+        )
+        shares = np.stack([100 * same / same.sum(), 100 * other / other.sum()], axis=1)
+        found = rows_under(text, f"Similarities by {name}")
+        np.testing.assert_allclose(found, shares[shares.any(axis=1)], rtol=1e-12)
+
+
+def test_the_sentence_of_the_answer_says_the_numbers_of_the_table(folder):
+    text = unescape((folder / "page.html").read_text("utf-8"))
+    said = re.findall(r'<li class="(\w+)"><strong>(.*?)</strong> (.*?)</li>', text)
+    scores = {
+        name: 100 * column(folder, name, "average_precision").mean()
+        for name in ("none", "better", "worse")
+    }
+    rows = rows_under(text, "Gain in mAP over none"), rows_under(text, "Gain in rank-1 over none")
+    assert [verdict for verdict, _, _ in said] == ["better", "worse"]
+    for (name, _, detail), gain, first in zip(said, *rows, strict=True):
+        assert detail == (
+            f"mAP goes from {scores['none']:.2f} to {scores[name]:.2f}: {gain[0]:+.2f} points, "
+            f"95 % interval [{gain[1]:+.2f}, {gain[2]:+.2f}]; rank-1 {first[0]:+.2f} "
+            f"[{first[1]:+.2f}, {first[2]:+.2f}]."
+        )
+
+
+def test_provenance_holds_digests_seeds_and_the_protocol_of_the_reports(folder):
+    text = unescape((folder / "page.html").read_text("utf-8"))
+    runs = text[text.index("<summary>Runs</summary>") :]
+    for name in ("none", "better", "worse"):
+        for seed in (0, 1):
+            run = folder / f"{name}-{seed}"
+            digest = hashlib.sha256((run / "queries.parquet").read_bytes()).hexdigest()
+            row = re.search(rf'scope="row"[^>]*>{run.name}</th>.*?</tr>', runs, re.DOTALL)
+            assert row is not None
+            assert f'data-head="seed">{seed}</td>' in row[0]
+            assert digest in row[0]
+            protocol = json.loads((run / "report.json").read_text())["protocol"]
+    for part in ("query", "gallery"):
+        assert f"{part} num images</th><td>{protocol[part]['num_images']}</td>" in runs
+        assert protocol[part]["sha256_of_labels"] in runs
 
 
 def test_runs_scored_without_ranked_images_say_what_is_missing(tmp_path):
@@ -312,6 +420,40 @@ def test_queries_are_filtered_opened_by_click_and_by_keyboard_and_linked(folder)
         assert first in tab.inner_text("#query-detail h3")
         selected = tab.locator('.row[aria-selected="true"]')
         assert first in selected.inner_text()
+
+
+@pytest.mark.browser
+def test_what_the_keyboard_opens_says_the_numbers_of_the_tables(folder):
+    base, other = tables(folder, "none"), tables(folder, "better")
+    row_of = {row["image_id"]: place for place, row in enumerate(base[0])}
+    with opened(folder / "page.html") as tab:
+        tab.select_option("[name=order]", "name")
+        tab.focus("#query-list")
+        seen = set()
+        for _ in range(0, 60, 10):
+            tab.keyboard.press("PageDown")
+            name = tab.inner_text("#query-detail h3").partition(":")[0]
+            seen.add(name)
+            parts = tab.locator("#query-detail section").all()
+            for part, runs in zip(parts, (base, other), strict=True):
+                mean = np.mean([rows[row_of[name]]["average_precision"] for rows in runs])
+                row = runs[0][row_of[name]]
+                assert part.locator("h4").inner_text().partition(": ")[2] == (
+                    f"AP {100 * mean:.1f} over 2 seeds; with seed 0, first match at rank "
+                    f"{row['first_rank']}"
+                )
+                tiles = part.locator(".tile").all()
+                assert [tile.get_attribute("title") for tile in tiles] == row["ranked_ids"]
+                right = [tile.locator(".right").count() == 1 for tile in tiles]
+                assert right == row["ranked_matches"]
+                people = [tile.inner_text().splitlines()[-2:] for tile in tiles]
+                assert people == [
+                    [f"{place}. {person}", f"camera {camera}"]
+                    for place, (person, camera) in enumerate(
+                        zip(row["ranked_people"], row["ranked_cameras"], strict=True), 1
+                    )
+                ]
+        assert len(seen) == 6
 
 
 @pytest.mark.browser

@@ -30,6 +30,7 @@ from reid.experiments.grid import (
 )
 from reid.experiments.study import study
 from reid.training.train import TrainSettings
+from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
 from tests.helpers.reid_people import write_people, write_synthetic
 
 QUIET = Console(quiet=True)
@@ -103,7 +104,9 @@ def test_the_tables_hold_every_fraction_against_none_and_say_where_the_images_ar
     text = (finished / "study.md").read_text()
     assert text.startswith("# Study: 2 seeds, 2 steps for every run\n")
     assert "corrected together, for 2 comparisons (Holm)" in text
-    assert text.count("standard deviation over seeds 0, 1. ") == 2
+    assert text.count("standard deviation over seeds 0, 1. ") == 1
+    assert text.count("TWO SEEDS") == 1
+    assert "too little to tell: two seeds, trained for 2 steps" in text
     assert text.count("| none ") == text.count("| blocks ") == 2
     assert "## 50% of the real train images (12)" in text
     assert "## 100% of the real train images (24)" in text
@@ -131,13 +134,19 @@ def test_near_duplicates_are_told_whichever_run_looked_for_them(people, blocks, 
     assert "train and gallery: 7 pairs." in (tmp_path / "study.md").read_text()
 
 
-def test_the_page_of_a_study_has_a_section_per_fraction_and_the_curve_over_them(
-    people, blocks, finished, tmp_path
-):
-    page, table = tmp_path / "page.html", tmp_path / "study.csv"
+@pytest.fixture(scope="module")
+def written(people, blocks, finished, tmp_path_factory) -> tuple[Path, Path]:
+    """Return the page of the finished study, and its table as CSV."""
+    folder = tmp_path_factory.mktemp("page")
+    page, table = folder / "page.html", folder / "study.csv"
     chosen = settings(people, blocks, finished, tables_only=True, html=page, csv=table)
     recipe = {"train": CellTraining(**SMALL.model_dump() | {"recipe": "short"})}
     assert study(chosen.model_copy(update=recipe), QUIET) is Exit.DONE
+    return page, table
+
+
+def test_the_page_of_a_study_has_a_section_per_fraction_and_the_curve_over_them(finished, written):
+    page, table = written
     text = page.read_text("utf-8")
     for number, title in enumerate(("50% of the real images", "100% of the real images")):
         assert f'<li><a href="#group-{number}">{title}</a></li>' in text
@@ -153,12 +162,35 @@ def test_the_page_of_a_study_has_a_section_per_fraction_and_the_curve_over_them(
     ]
     assert shown == pytest.approx(expected, rel=1e-9)
     assert "Similarities by blocks" in text
+    assert text.count("TWO SEEDS") == text.count("standard deviation over seeds 0, 1. ") == 1
+    assert len(re.findall("<p>At 50%, blocks: .* synthetic images have a source", text)) == 1
     with table.open(newline="") as file:
         found = list(csv.DictReader(file))
     assert [(row["fraction"], row["arm"]) for row in found] == [
         ("50%", "none"), ("50%", "blocks"), ("100%", "none"), ("100%", "blocks")
     ]  # fmt: skip
     assert [float(row["mAP"]) for row in found] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(NARROW, "light"), (WIDE, "dark")])
+def test_the_page_of_a_study_fits_its_window_and_leads_to_the_queries_of_each_fraction(
+    written, width, scheme
+):
+    with opened(written[0], width=width, scheme=scheme) as tab:
+        assert not scrolls_sideways(tab)
+        tab.click('nav a[href="#group-1"]')
+        assert tab.evaluate("scrollY") > 0
+        options = tab.locator("[name=pair] option").all_inner_texts()
+        assert options == [f"{part}% of the real images: blocks" for part in (50, 100)]
+        tab.select_option("[name=pair]", "1")
+        tab.focus("#query-list")
+        tab.keyboard.press("ArrowDown")
+        assert "pair=1" in tab.evaluate("location.hash")
+        # The numbers under the figures are looked at on the page of a comparison.
+        assert serious_violations(tab) == []
+        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert not scrolls_sideways(tab)
 
 
 def test_a_finished_study_is_left_alone_and_shows_its_tables(people, blocks, finished, capsys):

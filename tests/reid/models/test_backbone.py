@@ -201,6 +201,7 @@ def test_a_plain_name_and_torchreids_with_its_source_are_one_setting():
     ("model", "message"),
     [
         ("osnet_x025", r"torchreid has no network 'osnet_x025'; did you mean osnet_x0_25 or "),
+        ("osnet", r"no network 'osnet'; did you mean osnet_x\d_\d+ or osnet_\w+ or osnet_\w+\?$"),
         ("mobilenet_v2", r"did you mean .*torchvision/mobilenet_v2"),
         ("torchvision/mobilnet_v2", r"did you mean torchvision/mobilenet_v2\?$"),
         ("torchvision/xyz", r"has no network 'xyz'; it has mobilenet_v2, resnet18"),

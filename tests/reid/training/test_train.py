@@ -647,6 +647,12 @@ def test_a_train_split_of_one_person_or_with_one_street_is_refused(people, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_network_that_there_is_not_is_told_before_any_input_is_read(tmp_path):
+    with pytest.raises(UserError, match=r"--model osnet: .* did you mean osnet_x"):
+        train(settings(tmp_path / "missing.parquet", tmp_path / "run", model="osnet"), QUIET)
+    assert not (tmp_path / "run").exists()
+
+
 def test_inputs_that_are_no_files_are_refused_with_what_was_found(people, synthetic, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UserError, match=r"--images: found a folder at .*, expected the table that"):
