@@ -141,8 +141,8 @@ def test_the_version_is_that_of_the_packages(capsys):
     [
         (["augment", "gen"], ["generate"]),
         (["augment", "generate", "--per"], ["--per-id"]),
-        (["augment", "generate", "--source", ""], ["random", "nearest"]),
-        (["augment", "generate", "--source", "n"], ["nearest"]),
+        (["augment", "generate", "--subsampling", ""], ["4:2:0", "4:4:4"]),
+        (["augment", "generate", "--source", "near"], ["nearest"]),
         (["augment", "status", "script"], ["script.sh"]),
     ],
 )

@@ -133,7 +133,7 @@ def test_unlike_protocols_are_refused(tmp_path):
 def test_runs_of_one_arm_must_share_a_recipe_and_differ_in_seed(tmp_path):
     write_run(tmp_path / "a-0", 0)
     write_run(tmp_path / "a-1", 1, steps=20)
-    with pytest.raises(UserError, match=r"more than the seed \(steps: 10, now 20\)"):
+    with pytest.raises(UserError, match=r"more than the seed \(steps: 3000, now 20\)"):
         read_arm(f"a={tmp_path}/a-*")
     write_run(tmp_path / "b-0", 0)
     write_run(tmp_path / "b-1", 0)
