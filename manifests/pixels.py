@@ -17,6 +17,7 @@ from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file as read_any_file
 from manifests.runtime.thread_pool import thread_pool
 
 Subsampling = Literal["4:2:0", "4:4:4"]
@@ -199,12 +200,9 @@ def read_file(path: Path) -> bytes:
         PixelError: If the file is missing or cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():
-            found = "a folder" if path.is_dir() else "no regular file"
-            raise PixelError(f"{path}: found {found}, expected an image")
-        return path.read_bytes()
-    except OSError as error:
-        raise PixelError(f"{path}: cannot be read ({error.strerror})") from error
+        return read_any_file(path, "an image")
+    except UserError as error:
+        raise PixelError(str(error)) from error
 
 
 def resize(

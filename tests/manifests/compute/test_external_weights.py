@@ -57,7 +57,7 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path):
     (tmp_path / "file.safetensors").write_bytes(b"hello")
     with pytest.raises(UserError, match=r"file\.safetensors cannot be read as weights"):
         read_state_dict(tmp_path / "file.safetensors", "--weights")
-    with pytest.raises(UserError, match=r"^--weights: found no file at .*nowhere"):
+    with pytest.raises(UserError, match=r"^--weights: found nothing of this name at .*nowhere"):
         read_state_dict(tmp_path / "nowhere.pth", "--weights")
     with pytest.raises(UserError, match=r"^--weights: found a folder at"):
         read_state_dict(tmp_path, "--weights")
