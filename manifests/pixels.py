@@ -25,6 +25,8 @@ Subsampling = Literal["4:2:0", "4:4:4"]
 # One image per thread: OpenCV's own threads would compete with those of the callers.
 cv2.setNumThreads(0)
 
+MOST_PIXELS: Final = 1 << 26
+"""Of an image; a header that claims more is not believed."""
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
@@ -174,12 +176,18 @@ def size(data: bytes, where: str) -> tuple[int, int]:
     The file is walked to its end: decoders fill what is cut off with grey and say nothing.
 
     Raises:
-        PixelError: If the data are no JPEG or PNG, or cut off; names ``where``.
+        PixelError: If the data are no JPEG or PNG, cut off, or say that they are larger than any
+            picture of a person; names ``where``.
     """
-    if data.startswith(_JPEG):
-        return _walk_jpeg(data, where)[0]
-    if data.startswith(_PNG):
-        return _png_size(data, where)
+    if data.startswith((_JPEG, _PNG)):
+        width, height = (
+            _walk_jpeg(data, where)[0] if data.startswith(_JPEG) else _png_size(data, where)
+        )
+        if width * height > MOST_PIXELS:
+            raise PixelError(
+                f"{where}: found {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}"
+            )
+        return width, height
     found = "an empty file" if not data else f"a file that begins with {data[:8]!r}"
     raise PixelError(f"{where}: found {found}, expected a JPEG or PNG image")
 

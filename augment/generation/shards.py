@@ -179,6 +179,8 @@ def num_errors(file: StoragePath) -> int:
     """
     try:
         with io.parquet(file) as opened:
+            if "error" not in opened.schema.names:
+                raise UserError(f"{file}: found no column 'error', expected a shard or a manifest")
             position = opened.schema.names.index("error")
             groups = range(opened.num_row_groups)
             nulls = sum(_num_null(opened, group, position) for group in groups)

@@ -18,6 +18,9 @@ def found_at(path: StoragePath) -> str | None:
     """Return what lies at a path where a file is expected, in words; None if it is a file.
 
     Raises nothing, unlike ``Path.is_file``, for names too long, closed folders, circular links.
+
+    Raises:
+        UserError: If a store cannot be reached.
     """
     try:
         if path.is_file():
@@ -27,8 +30,9 @@ def found_at(path: StoragePath) -> str | None:
         return "no regular file" if is_endless(path) else "nothing of this name"
     except OSError as error:
         return f"nothing that can be looked at ({error.strerror or error})"
-    except ValueError:
-        # A name with a null byte.
+    except UserError:  # of a store; also a ValueError
+        raise
+    except ValueError:  # a name with a null byte
         return "nothing of this name"
 
 

@@ -247,11 +247,11 @@ def test_a_table_that_pandas_saved_is_read_as_before(tiny_images, tmp_path, dtyp
     frame["split"] = frame["split"].astype("category")
     frame.to_parquet(tmp_path / "saved.parquet")
     chunks = io.open_images(tmp_path / "saved.parquet", tiny_images.root).chunks(5)
-    joined = pa.concat_tables(chunk.table for chunk in chunks)
+    whole = pa.concat_tables(chunk.table for chunk in chunks)
     ours = io.read_images(tmp_path / "t.parquet")
     for found in (
         io.read_images(tmp_path / "saved.parquet", ours.root),
-        Images(joined, ours.root, {}),
+        Images(whole, ours.root, {}),
     ):
         # NaN is no equal of NaN.
         assert np.array_equal(found.keypoints(), ours.keypoints(), equal_nan=True)
