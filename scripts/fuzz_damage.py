@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ def _ways(name: str) -> Sequence[Callable[[bytes, random.Random], bytes]]:
         return (*bytewise, _column, _column, _column, _column)
     if name.endswith(".safetensors"):
         return (*bytewise, _header, _header, _header)
-    return bytewise
+    return (*bytewise, _picture_header, _picture_header) if name.endswith(".png") else bytewise
 
 
 def _span(data: bytes, rng: random.Random) -> tuple[int, int]:
@@ -118,6 +119,13 @@ def _spots(content: Any) -> Iterator[tuple[Any, Any]]:
         yield content, key
         if isinstance(content[key], dict | list):
             yield from _spots(content[key])
+
+
+def _picture_header(data: bytes, rng: random.Random) -> bytes:
+    """Change size, depth or kind of a PNG, and its checksum with it."""
+    place = rng.randrange(16, 29)
+    head = data[12:place] + rng.choice((b"\0", b"\1", b"\x10", b"\xff")) + data[place + 1 : 29]
+    return data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
 
 
 def _header(data: bytes, rng: random.Random) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -102,7 +103,10 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
     """
     check_file(path, "a state dict of tensors", where)
     try:
-        state = _READERS.get(path.suffix, _unpickle)(path)
+        with warnings.catch_warnings():
+            # What a library thinks of a foreign file is said below, in a sentence.
+            warnings.simplefilter("ignore")
+            state = _READERS.get(path.suffix, _unpickle)(path)
     except Exception as error:  # whatever a damaged or foreign file raises
         # torch's own text advises to run whatever code the file holds.
         raise UserError(
@@ -152,7 +156,7 @@ def _unpickle(path: Path) -> Any:
     # torchreid stores its rank-1 as a NumPy scalar; NumPy 1 called the function so.
     scalar = importlib.import_module("numpy._core.multiarray").scalar
     dtypes = [np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType]
-    known = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]
+    known: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]
     with torch.serialization.safe_globals(known):
         return torch.load(path, map_location="cpu", weights_only=True)
 

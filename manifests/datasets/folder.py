@@ -127,7 +127,7 @@ def _pattern(regex: str) -> re.Pattern[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             pattern = re.compile(regex)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, OverflowError, RecursionError, ValueError) as error:
         raise UserError(f"pattern '{regex}': {error}") from error
     groups = set(pattern.groupindex)
     unknown = sorted(groups - set(GROUPS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -110,10 +111,9 @@ def read_log(path: Path) -> list[Line]:
 
 
 def _line(text: str, path: Path) -> Line:
-    try:
+    line: Any = None
+    with suppress(ValueError, RecursionError):
         line = json.loads(text)
-    except (ValueError, RecursionError):
-        line = None
     is_sound = (
         isinstance(line, dict)
         and is_whole(line.get("step"), 0, 2**53)

@@ -145,6 +145,7 @@ def test_a_root_whose_name_is_not_utf8_is_found_again(crops, tmp_path):
     [
         (r"(?P<person_id>", "pattern "),
         (r"(?P<person_id>x{99999999999})", "': the repetition number is too large"),
+        (rf"(?P<person_id>x{{{'9' * 5000}}})", "': Exceeds the limit (4300 digits)"),
         (r"(?P<split>\w+)/.*", "found the named groups split; expected"),
         (r".*", "found the named groups none; expected"),
         (r"(?P<person_id>\w+)/(?P<camera>.*)", "found the named groups camera, person_id"),
