@@ -335,7 +335,11 @@ def parquet(path: StoragePath) -> Generator[pq.ParquetFile]:
         return
     if is_endless(path):
         raise UserError(f"{path}: found no regular file, expected a Parquet file")
-    with pq.ParquetFile(path) as file:
+    try:
+        opened = pq.ParquetFile(path)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a column's name is no text ({error})") from error
+    with opened as file:
         yield file
 
 

@@ -92,7 +92,8 @@ def _crops(root: Path, listed: _List, folder: str) -> Iterator[Crop]:
             continue
         name, _, person = line.strip().rpartition(" ")
         match = NAME.fullmatch(name)
-        if match is None or not person.isdecimal() or int(person) != int(match["person"]):
+        # As text: a number may have more digits than Python turns into one.
+        if match is None or not person or person.lstrip("0") != match["person"].lstrip("0"):
             raise UserError(f"{path}:{number}: found '{line[:80]}', expected a line like {EXAMPLE}")
         yield Crop(
             image_id=f"{folder}/{name}",

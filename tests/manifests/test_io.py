@@ -195,6 +195,14 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
         io.read_images(tmp_path / "t.parquet")
 
 
+def test_a_table_whose_columns_have_names_that_are_no_text_is_refused(tmp_path):
+    pq.write_table(pa.table({"somename": [1]}), tmp_path / "t.parquet", store_schema=False)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"somename", b"some\xf4ame"))
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_images(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_truncated_table_is_refused(tiny_images, tmp_path, keep):
     io.write_images(tiny_images, tmp_path / "t.parquet")

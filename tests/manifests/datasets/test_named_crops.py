@@ -186,6 +186,7 @@ def test_person_0000_is_said_to_be_a_person_outside_market1501(root, capsys):
         ("list_query.txt", "0000/0000_000_03.jpg 0", "list_query.txt:1: found '0000/0000_000_03"),
         ("list_val.txt", "0000/0000_001_15_a_0016_1.jpg 1", "list_val.txt:1: found '0000/0000_001"),
         ("list_train.txt", None, "list_train.txt: found nothing of this name"),
+        ("list_train.txt", f"0000/0000_000_01_a.jpg {'9' * 5000}\n", "expected a line like"),
     ],
 )
 def test_a_wrong_list_of_msmt17_is_named_with_its_line(root, file, text, message):
