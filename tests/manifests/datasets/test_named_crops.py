@@ -106,7 +106,7 @@ def test_original_cuhk03_is_read_by_its_file_of_splits(cuhk03_original):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (None, "splits_new_labeled.json: no such file, expected the splits of CUHK03"),
+        (None, "splits_new_labeled.json: found nothing of this name, expected the splits"),
         ([], "found no list 'train', expected the splits"),
         ([{"train": [], "query": []}], "found no list 'gallery', expected the splits"),
         ([{"train": [["/a/0002_c1.png", 0, 0]]}], "found '0002_c1.png', expected a name like 1_"),
