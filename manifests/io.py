@@ -16,10 +16,12 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from manifests.columns import conformed, difference
 from manifests.keypoint_check import KeypointCheck
 from manifests.keypoints import NUM_JOINTS
 from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file, is_endless
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath, replacing
 from manifests.schema import IMAGES, MASK_COLUMNS
@@ -30,6 +32,8 @@ pc: Any = pyarrow.compute
 ROW_GROUP_ROWS: Final = 2048
 ROOT_KEY: Final = "root"
 
+_ANY_NAME = ("utf-8", "surrogateescape")
+"""How text of a footer is encoded: names of folders need not be UTF-8."""
 _CHECKED_ROWS = 65_536
 _KEYPOINTS_LEAF = "keypoints.list.element.list.element"
 _AN_IMAGES_TABLE = "an images table (made by 'augment index')"
@@ -166,9 +170,9 @@ class ImagesFile:
             for start in range(0, len(images), num_rows):
                 yield replace(images, table=images.table.slice(start, num_rows))
             return
-        with _opened(self.path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as (file, absent):
-            for group in _row_groups(file):
-                table = _with_nulls(group, IMAGES, absent).replace_schema_metadata(None)
+        with _opened(self.path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as file:
+            for group in _row_groups(file, IMAGES.names, self.path):
+                table = group.replace_schema_metadata(None)
                 for start in range(0, len(table), num_rows):
                     yield Images(table.slice(start, num_rows), self.root, self.provenance)
 
@@ -184,14 +188,14 @@ def open_images(path: Path, root: Path | None = None) -> ImagesFile:
         UserError: If the file is missing, no Parquet file, of another schema, its keypoints cannot
             be pixels of its images, or the folder of the images does not exist.
     """
-    with _opened(path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as (file, _):
+    with _opened(path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as file:
         provenance = _footer(file.schema_arrow)
         last, is_sorted = pa.array([], pa.string()), True
-        for group in _row_groups(file, ["image_id"]):
+        for group in _row_groups(file, ["image_id"], path):
             ids = pa.concat_arrays([last, *group["image_id"].chunks])
             is_sorted &= pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()
             last = ids[-1:]
-        _check_joints(_row_groups(file, ["width", "height", "keypoints"]), path)
+        _check_joints(_row_groups(file, ["width", "height", "keypoints"], path), path)
         num_rows = file.metadata.num_rows
     return ImagesFile(path, _existing_root(path, root, provenance), provenance, num_rows, is_sorted)
 
@@ -212,10 +216,13 @@ def image_sizes(table: pa.Table) -> Float[np.ndarray, "rows 2"]:
     return np.stack(columns, axis=1)
 
 
-def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def _row_groups(file: pq.ParquetFile, names: Sequence[str], path: Path) -> Iterator[pa.Table]:
+    """Give these columns of an images table; those that it does not have are null."""
+    fields = [IMAGES.field(name) for name in names]
+    present = [name for name in names if name in file.schema_arrow.names]
     # ``iter_batches`` holds ever more memory: 200 bytes a row (pyarrow 26.0.1).
     for number in range(file.num_row_groups):
-        yield file.read_row_group(number, columns)
+        yield conformed(file.read_row_group(number, present), fields, str(path))
 
 
 def _existing_root(path: Path, root: Path | None, provenance: Mapping[str, str]) -> Path:
@@ -318,6 +325,7 @@ def parquet(path: StoragePath) -> Generator[pq.ParquetFile]:
 
     Raises:
         FileNotFoundError: If there is none.
+        UserError: If a pipe or a device lies there.
         pa.ArrowException: If it is damaged; also an ``OSError`` without a number.
     """
     if isinstance(path, ObjectStorePath):
@@ -325,12 +333,23 @@ def parquet(path: StoragePath) -> Generator[pq.ParquetFile]:
         with path.ranges() as ranges, pq.ParquetFile(ranges, pre_buffer=True) as file:
             yield file
         return
-    with pq.ParquetFile(path) as file:
+    if is_endless(path):
+        raise UserError(f"{path}: found no regular file, expected a Parquet file")
+    try:
+        opened = pq.ParquetFile(path)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a column's name is no text ({error})") from error
+    with opened as file:
         yield file
 
 
 def sha256_file(path: StoragePath) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        UserError: If it is missing, or a pipe or a device.
+    """
+    check_file(path, "a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -338,7 +357,7 @@ def sha256_file(path: StoragePath) -> str:
 def read_table(
     path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str] = ()
 ) -> pa.Table:
-    """Return a Parquet file of exactly this schema.
+    """Return a Parquet file of this schema, as we or as other tools write it.
 
     Args:
         path: The file.
@@ -349,36 +368,26 @@ def read_table(
     Raises:
         UserError: If it is missing, damaged or of another schema; says that ``what`` was expected.
     """
-    with _opened(path, schema, what, optional) as (file, absent):
-        return _with_nulls(file.read(), schema, absent)
+    with _opened(path, schema, what, optional) as file:
+        return conformed(file.read(), list(schema), str(path))
 
 
 @contextmanager
 def _opened(
     path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str]
-) -> Generator[tuple[pq.ParquetFile, list[str]]]:
-    """Open a Parquet file of exactly this schema; also says which columns it does not have."""
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {found}; expected {what}")
+) -> Generator[pq.ParquetFile]:
+    """Open a Parquet file of this schema, perhaps without the optional columns."""
+    check_file(path, what)
     try:
         with parquet(path) as file:
             absent = [] if set(optional) & set(file.schema_arrow.names) else list(optional)
             present = pa.schema([field for field in schema if field.name not in absent])
-            difference = _difference(file.schema_arrow, present)
-            if difference:
-                raise UserError(f"{path}: {difference}; expected {what}")
-            yield file, absent
+            problem = difference(file.schema_arrow, present)
+            if problem:
+                raise UserError(f"{path}: {problem}; expected {what}")
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file; expected {what}") from error
-
-
-def _with_nulls(table: pa.Table, schema: pa.Schema, absent: Sequence[str]) -> pa.Table:
-    for name in absent:
-        field = schema.field(name)
-        place = schema.get_field_index(name)
-        table = table.add_column(place, field, pa.nulls(len(table), field.type))
-    return table
 
 
 def _whole_row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -394,25 +403,14 @@ def _whole_row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator
         yield rest
 
 
-def _difference(found: pa.Schema, expected: pa.Schema) -> str:
-    missing = [name for name in expected.names if name not in found.names]
-    if missing:
-        return f"column '{missing[0]}' is missing"
-    unknown = [name for name in found.names if name not in expected.names]
-    if unknown:
-        return f"column '{unknown[0]}' is not known"
-    for field in expected:
-        if not found.field(field.name).equals(field):
-            return f"column '{field.name}' is {found.field(field.name).type}, not {field.type}"
-    return "" if found.names == expected.names else "the columns are in another order"
-
-
 def _footer(schema: pa.Schema) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    entries = (schema.metadata or {}).items()
+    return {key.decode(*_ANY_NAME): value.decode(*_ANY_NAME) for key, value in entries}
 
 
 def _encoded(provenance: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {key.encode(): value.encode() for key, value in sorted(provenance.items())}
+    entries = sorted(provenance.items())
+    return {key.encode(*_ANY_NAME): value.encode(*_ANY_NAME) for key, value in entries}
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from manifests.io import Images
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file as read_any_file
 from manifests.runtime.thread_pool import thread_pool
 
 Subsampling = Literal["4:2:0", "4:4:4"]
@@ -24,6 +25,8 @@ Subsampling = Literal["4:2:0", "4:4:4"]
 # One image per thread: OpenCV's own threads would compete with those of the callers.
 cv2.setNumThreads(0)
 
+MOST_PIXELS: Final = 1 << 26
+"""Of an image; a header that claims more is not believed."""
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
@@ -173,12 +176,18 @@ def size(data: bytes, where: str) -> tuple[int, int]:
     The file is walked to its end: decoders fill what is cut off with grey and say nothing.
 
     Raises:
-        PixelError: If the data are no JPEG or PNG, or cut off; names ``where``.
+        PixelError: If the data are no JPEG or PNG, cut off, or say that they are larger than any
+            picture of a person; names ``where``.
     """
-    if data.startswith(_JPEG):
-        return _walk_jpeg(data, where)[0]
-    if data.startswith(_PNG):
-        return _png_size(data, where)
+    if data.startswith((_JPEG, _PNG)):
+        width, height = (
+            _walk_jpeg(data, where)[0] if data.startswith(_JPEG) else _png_size(data, where)
+        )
+        if width * height > MOST_PIXELS:
+            raise PixelError(
+                f"{where}: found {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}"
+            )
+        return width, height
     found = "an empty file" if not data else f"a file that begins with {data[:8]!r}"
     raise PixelError(f"{where}: found {found}, expected a JPEG or PNG image")
 
@@ -199,12 +208,9 @@ def read_file(path: Path) -> bytes:
         PixelError: If the file is missing or cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():
-            found = "a folder" if path.is_dir() else "no regular file"
-            raise PixelError(f"{path}: found {found}, expected an image")
-        return path.read_bytes()
-    except OSError as error:
-        raise PixelError(f"{path}: cannot be read ({error.strerror})") from error
+        return read_any_file(path, "an image")
+    except UserError as error:
+        raise PixelError(str(error)) from error
 
 
 def resize(

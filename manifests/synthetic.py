@@ -116,10 +116,22 @@ def read_synthetic(out: StoragePath) -> Synthetic:
     return Synthetic(table.replace_schema_metadata(None), out)
 
 
+def _has_images(schema: pa.Schema) -> bool:
+    kind = schema.field("image").type if schema.names.count("image") == 1 else pa.null()
+    inner = kind.field("bytes").type if _has_bytes(kind) else pa.null()
+    return pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
 def _shard_bytes(path: StoragePath, shard_rows: Int[np.ndarray, " count"]) -> list[bytes | None]:
     images: list[bytes | None] = [None] * len(shard_rows)
     try:
         with parquet(path) as file:
+            if not _has_images(file.schema_arrow):
+                raise UserError(f"{path}: found no column 'image' with bytes, expected a shard")
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
             if len(shard_rows) and (not sizes or shard_rows.max() >= ends[-1]):

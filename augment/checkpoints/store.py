@@ -19,6 +19,7 @@ from augment import generators
 from augment.interface.system import PoseTransfer
 from manifests import io
 from manifests.runtime.console import UserError
+from manifests.runtime.files import found_at
 from manifests.runtime.settings import Frozen
 
 METADATA_KEY: Final = "augment"
@@ -48,7 +49,7 @@ def find(weights: str | Path) -> Path:
         UserError: If there is neither.
     """
     for candidate in (Path(weights), SHIPPED / f"{weights}.safetensors"):
-        if candidate.is_file():
+        if found_at(candidate) is None:
             return candidate
     raise UserError(
         f"found no weights file {weights}, and no shipped weights of that name; "

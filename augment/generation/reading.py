@@ -23,6 +23,7 @@ from augment.interface.system import Need
 from manifests import pixels
 from manifests.io import Images
 from manifests.masks import Mask, mask_of
+from manifests.runtime.files import is_endless
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import alpha_of, hole_of, street
@@ -83,7 +84,10 @@ class ImageReader:
         # One by one: a list of the whole column would be as long as the table of all workers.
         name = str(self._images.table["image_id"][row].as_py())
         try:
-            data = self._images.file(row).read_bytes()
+            file = self._images.file(row)
+            if is_endless(file):
+                return f"{name}: found no regular file, expected an image"
+            data = file.read_bytes()
             expected = self._images.table["sha256"][row].as_py()
             if expected is not None and hashlib.sha256(data).hexdigest() != expected:
                 return f"{name}: the file has changed since the images table was made"

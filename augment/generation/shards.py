@@ -22,6 +22,7 @@ from augment.generation.run_config import RunConfig
 from manifests import io
 from manifests.runtime import storage
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 from manifests.schema import SHARD
@@ -93,7 +94,10 @@ def state_of(file: pq.ParquetFile, path: StoragePath, run: RunConfig, shard: int
     Raises:
         UserError: If it is a sound shard of another run.
     """
-    footer = footer_of(file)
+    try:
+        footer = footer_of(file)
+    except UnicodeDecodeError:
+        return "damaged"
     expected = {**keys_of(run), "shard": str(shard)}
     for name, value in expected.items():
         if footer.get(name) != value:
@@ -137,10 +141,9 @@ def read_success(out: StoragePath, run: RunConfig) -> Success | None:
         UserError: If the mark is of another run.
     """
     path = out / SUCCESS
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    text = read_file(path, "the mark of a finished run")
     success = Success.from_json(text, where=str(path))
     if (success.content_key, success.layout_key) != (run.content_key, run.layout_key):
         raise UserError(f"{path}: the mark of another run; remove it and run the command again")
@@ -176,6 +179,8 @@ def num_errors(file: StoragePath) -> int:
     """
     try:
         with io.parquet(file) as opened:
+            if "error" not in opened.schema.names:
+                raise UserError(f"{file}: found no column 'error', expected a shard or a manifest")
             position = opened.schema.names.index("error")
             groups = range(opened.num_row_groups)
             nulls = sum(_num_null(opened, group, position) for group in groups)

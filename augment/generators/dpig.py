@@ -46,7 +46,7 @@ from augment.pose.maps import discs, limb_discs
 from augment.pose.part_boxes import PARTS, part_boxes
 from augment.pose.pose import Pose
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive
+from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive, Width
 
 MASK_RADIUS_PX: Final = 7
 """Of the discs along the limbs that make a foreground."""
@@ -161,21 +161,21 @@ class Dpig(PoseTransfer):
         """Height of the images in pixels."""
         image_width: SizeOfImages = 64
         """Width of the images in pixels."""
-        base_width: Positive = 128
+        base_width: Width = 128
         """Channels of the encoder's and the generator's first layers."""
-        code_width: Positive = 64
+        code_width: Width = 64
         """Numbers that the generator squeezes an image through."""
         part_size: Annotated[int, Field(gt=0, multiple_of=SMALLEST)] = 48
         """Edge of the squares in which the parts of a body are looked at."""
-        part_code_width: Positive = 32
+        part_code_width: Width = 32
         """Numbers that say what one of seven parts looks like."""
-        background_code_width: Positive = 128
+        background_code_width: Width = 128
         """Numbers of the code of a background."""
-        pose_code_width: Positive = 32
+        pose_code_width: Width = 32
         """Numbers of the code of a pose."""
         hidden_width: Annotated[int, Field(gt=0, multiple_of=2)] = 512
         """Of all networks over codes; the background's mapper has half of it."""
-        discriminator_width: Positive = 64
+        discriminator_width: Width = 64
         """Channels of the first layer of the images' discriminator."""
         weight_l1: NotNegative = 20.0
         """Weight of the mean absolute difference from the real image."""

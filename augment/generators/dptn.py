@@ -29,7 +29,15 @@ from augment.objectives.single_discriminator import SingleDiscriminatorConfig
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Share
+from manifests.runtime.settings import (
+    Depth,
+    DepthOrNone,
+    Frozen,
+    NotNegative,
+    Positive,
+    Share,
+    Width,
+)
 
 NUM_PAIRS: Final = 263_632
 """Training pairs of the published Market-1501 list; one pass over them is an epoch."""
@@ -51,15 +59,15 @@ class Dptn(PoseTransfer):
     class Config(SingleDiscriminatorConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: Positive = 64
+        base_width: Width = 64
         """Channels of the first layer; the transformer's tokens have four times as many."""
-        num_residual: Count = 3
+        num_residual: DepthOrNone = 3
         """Residual blocks after the encoder of image and poses."""
-        num_heads: Positive = 2
+        num_heads: Depth = 2
         """Heads of the attention."""
-        num_context: Count = 2
+        num_context: DepthOrNone = 2
         """Transformer blocks over the reconstruction."""
-        num_texture: Positive = 2
+        num_texture: Depth = 2
         """Transformer blocks that carry textures into the transfer."""
         transfer_share: Share = 0.8
         """Weight of the transfer's reconstruction terms; the source's have the rest."""

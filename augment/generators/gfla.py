@@ -36,7 +36,7 @@ from augment.pose.jitter import Jitter
 from augment.pose.maps import whole_pixel_gaussians
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Count, Frozen, NotNegative, Positive
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Width
 
 ATTENTION_SIZE: Final = 3
 """Edge of the neighbourhood that the attention looks at, in pixels of its grid."""
@@ -135,9 +135,9 @@ class Gfla(PoseTransfer):
     class Config(SingleDiscriminatorConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: Positive = 64
+        base_width: Width = 64
         """Channels of the first layer of source and target networks."""
-        flow_width: Positive = 32
+        flow_width: Width = 32
         """Channels of the flow network's first layer."""
         angle_degrees: NotNegative = 5.0
         """Largest random turn of a training source; targets are turned by a fifth of it."""

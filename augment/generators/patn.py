@@ -33,7 +33,7 @@ from augment.objectives.two_discriminators import (
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.settings import Depth, Frozen, Width
 
 SEEN_CHANNELS: Final = 4
 """Of a street and its hole, and of moved pixels and their coverage."""
@@ -68,9 +68,9 @@ class Patn(PoseTransfer):
     class Config(TwoDiscriminatorsConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: Positive = 64
+        base_width: Width = 64
         """Channels of the first layer; the blocks have four times as many."""
-        num_blocks: Positive = 9
+        num_blocks: Depth = 9
         """Blocks that move the person from pose to pose."""
         background: Literal["none", "target"] = "none"
         """target: the street that the pose was seen before stands behind the person; none, as

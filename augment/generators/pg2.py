@@ -38,7 +38,7 @@ from augment.nets.tensorflow_names import from_tensorflow, slim_names
 from augment.objectives.adversarial import cross_entropy
 from augment.pose.maps import discs, limb_discs
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Count, Frozen, NotNegative, Positive
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Width
 
 MASK_RADIUS_PX: Final = 4
 """Of the discs along the limbs where the reconstruction counts twice."""
@@ -101,11 +101,11 @@ class Pg2(PoseTransfer):
         """Height of the images in pixels."""
         image_width: SizeOfImages = 64
         """Width of the images in pixels."""
-        base_width: Positive = 128
+        base_width: Width = 128
         """Channels of both generators' first layers."""
-        code_width: Positive = 64
+        code_width: Width = 64
         """Numbers that the coarse generator squeezes a person through."""
-        discriminator_width: Positive = 64
+        discriminator_width: Width = 64
         """Channels of the discriminator's first layer."""
         weight_l1: NotNegative = 10.0
         """Of both distances in the second stage, beside the adversarial loss."""

@@ -32,7 +32,7 @@ from augment.objectives.imagenet_features import EARLY_LAYERS
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Frozen, NotNegative, Positive
+from manifests.runtime.settings import Frozen, NotNegative, Positive, Width
 
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 """Of the re-ID network: an eighth and a sixteenth."""
@@ -143,13 +143,13 @@ class PoseWarp(PoseTransfer):
     class Config(Frozen):
         """Settings of network and training."""
 
-        image_height: Positive = 128
+        image_height: Width = 128
         """Height of the images in pixels."""
-        image_width: Positive = 64
+        image_width: Width = 64
         """Width of the images in pixels."""
-        width: Positive = 24
+        width: Width = 24
         """Channels of the painter's first layer; the narrowest has six times as many."""
-        discriminator_width: Positive = 32
+        discriminator_width: Width = 32
         """Channels of the discriminator's first layer."""
         features: FeatureNetwork = "imagenet"
         """Feature network of the painting: imagenet, vgg19, vgg19-random, a VGG19 file, a .pt2 of

@@ -15,7 +15,7 @@ from torch import Tensor
 from augment.interface.condition import Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import Need, PoseTransfer
-from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.settings import Frozen, Width
 
 
 class Recompose(PoseTransfer):
@@ -24,9 +24,9 @@ class Recompose(PoseTransfer):
     class Config(Frozen):
         """The size of the images."""
 
-        image_height: Positive = 128
+        image_height: Width = 128
         """Height of the images in pixels."""
-        image_width: Positive = 64
+        image_width: Width = 64
         """Width of the images in pixels."""
 
     needs: frozenset[Need] = frozenset({"mask", "background"})

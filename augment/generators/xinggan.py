@@ -33,7 +33,7 @@ from augment.objectives.two_discriminators import (
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Frozen, NotNegative, Positive
+from manifests.runtime.settings import Depth, Frozen, NotNegative
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -129,7 +129,7 @@ class Xinggan(PoseTransfer):
 
         base_width: Annotated[int, Field(ge=2)] = 64
         """Channels of the first layer; the blocks have four times as many."""
-        num_blocks: Positive = 9
+        num_blocks: Depth = 9
         """Blocks that move the person from pose to pose."""
         weight_l1: NotNegative = 50.0
         """Weight of the mean absolute difference from the real image."""

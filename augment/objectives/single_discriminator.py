@@ -25,13 +25,13 @@ from augment.nets.spectral import (
 from augment.objectives.adversarial import least_squares
 from augment.objectives.features import FeatureMaps, FeatureNetwork, load_features
 from augment.objectives.style import CONTENT_LAYERS, STYLE_LAYERS, content, style
-from manifests.runtime.settings import AboveZero, Frozen, NotNegative, Positive
+from manifests.runtime.settings import AboveZero, Frozen, NotNegative, Positive, Width
 
 
 class SingleDiscriminatorConfig(Frozen):
     """Settings of the training; GFLA's published values for Market-1501 are the defaults."""
 
-    discriminator_width: Positive = 32
+    discriminator_width: Width = 32
     """Channels of the discriminator's first block."""
     weight_l1: NotNegative = 5.0
     """Weight of the mean absolute difference from the real image."""

@@ -26,7 +26,7 @@ from augment.objectives.features import FeatureNetwork, load_features
 from augment.objectives.identity import IdentityLoss
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Share
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Share, Width
 
 NUM_EPOCHS: Final = 700
 """Steps of the learning rate; the authors count 700 epochs of 4,000 random pairs."""
@@ -40,15 +40,15 @@ DISCRIMINATORS: Final = ("discriminators.shape", "discriminators.appearance")
 class TwoDiscriminatorsConfig(Frozen):
     """Settings of the training; PATN's published values for Market-1501 are the defaults."""
 
-    discriminator_width: Positive = 64
+    discriminator_width: Width = 64
     """Channels of a discriminator's first layer."""
     norm: Literal["batch", "instance"] = "batch"
     """batch for Market-1501, instance for DeepFashion."""
     dropout: Annotated[float, Field(ge=0, lt=1, multiple_of=1 / 256)] = 0.5
     """Part of the values in residual blocks that training sets to zero."""
-    image_height: Positive = 128
+    image_height: Width = 128
     """Height of the images in pixels."""
-    image_width: Positive = 64
+    image_width: Width = 64
     """Width of the images in pixels."""
     pool_size: Count = 50
     """Past fakes that each discriminator remembers."""

@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 
 from manifests import io
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 
 Network = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch features"]]
 
@@ -34,8 +35,7 @@ def load_network(path: Path, device: torch.device | str, flag: str) -> GraphModu
     Raises:
         UserError: If the file is missing or no exported program.
     """
-    if not path.is_file():
-        raise UserError(f"{flag}: found no file at {path}, expected one written by 'reid export'")
+    check_file(path, "one written by 'reid export'", flag)
     try:
         with warnings.catch_warnings(), _without_log():
             # torch warns of its own archive's read-only buffers.
@@ -70,8 +70,7 @@ def sha256_of_network(path: str, flag: str) -> str:
     Raises:
         UserError: If there is none.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{flag}: found no file at {path}, expected one written by 'reid export'")
+    check_file(Path(path), "one written by 'reid export'", flag)
     return io.sha256_file(Path(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 
 DOWNLOAD: Final = "download"
 EXTRA: Final = 'pip install "reid-augment[quality]"'
@@ -42,8 +44,7 @@ def weights_file(flag: str, address: str, setting: str | None) -> Path:
         UserError: If there is no such file, or the download fails.
     """
     if setting is not None and setting != DOWNLOAD:
-        if not Path(setting).is_file():
-            raise UserError(f"--{flag}: found no file at {setting}")
+        check_file(Path(setting), "a file of weights", f"--{flag}")
         return Path(setting)
     cached = _cached(address)
     if cached.is_file():
@@ -70,13 +71,14 @@ def download_weights(url: str, where: str, instead: str) -> Path:
     path = _cached(url)
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     first_digits = path.stem.rpartition("-")[2]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=first_digits, progress=False)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{where}: {url} cannot be downloaded ({error}) and is not in {path.parent}; {instead}"
+            f"{where}: {url} cannot be downloaded to {path.parent}, see TORCH_HOME ({error}); "
+            f"{instead}"
         ) from error
     return path
 
@@ -89,7 +91,8 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
     """Return the tensors of a file of others, without running code from it.
 
     Reads ``.safetensors``, the arrays of an ``.npz`` and torch's files; a checkpoint gives what it
-    holds as ``state_dict``, and the prefix of DataParallel is taken off.
+    holds as ``state_dict`` (torchreid), ``model`` (FastReID, timm) or another name of ``_HOLDERS``,
+    and the prefix of DataParallel is taken off.
 
     Args:
         path: The file.
@@ -98,28 +101,43 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
     Raises:
         UserError: If there is no such file, or it holds anything but tensors under names.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
-        raise UserError(f"{where}: found {found} at {path}, expected a state dict of tensors")
+    check_file(path, "a state dict of tensors", where)
     try:
-        state = _READERS.get(path.suffix, _unpickle)(path)
+        with warnings.catch_warnings():
+            # What a library thinks of a foreign file is said below, in a sentence.
+            warnings.simplefilter("ignore")
+            state = _READERS.get(path.suffix, _unpickle)(path)
     except Exception as error:  # whatever a damaged or foreign file raises
         # torch's own text advises to run whatever code the file holds.
         raise UserError(
             f"{where}: {path} cannot be read as weights ({type(error).__name__}), expected a state "
             "dict of tensors (.pth, .safetensors or .npz)"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        held = (state.get(name) for name in _HOLDERS)
+        state = next((value for value in held if isinstance(value, dict)), state)
     if not isinstance(state, dict):
         raise UserError(f"{where}: {path} holds a {type(state).__name__}, expected a state dict")
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise UserError(
-                f"{where}: {path} holds a {type(value).__name__} as '{name}', expected a state "
-                "dict of tensors"
-            )
+        problem = _problem_of(name, value)
+        if problem:
+            raise UserError(f"{where}: {path} holds {problem}, expected a state dict of tensors")
     return without_prefix(state, "module.")
+
+
+_HOLDERS: Final = ("state_dict", "model", "model_state_dict", "net")
+"""What checkpoints call the weights that they hold beside an optimiser and the like."""
+
+
+def _problem_of(name: Any, value: Any) -> str | None:
+    """Return what is wrong with an entry of a state dict."""
+    if not isinstance(name, str):
+        return f"an entry under {str(name)[:40]!r}, a {type(name).__name__} and no name"
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__} as '{name}'"
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        return f"a sparse, quantised or empty tensor as '{name}'"
+    return None
 
 
 def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -135,9 +153,11 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
-    # torchreid stores its rank-1 as a NumPy scalar.
+    # torchreid stores its rank-1 as a NumPy scalar; NumPy 1 called the function so.
     scalar = importlib.import_module("numpy._core.multiarray").scalar
-    with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Float32DType]):
+    dtypes = [np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType]
+    known: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]
+    with torch.serialization.safe_globals(known):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from manifests import io
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file
 from manifests.runtime.json_files import is_whole
 
 
@@ -176,10 +177,8 @@ class TrainingLog:
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Return the whole lines of a log up to a step; what a damaged disk left between is dropped."""
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    text = read_file(path, "the log of a training").decode("utf-8", "replace")
+    lines = text.splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
 
 

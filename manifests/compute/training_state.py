@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 from manifests.runtime.storage import replacing
 
 
@@ -47,6 +48,7 @@ def read_training_state(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         UserError: If it cannot be read.
     """
+    check_file(path, "the training state that this command wrote")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file raises

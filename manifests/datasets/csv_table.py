@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 
 
 def read_csv(path: Path, separator: str) -> pd.DataFrame:
@@ -18,9 +19,8 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
     Raises:
         UserError: If the file is missing, empty, not UTF-8, or a line has too many fields.
     """
+    check_file(path, "a CSV")
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: found no regular file, expected a CSV")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
@@ -34,8 +34,6 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
                 index_col=False,
                 encoding="utf-8-sig",
             )
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: found nothing of this name, expected a CSV") from error
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path}: the file is empty, expected a CSV") from error
     except pd.errors.ParserError as error:

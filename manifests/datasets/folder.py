@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -123,8 +124,10 @@ def _check_columns(csv: Path, found: list[str]) -> None:
 
 def _pattern(regex: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(regex)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            pattern = re.compile(regex)
+    except (re.error, OverflowError, RecursionError, ValueError) as error:
         raise UserError(f"pattern '{regex}': {error}") from error
     groups = set(pattern.groupindex)
     unknown = sorted(groups - set(GROUPS))

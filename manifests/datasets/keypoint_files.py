@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from manifests.datasets.csv_table import read_csv
 from manifests.io import sha256_file
 from manifests.keypoints import COCO_NAMES, NUM_JOINTS, from_coco, from_openpose25, visible
 from manifests.runtime.console import UserError
-from manifests.runtime.json_files import read_json
+from manifests.runtime.json_files import is_whole, read_json
 
 KeypointFormat = Literal["openpose18", "openpose25", "coco17"]
 KeypointOrder = Literal["xy", "yx"]
@@ -272,7 +271,7 @@ def _image_rows(listed: object, path: Path) -> Iterator[dict[str, Any]]:
 
 def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
     size = image.get("width"), image.get("height")
-    whole = all(isinstance(side, int) and 0 < side < 100_000 for side in size)
+    whole = all(is_whole(side, 1, 99_999) for side in size)
     return (int(size[0] or 0), int(size[1] or 0)) if whole else None
 
 
@@ -324,8 +323,8 @@ def _ours(
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # A whole number of hundreds of digits is no float.
-    return abs(value) < 1e9 if isinstance(value, int) else math.isfinite(value)
+    # Neither a whole number of hundreds of digits nor 1e39 is a float32, and NaN is no number.
+    return abs(value) < 1e9
 
 
 def _numbers(cell: object, column: str, where: str, num_joints: int) -> list[float]:

@@ -23,6 +23,7 @@ from manifests.datasets.keypoint_files import keypoint_text
 from manifests.datasets.market1501 import FOLDERS, NAME
 from manifests.io import Images, write_bytes
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 from manifests.runtime.new_folder import new_folder
 from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from manifests.synthetic import Synthetic
@@ -200,9 +201,7 @@ def _write_real(images: Images, names: Sequence[str], folder: Path) -> None:
 
 def _write_image(images: Images, row: int, path: Path) -> None:
     file = images.file(row)
-    if not file.is_file():
-        name = images.table["image_id"][row].as_py()
-        raise UserError(f"{file}: image '{name}' is missing")
+    check_file(file, f"image '{images.table['image_id'][row].as_py()}'")
     with file.open("rb") as opened:
         is_jpeg = opened.read(len(_JPEG)) == _JPEG
     if is_jpeg:

@@ -19,6 +19,7 @@ from manifests.datasets.named_crops import table_of_crops
 from manifests.datasets.skipped import Skipped, files_below
 from manifests.io import Images, sha256_file
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file
 
 NAME: Final = re.compile(
     r"(\d+)/(?P<person>\d+)_\d+_(?P<camera>\d{1,4})_.*\.(jpe?g|png)", re.IGNORECASE | re.ASCII
@@ -83,15 +84,16 @@ def _folder(root: Path, names: tuple[str, ...]) -> str:
 def _crops(root: Path, listed: _List, folder: str) -> Iterator[Crop]:
     path = root / listed.file
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_file(path, "a list of MSMT17").decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({error}), expected a list of MSMT17") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, _, person = line.strip().rpartition(" ")
         match = NAME.fullmatch(name)
-        if match is None or not person.isdecimal() or int(person) != int(match["person"]):
+        # As text: a number may have more digits than Python turns into one.
+        if match is None or not person or person.lstrip("0") != match["person"].lstrip("0"):
             raise UserError(f"{path}:{number}: found '{line[:80]}', expected a line like {EXAMPLE}")
         yield Crop(
             image_id=f"{folder}/{name}",

@@ -18,6 +18,7 @@ UNREADABLE: Final = "folders that cannot be read"
 BROKEN: Final = "images that cannot be used"
 LINKED_TWICE: Final = "links to folders that were read already"
 DANGLING: Final = "links to nothing"
+NOT_UTF8: Final = "names that are not UTF-8"
 
 
 @dataclass(slots=True)
@@ -106,7 +107,8 @@ def entries_of(folder: Path, start: str, skipped: Skipped) -> list[os.DirEntry[s
     Args:
         folder: A folder that exists.
         start: Its path below the root, with a slash at the end, for examples.
-        skipped: Counts links to nothing, and the folder if it cannot be read.
+        skipped: Counts links to nothing, names that no table can hold, and the folder if it cannot
+            be read.
     """
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -115,7 +117,10 @@ def entries_of(folder: Path, start: str, skipped: Skipped) -> list[os.DirEntry[s
         return []
     entries: list[os.DirEntry[str]] = []
     for entry in found:
-        if entry.is_symlink() and not Path(entry.path).exists():
+        name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+        if name != entry.name:
+            skipped.add(NOT_UTF8, f"{start}{name}", is_image=True)
+        elif entry.is_symlink() and not Path(entry.path).exists():
             skipped.add(DANGLING, f"{start}{entry.name}", is_image=True)
         else:
             entries.append(entry)

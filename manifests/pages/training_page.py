@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,8 @@ from manifests.pages.charts import Axis, Figure, Series, Words, lines
 from manifests.pages.page import embedded, entries, in_words, linked, write_page
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, UserError
+from manifests.runtime.files import read_file
+from manifests.runtime.json_files import is_whole
 from manifests.runtime.tables import Table
 
 LOG: Final = "log.jsonl"
@@ -100,15 +103,28 @@ def read_log(path: Path) -> list[Line]:
     """
     if not path.is_file():
         raise UserError(f"{path.parent}: found no {LOG}, expected the folder of a training")
-    text = path.read_text("utf-8").splitlines(keepends=True)
-    try:
-        log = [json.loads(line) for line in text if line.endswith("\n")]
-        steps = [float(line["step"]) for line in log]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: found a line that is no log of a training ({error})") from error
-    if not steps:
+    text = read_file(path, "the log of a training").decode("utf-8", "replace")
+    log = [_line(line, path) for line in text.split("\n")[:-1]]
+    if not log:
         raise UserError(f"{path}: holds no line yet, expected at least one")
     return log
+
+
+def _line(text: str, path: Path) -> Line:
+    line: Any = None
+    with suppress(ValueError, RecursionError):
+        line = json.loads(text)
+    is_sound = (
+        isinstance(line, dict)
+        and is_whole(line.get("step"), 0, 2**53)
+        and all(type(n) is float or is_whole(n, -(2**63), 2**63) for n in line.values())
+    )
+    if not is_sound:
+        raise UserError(
+            f"{path}: found a line that is no log of a training ('{text.strip()[:80]}'), expected "
+            "a step and its numbers"
+        )
+    return line
 
 
 def _facts(log: Sequence[Line], num_steps: float | None) -> list[tuple[str, str, str]]:

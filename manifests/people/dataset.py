@@ -27,6 +27,7 @@ from manifests.people.pose_sampling import project_joints, sample_body_pose, ske
 from manifests.people.renderer import HEIGHT, WIDTH, View, composite, render
 from manifests.pixels import encode_jpeg
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.files import read_file
 from manifests.runtime.new_folder import new_folder
 from manifests.runtime.random_numbers import KeyedRandom
 from manifests.runtime.run_record import differences
@@ -159,9 +160,9 @@ def _check(settings: SampleSettings) -> None:
 def _check_same(out: Path, settings: SampleSettings) -> None:
     """Refuse a folder that holds anything but this data set."""
     path = out / SETTINGS_FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{out} is not empty and holds no {SETTINGS_FILE}: expected a new folder")
-    found = SampleSettings.from_json(path.read_bytes(), where=str(path))
+    found = SampleSettings.from_json(read_file(path, "a sample's settings"), where=str(path))
     differing = differences(found.model_dump(), settings.model_dump())
     if differing:
         raise UserError(f"{out} holds another sample: {'; '.join(differing)}")

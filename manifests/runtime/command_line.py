@@ -109,20 +109,20 @@ class Program:
             UserError: If the subcommand is unknown, or a flag is wrong.
         """
         if not arguments or arguments[0] in HELP:
-            sys.stdout.write(self.help())
+            Console().show(self.help())
             return lambda: Exit.DONE if arguments else Exit.REFUSED
         name, *rest = arguments
         if name == "--version":
-            sys.stdout.write(f"{self.name} {manifests.__version__}\n")
+            Console().show(f"{self.name} {manifests.__version__}\n")
             return lambda: Exit.DONE
         if name == "--completion":
-            sys.stdout.write(script(self.name, " ".join(rest), self.all_pages()))
+            Console().show(script(self.name, " ".join(rest), self.all_pages()))
             return lambda: Exit.DONE
         if name not in self.commands:
             raise UserError(f"found command '{name}', expected one of {', '.join(self.commands)}")
         command = self.commands[name]
         if HELP & set(rest):
-            sys.stdout.write(self._help_of(name, rest))
+            Console().show(self._help_of(name, rest))
             return lambda: Exit.DONE
         settings = _settings_of(command, with_files(rest))
         rest = with_files(rest, positional_names(settings))

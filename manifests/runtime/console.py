@@ -116,10 +116,10 @@ class Console:
         else:
             line = message
         if self.shows_bars:
-            with suppress(OSError):  # a terminal that was closed
+            with suppress(OSError, ValueError):  # a terminal that was closed
                 tqdm.write(line, file=sys.stderr)
         else:
-            _write_error(line + "\n")
+            write_error(line + "\n")
 
     def show(self, text: str) -> None:
         """Write a command's result to standard output, also when quiet.
@@ -127,13 +127,11 @@ class Console:
         Raises:
             UserError: If it is closed or full; a reader that has gone is no error of ours.
         """
-        try:
-            sys.stdout.write(text)
+        with writing_results():
+            encoding = sys.stdout.encoding or "utf-8"
+            # Names of files need not be text.
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except (AttributeError, OSError, ValueError) as error:
-            raise UserError(f"standard output cannot be written ({error})") from error
 
     @contextmanager
     def progress(self, label: str, total: int, unit: str = "img", start: int = 0) -> Generator[Bar]:
@@ -143,6 +141,25 @@ class Console:
             yield bar
         finally:
             bar.close()
+
+
+@contextmanager
+def writing_results() -> Generator[None]:
+    """Turn what standard output raises into one sentence.
+
+    Raises:
+        UserError: If it is closed or full.
+        BrokenPipeError: If its reader has gone, which is no error of ours.
+    """
+    # A process that was started without one has none.
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UserError("standard output cannot be written (it is closed)")
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"standard output cannot be written ({error})") from error
 
 
 _OF_THE_MACHINE: Final = {
@@ -158,35 +175,69 @@ def exit_with(command: Callable[[], Exit]) -> NoReturn:
     does not let us use; an interrupt becomes code 130, another signal that ends it 75. Any other
     exception is a bug and shows its traceback with code 1.
     """
+    _hold_standard_streams()
+    try:
+        sys.exit(int(_code_of(command)))
+    finally:
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
+
+
+def _code_of(command: Callable[[], Exit]) -> Exit:
+    """Run a command and return its exit code, what went wrong said."""
     try:
         code = command()
     except UserError as error:
-        _write_error(f"error: {error}\n")
+        write_error(f"error: {one_line(str(error))}\n")
         code = Exit.REFUSED
     except (Stopped, KeyboardInterrupt) as told:
         code = told.code if isinstance(told, Stopped) else Exit.INTERRUPTED
         how = "interrupted" if code is Exit.INTERRUPTED else "stopped"
-        _write_error(f"{how}; the same command goes on from here\n")
+        write_error(f"{how}; the same command goes on from here\n")
     except BrokenPipeError:
         code = Exit.INTERRUPTED
     except OSError as error:
         # ``Path.exists`` and its kin raise on unreadable folders and on names that are too long.
         if error.errno in _OF_THE_MACHINE and error.filename is not None:
             reason = error.strerror or error
-            _write_error(f"error: {str(error.filename)[:200]}: cannot be used ({reason})\n")
+            write_error(f"error: {str(error.filename)[:200]}: cannot be used ({reason})\n")
             code = Exit.REFUSED
         else:
-            _write_error(traceback.format_exc())
+            write_error(traceback.format_exc())
             code = Exit.BUG
     except Exception:  # noqa: BLE001 - the process border: a bug must end with code 1
-        _write_error(traceback.format_exc())
+        write_error(traceback.format_exc())
         code = Exit.BUG
-    _let_go(sys.stdout)
-    _let_go(sys.stderr)
-    sys.exit(int(code))
+    return code
 
 
-def _write_error(text: str) -> None:
+def _hold_standard_streams() -> None:
+    """Open those that are closed, on nothing.
+
+    The next file would take the number of a closed one, and get what libraries write there.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+
+
+_STANDARD_ERROR: Final = 2
+
+
+def one_line(text: str) -> str:
+    r"""Return text as one line for a terminal: what is none of its letters is escaped.
+
+    Errors of libraries end in a line break, names from files may hold any character.
+
+    >>> one_line("no\nsuch\x1b[2Jname\n")
+    'no such\\x1b[2Jname'
+    """
+    return "".join(
+        char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.splitlines())
+    )
+
+
+def write_error(text: str) -> None:
     """Write to standard error, if there is one that takes it: a job goes on without."""
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text)

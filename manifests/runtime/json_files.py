@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from manifests.runtime.console import UserError
+from manifests.runtime.files import read_file
 from manifests.runtime.storage import StoragePath
-
-MOST_BYTES: Final = 1 << 30
 
 
 def read_json(path: StoragePath, what: str) -> Any:
@@ -22,16 +21,7 @@ def read_json(path: StoragePath, what: str) -> Any:
         UserError: If it is missing, no regular file, too large, or no JSON (in UTF-8, nested not
             too deeply, without endless numbers).
     """
-    try:
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise UserError(f"{path}: {found}, expected {what}")
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if len(data) > MOST_BYTES:
-        raise UserError(f"{path}: found more than {MOST_BYTES >> 20:,} MiB, expected {what}")
+    data = read_file(path, what)
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr
 from typing import Final
 
-from manifests.runtime.console import Exit, UserError
+from manifests.runtime.console import Exit, UserError, write_error
 
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _RULE: Final = re.compile(r"[-\u2500]{2,}")
@@ -51,7 +50,7 @@ def one_sentence(program: str) -> Generator[None]:
             raise
         broken = _broken_rule(exiting)
         raise UserError(broken or sentence(printed.getvalue(), program)) from None
-    sys.stderr.write(printed.getvalue())
+    write_error(printed.getvalue())
 
 
 def _broken_rule(exiting: SystemExit) -> str | None:

@@ -12,6 +12,11 @@ from manifests.runtime.console import UserError
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Width = Annotated[int, Field(gt=0, le=8192)]
+"""Channels of a layer, or pixels of a side: a network of more is not even built."""
+Depth = Annotated[int, Field(gt=0, le=256)]
+"""Blocks or heads of a network."""
+DepthOrNone = Annotated[int, Field(ge=0, le=256)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import uuid
@@ -116,11 +117,7 @@ def create(path: StoragePath, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # Both fail if the name exists, and the name never shows an unfinished file.
-        with suppress(FileExistsError):
-            _publish(temporary, path)
-            return True
-        return False
+        return _publish(temporary, path, data)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -128,33 +125,61 @@ def create(path: StoragePath, data: bytes) -> bool:
             temporary.unlink()
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    """Give a file its name, unless the name is taken.
+_CANNOT: Final = {
+    errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL,
+}  # fmt: skip
+"""What storage says of a call that it does not have."""
 
-    Raises:
-        FileExistsError: If it is.
-        OSError: If the storage has neither hard links nor renames that keep what is there.
+
+def _publish(temporary: Path, path: Path, data: bytes) -> bool:
+    """Give a file its name, unless the name is taken, and return whether it is ours.
+
+    The name never shows an unfinished file. exFAT, SMB and some FUSE file systems have no hard
+    links, further FUSE file systems no renames that keep what is there either.
     """
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        # exFAT, SMB and some FUSE file systems have no hard links.
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_to_free_name(temporary, path)
+    for publish in (os.link, _rename_to_free_name):
+        try:
+            publish(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+        else:
+            return True
+    return _rename_in_turn(temporary, path, data)
 
 
-_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 
 
 def _rename_to_free_name(temporary: Path, path: Path) -> None:
     library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(path))
     names = os.fsencode(temporary), os.fsencode(path)
     if library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(path))
+
+
+def _rename_in_turn(temporary: Path, path: Path, data: bytes) -> bool:
+    """Rename while no other process does.
+
+    Where machines do not see each other's locks, the last of those that race wins, as in a store
+    without conditional uploads; an earlier one finds that the file is not its own.
+    """
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if path.exists():
+            return False
+        temporary.replace(path)
+        return path.read_bytes() == data
+    finally:
+        os.close(handle)
 
 
 def unpublished(folder: StoragePath) -> list[Path]:

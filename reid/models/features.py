@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from manifests.runtime.console import Console, UserError
+from manifests.runtime.files import check_file
 from reid.data.augmentation import normalise
 from reid.models.network import ReidNetwork, network_of
 from reid.models.run_folder import TrainingRun, Which
@@ -129,6 +130,7 @@ def load_network(run: TrainingRun, which: Which) -> ReidNetwork:
         raise UserError(
             f"{path} does not exist; expected a finished run, so run its reid train again"
         )
+    check_file(path, "the weights that 'reid train' wrote")
     network = network_of(run.recipe, len(run.facts["people"]))
     try:
         network.module.load_state_dict(load_file(path))

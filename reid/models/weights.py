@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,8 @@ from reid.models.backbone import DEFAULT_SOURCE, split_name
 from reid.models.head import BackboneWithHead
 
 _BACKBONE: Final = "backbone."
+_PREFIXES: Final = (_BACKBONE, "model.", "base.", "encoder.")
+"""What others put before the names of a backbone."""
 
 
 def download_imagenet(model: str) -> Path:
@@ -49,8 +51,9 @@ def start_from(network: nn.Module, path: Path) -> Loaded:
     """Load the weights that fit by name and shape, or a whole backbone's by their positions.
 
     Reads ``.safetensors`` and state files of torch, torchreid's own included. Weights of a plain
-    network go into the backbone of one with a head of ours. Where names do not fit, as those of
-    torchvision's older MobileNetV2, all shapes of the backbone have to, in their order.
+    network go into the backbone of one with a head of ours, those of a backbone with a head of
+    others' into a plain network. Where names do not fit, as those of torchvision's older
+    MobileNetV2, all shapes of the backbone have to, in their order.
 
     Raises:
         UserError: If the file cannot be read, or fewer than half of the tensors fit by name and
@@ -58,14 +61,8 @@ def start_from(network: nn.Module, path: Path) -> Loaded:
     """
     found = read_state_dict(path, "--weights")
     own = network.state_dict()
-    renamed = found
-    if isinstance(network, BackboneWithHead) and not any(n.startswith(_BACKBONE) for n in found):
-        renamed = {f"{_BACKBONE}{name}": tensor for name, tensor in found.items()}
-    fitting = {
-        name: tensor
-        for name, tensor in renamed.items()
-        if name in own and own[name].shape == tensor.shape
-    }
+    # Of equal ones the first: names as they are, where they fit.
+    fitting = max((_fitting(names, own) for names in _renamed(found, network)), key=len)
     by: Literal["name", "position"] = "name"
     if len(fitting) < len(own) / 2 and isinstance(network, BackboneWithHead):
         fitting, by = _by_position(found, own), "position"
@@ -76,6 +73,23 @@ def start_from(network: nn.Module, path: Path) -> Loaded:
         )
     network.load_state_dict(fitting, strict=False)
     return Loaded(sorted(set(own) - set(fitting)), by)
+
+
+def _renamed(found: Mapping[str, Tensor], network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Give a file's tensors under its own names, and under those that others' heads hide."""
+    yield dict(found)
+    added = _BACKBONE if isinstance(network, BackboneWithHead) else ""
+    for prefix in ("", *_PREFIXES):
+        inner = {name: value for name, value in found.items() if name.startswith(prefix)}
+        yield {f"{added}{name.removeprefix(prefix)}": value for name, value in inner.items()}
+
+
+def _fitting(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in found.items()
+        if name in own and own[name].shape == tensor.shape
+    }
 
 
 def _by_position(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

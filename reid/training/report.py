@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from manifests.pages.training_page import Training, write_training_page
 from manifests.runtime.console import Console, Exit
 from manifests.runtime.settings import Frozen
 from manifests.runtime.tables import Number, Table
-from reid.evaluation.report import RANKS
+from reid.evaluation.report import RANKS, read_report
 from reid.models.run_folder import REPORT, read_run
 
 _ORDER: Final = ("mAP", "mAP_trapezoidal", *(f"rank_{number}" for number in RANKS), "mINP")
@@ -33,21 +32,19 @@ def report(settings: ReportSettings, console: Console) -> Exit:
     """Write the page.
 
     Raises:
-        UserError: If the page cannot be written there, or the folder is not that of a training
-            that has begun.
+        UserError: If the page cannot be written there, the folder is not that of a training that
+            has begun, or its report is damaged.
     """
     check_page(settings.html)
     run = read_run(settings.run)
     training = Training(run.folder, "reid")
-    path = run.folder / REPORT
-    if path.is_file():
-        scores = json.loads(path.read_text("utf-8"))["scores"]
-        training = replace(training, scores=_table(scores))
+    if (run.folder / REPORT).is_file():
+        training = replace(training, scores=_table(read_report(run.folder)["scores"]))
     write_training_page(settings.html, training, console, embed=False)
     return Exit.DONE
 
 
 def _table(scores: dict[str, float]) -> Table:
-    names = sorted(scores, key=_ORDER.index)
+    names = [name for name in _ORDER if name in scores]
     values = [Number(100 * scores[name]) for name in names]
     return Table.of(["", *(name.replace("_", "-") for name in names)], [["this run", *values]])

@@ -26,6 +26,7 @@ from manifests.masks import read_masks
 from manifests.pixels import naming_all_broken, read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.files import check_file
 from manifests.runtime.signals import SOON, recording
 from manifests.scenes import Scenes, take_apart
 from manifests.synthetic import finished_manifest
@@ -225,9 +226,8 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
         "weights": weights_of(settings),
     }
     for name, path in paths.items():
-        if path is not None and not path.is_file():
-            found = "a folder" if path.is_dir() else "nothing of this name"
-            raise UserError(f"--{name}: found {found} at {path}, expected {_INPUTS[name]}")
+        if path is not None:
+            check_file(path, _INPUTS[name], f"--{name}")
         recipe[f"{name}_sha256"] = None if path is None else inputs.digest(path)
     return recipe
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,12 +185,20 @@ def test_sha256_is_the_standard_one(tmp_path):
 
 
 def test_a_missing_table_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.parquet: no such file; expected an images"):
+    with pytest.raises(UserError, match=r"nothing\.parquet: found nothing of this name, exp"):
         io.read_images(tmp_path / "nothing.parquet")
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_text("name,split\n")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_images(tmp_path / "t.parquet")
+
+
+def test_a_table_whose_columns_have_names_that_are_no_text_is_refused(tmp_path):
+    pq.write_table(pa.table({"somename": [1]}), tmp_path / "t.parquet", store_schema=False)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"somename", b"some\xf4ame"))
     with pytest.raises(UserError, match="not a readable Parquet file"):
         io.read_images(tmp_path / "t.parquet")
 
@@ -219,8 +228,16 @@ def test_a_table_whose_middle_is_damaged_is_refused(tiny_images, tmp_path):
         (lambda t: t.append_column("age", pa.nulls(t.num_rows)), "column 'age' is not known"),
         (lambda t: t.select(list(reversed(t.column_names))), "another order"),
         (
-            lambda t: t.set_column(5, "sequence", pa.nulls(t.num_rows, pa.int64())),
-            "column 'sequence' is int64, not int32",
+            lambda t: t.set_column(5, "sequence", pa.array(["1"] * t.num_rows)),
+            "column 'sequence' is string, not int32",
+        ),
+        (
+            lambda t: t.set_column(5, "sequence", pa.array([2**31] * t.num_rows)),
+            r"column 'sequence' does not fit into int32 \(Integer value 2147483648 not in range",
+        ),
+        (
+            lambda t: t.set_column(4, "camera_id", pa.nulls(t.num_rows, pa.int16())),
+            "column 'camera_id' has no value in 12 rows",
         ),
     ],
 )
@@ -228,6 +245,25 @@ def test_a_table_of_another_schema_is_refused(tiny_images, tmp_path, change, mes
     io.write_table(change(tiny_images.table), tmp_path / "t.parquet", {"root": str(tmp_path)})
     with pytest.raises(UserError, match=message):
         io.read_images(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("dtype_backend", ["numpy_nullable", "pyarrow", None])
+def test_a_table_that_pandas_saved_is_read_as_before(tiny_images, tmp_path, dtype_backend):
+    io.write_images(tiny_images, tmp_path / "t.parquet")
+    reading = {} if dtype_backend is None else {"dtype_backend": dtype_backend}
+    frame = pd.read_parquet(tmp_path / "t.parquet", **reading)
+    frame["split"] = frame["split"].astype("category")
+    frame.to_parquet(tmp_path / "saved.parquet")
+    chunks = io.open_images(tmp_path / "saved.parquet", tiny_images.root).chunks(5)
+    whole = pa.concat_tables(chunk.table for chunk in chunks)
+    ours = io.read_images(tmp_path / "t.parquet")
+    for found in (
+        io.read_images(tmp_path / "saved.parquet", ours.root),
+        Images(whole, ours.root, {}),
+    ):
+        # NaN is no equal of NaN.
+        assert np.array_equal(found.keypoints(), ours.keypoints(), equal_nan=True)
+        assert found.table.drop_columns("keypoints").equals(ours.table.drop_columns("keypoints"))
 
 
 def test_an_image_in_two_rows_is_refused(tmp_path):

@@ -113,8 +113,18 @@ def test_a_frame_without_a_scan_is_an_error():
         pixels.decode(data[:start] + b"\xff\xd9", "x")
 
 
+@pytest.mark.parametrize("side", [2**31 - 1, 30_000])
+def test_a_header_that_claims_an_enormous_picture_is_not_believed(side):
+    sides = side.to_bytes(4, "big")
+    data = pixels.encode_png(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(PixelError, match=rf"a: found {side:,} x {side:,} pixels, expected at most"):
+        pixels.decode(data[:16] + 2 * sides + data[24:], "a")
+
+
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(PixelError, match=re.escape(f"{tmp_path / 'no.jpg'}: cannot be read")):
+    with pytest.raises(
+        PixelError, match=re.escape(f"{tmp_path / 'no.jpg'}: found nothing of this name")
+    ):
         pixels.read(tmp_path / "no.jpg")
 
 

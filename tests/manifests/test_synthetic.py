@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,17 @@ def test_a_missing_out_is_refused(tmp_path):
 def test_a_missing_or_damaged_shard_is_named(made_fresh, harm: Callable[[Path], object]):
     harm(made_fresh.root / "data" / "part-000001.parquet")
     with pytest.raises(UserError, match=r"part-000001\.parquet: missing or damaged shard"):
+        list(made_fresh.read_bytes(np.arange(9)))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.struct([("bytes", pa.string())]), None])
+def test_a_table_without_images_is_no_shard(made_fresh, kind):
+    path = made_fresh.root / "data" / "part-000001.parquet"
+    table = pq.read_table(path).drop_columns("image")
+    if kind is not None:
+        table = table.append_column("image", pa.nulls(len(table), kind))
+    pq.write_table(table, path)
+    with pytest.raises(UserError, match=r"part-000001\.parquet: found no column 'image'"):
         list(made_fresh.read_bytes(np.arange(9)))
 
 

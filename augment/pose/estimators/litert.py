@@ -11,6 +11,7 @@ import numpy as np
 
 from manifests.compute.external_weights import optional_module
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 
 EXTRA: Final = 'pip install "reid-augment[litert]"'
 
@@ -26,8 +27,7 @@ class LiteRtNetwork:
         Raises:
             UserError: If ``ai-edge-litert`` is not installed, or the file is missing or no network.
         """
-        if not path.is_file():
-            raise UserError(f"--estimator: found no file at {path}")
+        check_file(path, "a .tflite network", "--estimator")
         self._path = path
         self._litert = optional_module("ai_edge_litert.interpreter", _PACKAGE, EXTRA)
         self._of_thread = threading.local()

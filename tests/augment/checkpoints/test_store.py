@@ -83,6 +83,17 @@ def test_a_misspelt_setting_in_a_header_is_named(network, tmp_path):
         augment.load(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("name", ["base_width", "num_blocks", "image_height"])
+def test_a_header_that_claims_an_enormous_network_is_refused_before_it_is_built(
+    name, network, tmp_path
+):
+    config = json.loads(TINY.to_json()) | {name: 10**9}
+    wrong = store.Header(generator="patn", config=config, facts={})
+    store.save_weights(network.sampling_state(), tmp_path / "w.safetensors", wrong)
+    with pytest.raises(UserError, match=rf"'{name}': Input should be less than or equal to"):
+        augment.load(tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x10\0\0\0\0\0\0\0{}              "])
 def test_a_file_that_is_no_weights_file_is_refused(content, tmp_path):
     path = tmp_path / "w.safetensors"

@@ -374,6 +374,20 @@ def test_how_many_rows_failed_is_told_by_the_footer_alone(out):
     assert shards.num_errors(file) == 50
 
 
+def test_a_shard_whose_footer_is_not_text_is_damaged(out):
+    run = read_run_config(out)
+    path = shards.shard_file(out, 1)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"\xff": b"x"}), path)
+    assert shards.shard_state(out, run, 1) == "damaged"
+
+
+def test_another_table_has_no_errors_to_count(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: found no column 'error'"):
+        shards.num_errors(tmp_path / "t.parquet")
+
+
 def test_finalising_opens_no_shard_while_one_is_missing(out):
     run = read_run_config(out)
     (out / "data/part-000003.parquet").unlink()

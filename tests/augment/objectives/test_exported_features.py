@@ -89,7 +89,7 @@ def test_what_cannot_give_activations_is_refused(tmp_path):
     def of(name):
         return load_features(str(tmp_path / name), ("relu1_2",), imagenet_normalised=True)
 
-    with pytest.raises(UserError, match=r"--config\.features: found no file at .*gone\.pt2"):
+    with pytest.raises(UserError, match=r"--config\.features: found nothing .*gone\.pt2"):
         of("gone.pt2")(pictures())
     write(tmp_path / "net.pt2")
     with pytest.raises(UserError, match=r"net\.pt2 does not take images of .*\(3, 64, 32\)"):

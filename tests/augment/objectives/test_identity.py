@@ -88,9 +88,9 @@ def test_images_are_made_without_the_identity_network(tmp_path):
 
 
 def test_a_missing_or_wrong_identity_network_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"--config\.identity: found no file at .*gone\.pt2"):
+    with pytest.raises(UserError, match=r"--config\.identity: found nothing .*gone\.pt2"):
         sha256_of_network(str(tmp_path / "gone.pt2"), SETTING)
-    with pytest.raises(UserError, match=r"--config\.identity: found no file at .*gone\.pt2"):
+    with pytest.raises(UserError, match=r"--config\.identity: found nothing .*gone\.pt2"):
         IdentityLoss(str(tmp_path / "gone.pt2"))(images(), images())
     (tmp_path / "text.pt2").write_text("no program")
     with pytest.raises(UserError, match=r"text\.pt2 was not written by 'reid export'"):

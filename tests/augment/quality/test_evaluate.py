@@ -375,9 +375,9 @@ def test_metrics_nobody_asked_for_are_named_with_the_reason(images, tmp_path, mo
 
 
 def test_a_network_that_is_asked_for_and_not_there_is_refused(images, tmp_path):
-    with pytest.raises(UserError, match=r"found no file at .*no\.pt2"):
+    with pytest.raises(UserError, match=r"found nothing of this name at .*no\.pt2"):
         score_pairs(images, {}, protocol_of(reid=tmp_path / "no.pt2"))
-    with pytest.raises(UserError, match=r"found no file at .*no\.tflite"):
+    with pytest.raises(UserError, match=r"found nothing of this name at .*no\.tflite"):
         score_pairs(images, {}, protocol_of(estimator=str(tmp_path / "no.tflite")))
 
 

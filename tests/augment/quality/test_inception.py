@@ -44,5 +44,5 @@ def test_missing_weights_or_package_are_refused_with_what_is_missing(tmp_path, m
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
-    with pytest.raises(UserError, match=r"found no file at .*nowhere\.pth"):
+    with pytest.raises(UserError, match=r"found nothing of this name at .*nowhere\.pth"):
         load_inception(str(tmp_path / "nowhere.pth"), "cpu")

@@ -49,7 +49,7 @@ def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path):
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"net\.pt2 was not written by 'reid export'"):
         load_reid(path, "cpu")
-    with pytest.raises(UserError, match="found no file at"):
+    with pytest.raises(UserError, match="found nothing of this name at"):
         load_reid(tmp_path / "other.pt2", "cpu")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.error import URLError
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -36,9 +37,32 @@ def test_a_checkpoint_gives_its_state_dict_without_the_prefix_of_data_parallel(t
         assert all(torch.equal(found[key], value) for key, value in WEIGHTS.items())
 
 
+@pytest.mark.parametrize("holder", ["state_dict", "model", "model_state_dict", "net"])
+def test_a_checkpoint_gives_what_it_holds_whatever_it_is_called(holder, tmp_path):
+    torch.save({holder: WEIGHTS, "optimizer": {"lr": 0.1}, "iteration": 3}, tmp_path / "c.pth")
+    assert read_state_dict(tmp_path / "c.pth", "--weights").keys() == WEIGHTS.keys()
+
+
+def test_a_checkpoint_with_scalars_of_numpy_1_is_read(tmp_path):
+    """As torchreid wrote them in 2022: NumPy 2 has moved the function that makes a scalar."""
+    for number, scalar in enumerate((np.float32(0.5), np.float64(0.5), np.int64(3))):
+        torch.save({"state_dict": WEIGHTS, "rank1": scalar}, tmp_path / "new.pth")
+        old = tmp_path / f"old-{number}.pth"
+        with ZipFile(tmp_path / "new.pth") as new, ZipFile(old, "w") as file:
+            for name in new.namelist():
+                data = new.read(name)
+                if name.endswith("data.pkl"):
+                    assert b"numpy._core.multiarray" in data
+                    data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+                file.writestr(name, data)
+        assert read_state_dict(old, "--weights").keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({1: torch.ones(1)}, "holds an entry under '1', a int and no name, expected a state dict"),
+        ({"a": torch.ones(2).to_sparse()}, "holds a sparse, quantised or empty tensor as 'a'"),
         ([1, 2], "holds a list, expected a state dict"),
         ({"a": torch.ones(1), "epoch": 3}, "holds a int as 'epoch', expected a state dict"),
         (Harmful(), r"cannot be read as weights \(UnpicklingError\), expected a state dict"),
@@ -57,7 +81,7 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path):
     (tmp_path / "file.safetensors").write_bytes(b"hello")
     with pytest.raises(UserError, match=r"file\.safetensors cannot be read as weights"):
         read_state_dict(tmp_path / "file.safetensors", "--weights")
-    with pytest.raises(UserError, match=r"^--weights: found no file at .*nowhere"):
+    with pytest.raises(UserError, match=r"^--weights: found nothing of this name at .*nowhere"):
         read_state_dict(tmp_path / "nowhere.pth", "--weights")
     with pytest.raises(UserError, match=r"^--weights: found a folder at"):
         read_state_dict(tmp_path, "--weights")
@@ -77,6 +101,13 @@ def test_a_download_is_checked_against_its_name_and_kept(tmp_path, monkeypatch):
         path = download_weights(url, "--net download", "give a file instead")
         assert path.read_bytes() == b"weights"
     assert requests == [(url, "0123abcd")]
+
+
+def test_a_folder_that_no_download_can_be_put_into_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match=r"cannot be downloaded to .*below/hub.* see TORCH_HOME"):
+        download_weights("https://example.org/net-0123abcd.pth", "--net download", "give a file")
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):

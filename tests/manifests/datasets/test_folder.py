@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from manifests import pixels
 from manifests.datasets.csv_table import read_csv
 from manifests.datasets.folder import index_pattern, index_table
 from manifests.datasets.layouts import LayoutOptions
-from manifests.io import read_images
+from manifests.io import read_images, write_images
 from manifests.runtime.console import UserError
 
 HEADER = "path,person_id,camera_id,split\n"
@@ -117,14 +119,33 @@ def test_a_missing_table_or_root_is_named(crops, tmp_path, root, csv, message):
 
 
 def test_a_listed_image_that_is_missing_is_named(crops):
-    with pytest.raises(UserError, match=r"crops/gone\.jpg: cannot be read"):
+    with pytest.raises(UserError, match=r"crops/gone\.jpg: found nothing of this name"):
         index_table(crops, listed(crops, HEADER + "gone.jpg,1,1,train\n"))
+
+
+def test_names_that_are_not_utf8_are_counted(crops):
+    odd = os.fsencode(crops) + b"/train/anna/\xff.jpg"
+    shutil.copy(crops / "train" / "anna" / "cam1_0.jpg", odd)
+    pattern = r"\w+/(?P<person_id>\w+)/.*"
+    with pytest.raises(UserError, match=r"1 names that are not UTF-8 \(like train/anna/.xff\.jpg"):
+        index_pattern(crops, pattern)
+    _, report = index_pattern(crops, pattern, LayoutOptions(allow_skipped=True))
+    assert report.skipped.counts["names that are not UTF-8"] == 1
+
+
+def test_a_root_whose_name_is_not_utf8_is_found_again(crops, tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(crops) + b"\xff"))
+    crops.rename(odd)
+    write_images(index_pattern(odd, r"\w+/(?P<person_id>\w+)/.*")[0], tmp_path / "i.parquet")
+    assert read_images(tmp_path / "i.parquet").root == odd
 
 
 @pytest.mark.parametrize(
     ("regex", "message"),
     [
         (r"(?P<person_id>", "pattern "),
+        (r"(?P<person_id>x{99999999999})", "': the repetition number is too large"),
+        (rf"(?P<person_id>x{{{'9' * 5000}}})", "': Exceeds the limit (4300 digits)"),
         (r"(?P<split>\w+)/.*", "found the named groups split; expected"),
         (r".*", "found the named groups none; expected"),
         (r"(?P<person_id>\w+)/(?P<camera>.*)", "found the named groups camera, person_id"),

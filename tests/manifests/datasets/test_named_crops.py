@@ -106,7 +106,7 @@ def test_original_cuhk03_is_read_by_its_file_of_splits(cuhk03_original):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (None, "splits_new_labeled.json: no such file, expected the splits of CUHK03"),
+        (None, "splits_new_labeled.json: found nothing of this name, expected the splits"),
         ([], "found no list 'train', expected the splits"),
         ([{"train": [], "query": []}], "found no list 'gallery', expected the splits"),
         ([{"train": [["/a/0002_c1.png", 0, 0]]}], "found '0002_c1.png', expected a name like 1_"),
@@ -185,7 +185,8 @@ def test_person_0000_is_said_to_be_a_person_outside_market1501(root, capsys):
     [
         ("list_query.txt", "0000/0000_000_03.jpg 0", "list_query.txt:1: found '0000/0000_000_03"),
         ("list_val.txt", "0000/0000_001_15_a_0016_1.jpg 1", "list_val.txt:1: found '0000/0000_001"),
-        ("list_train.txt", None, "list_train.txt: cannot be read"),
+        ("list_train.txt", None, "list_train.txt: found nothing of this name"),
+        ("list_train.txt", f"0000/0000_000_01_a.jpg {'9' * 5000}\n", "expected a line like"),
     ],
 )
 def test_a_wrong_list_of_msmt17_is_named_with_its_line(root, file, text, message):
