@@ -165,7 +165,7 @@ class Dpig(PoseTransfer):
         """Channels of the encoder's and the generator's first layers."""
         code_width: Width = 64
         """Numbers that the generator squeezes an image through."""
-        part_size: Annotated[int, Field(gt=0, multiple_of=SMALLEST)] = 48
+        part_size: Annotated[Width, Field(multiple_of=SMALLEST)] = 48
         """Edge of the squares in which the parts of a body are looked at."""
         part_code_width: Width = 32
         """Numbers that say what one of seven parts looks like."""
@@ -173,7 +173,7 @@ class Dpig(PoseTransfer):
         """Numbers of the code of a background."""
         pose_code_width: Width = 32
         """Numbers of the code of a pose."""
-        hidden_width: Annotated[int, Field(gt=0, multiple_of=2)] = 512
+        hidden_width: Annotated[Width, Field(multiple_of=2)] = 512
         """Of all networks over codes; the background's mapper has half of it."""
         discriminator_width: Width = 64
         """Channels of the first layer of the images' discriminator."""

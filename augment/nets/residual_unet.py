@@ -18,12 +18,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.nets.padding import SameConv2d
+from manifests.runtime.settings import Width
 
 NUM_SCALES: Final = 5
 SMALLEST: Final = 2 ** (NUM_SCALES - 1)
 """One pixel of the smallest scale is so many of the image, across and down."""
 
-SizeOfImages = Annotated[int, Field(gt=0, multiple_of=SMALLEST)]
+SizeOfImages = Annotated[Width, Field(multiple_of=SMALLEST)]
 """Height or width, in pixels, that every scale halves without a rest."""
 
 

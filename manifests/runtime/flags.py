@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{CONFIG} {path}: cannot be read ({reason}); expected a YAML file of settings, as a "
             f"run leaves in its {RECORD}"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UserError(f"{CONFIG} {path}: found no YAML ({where})") from error
     if not isinstance(found, dict):
