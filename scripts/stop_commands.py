@@ -411,7 +411,7 @@ def strike(
 
 def main() -> None:
     """Run the script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--signals", type=int, default=200, help="how many are sent")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--work", type=Path, required=True, help="folder, new or of an earlier run")
