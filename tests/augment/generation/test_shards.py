@@ -68,8 +68,8 @@ def out(tmp_path):
 
 
 def test_golden_keys():
-    assert RUN.content_key == "fb43919da89d646c6ca64f7adc237aa55808e1d55fb03d33ee7f1761dc210eb6"
-    assert RUN.layout_key == "04003dfd82034f0bd12f0d4f44bc48f010c0c2df475da531dbcc80f8d15f029f"
+    assert RUN.content_key == "a5699517a58545b41719c2e7f738c35aebd49483dc21f408e57b9851029054df"
+    assert RUN.layout_key == "5644aeefb211edaf8d2d243e32e3795f86177a137879d454eee15d4ee3e21b71"
 
 
 def test_the_keys_of_runs_made_before_compiling_was_a_setting_stay():
