@@ -286,7 +286,7 @@ def test_png_cannot_be_exported_and_nothing_is_left(tiny_images, finish, synthet
 
 def test_an_export_with_a_missing_image_leaves_nothing(tiny_images, tmp_path):
     tiny_images.file(4).unlink()
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="found nothing of this name"):
         export(tiny_images, None, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
