@@ -83,7 +83,7 @@ def test_a_file_is_read_with_or_without_prefix(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda p: None, "no file"),
+        (lambda p: None, "found nothing of this name"),
         (lambda p: p.write_bytes(b"not a network"), "cannot be read"),
         (lambda p: torch.save([1, 2], p), "state dict"),
         (lambda p: torch.save({"features.0.weight": torch.zeros(3)}, p), "expected shape"),
