@@ -69,13 +69,9 @@ class GenerationPlan:
 
     sources: Images
     """The train rows that may be sources, people in sorted order."""
-    source_joints: Float32[np.ndarray, "sources 18 2"]
-    """In pixels of the generated image, as the network sees the source."""
     people: tuple[str, ...]
     first: Int64[np.ndarray, " people_and_end"]
     """Person ``i`` owns the sources ``first[i] : first[i + 1]``."""
-    shown: Int64[np.ndarray, " sources"]
-    """The row of ``bank`` that a source shows itself, -1 for none."""
     bank: PoseBank
     targets: TargetPoses
     picker: SourcePicker
@@ -88,6 +84,16 @@ class GenerationPlan:
     inside, and none of these images has shoulders and hips to move it by."""
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
+
+    @property
+    def source_joints(self) -> Float32[np.ndarray, "sources 18 2"]:
+        """In pixels of the generated image, as the network sees the source."""
+        return self.picker.joints
+
+    @property
+    def shown(self) -> Int64[np.ndarray, " sources"]:
+        """The row of ``bank`` that a source shows itself, -1 for none."""
+        return self.picker.shown
 
     @property
     def left_out_for(self) -> str:
@@ -186,15 +192,12 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
     people, person = _people(real.take(usable))
     candidates, num_without_torso = _candidates(real.take(usable), joints[usable], person)
     sources = real.take(usable[candidates])
-    shown = _positions(sources.table["image_id"], bank.pose_ids)
     labels = pa.chunked_array([pa.array(people, pa.string())])
     everybody = _positions(real.table["person_id"], labels)
     plan = GenerationPlan(
         sources=sources,
-        source_joints=joints[usable[candidates]],
         people=people,
         first=np.searchsorted(person[candidates], np.arange(len(people) + 1)).astype(np.int64),
-        shown=shown,
         bank=bank,
         targets=target_poses(choices, seed, bank, RealImages(real, joints, everybody)),
         picker=SourcePicker(
@@ -202,7 +205,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
             bank,
             camera_numbers(bank.images),
             joints[usable[candidates]],
-            shown,
+            _positions(sources.table["image_id"], bank.pose_ids),
             camera_numbers(sources),
         ),
         per_id=per_id,

