@@ -16,7 +16,18 @@ _VALUES: Final = (
     "9" * 400, "9223372036854775808", "4294967296", "2147483648", "-2147483649", "1e-400", "0.5",
     "9" * 5000, "[" * 3000, '"\\ud800"', '"\\u0000"', '"../../x"', '""', "1000000000",
 )  # fmt: skip
-_BYTES: Final = (b"\xff", b"\x00", b"\n", b"\r", b'"', b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf")
+_BYTES: Final = (
+    b"&a ",
+    b"*a",
+    b"\xff",
+    b"\x00",
+    b"\n",
+    b"\r",
+    b'"',
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+)
 
 
 def damaged(data: bytes, rng: random.Random, name: str) -> bytes:
@@ -31,7 +42,7 @@ def _ways(name: str) -> Sequence[Callable[[bytes, random.Random], bytes]]:
     bytewise = (_flip, _flip, _cut, _zero, _insert, _remove, _repeat, _noise)
     if name.endswith((".json", "_SUCCESS")):
         return (*bytewise[2:], _value, _entry, _entry, _entry, _entry)
-    if name.endswith((".csv", ".txt", ".jsonl", "flags", "pattern")):
+    if name.endswith((".csv", ".txt", ".jsonl", ".yaml", "flags", "pattern")):
         return (*bytewise, _value, _value, _value)
     if name.endswith(".parquet"):
         return (*bytewise, _column, _column, _column, _column)
