@@ -52,7 +52,7 @@ class IndexSettings(Frozen):
     allow_skipped: bool = False
     """Go on where images are left out by their names, or a folder cannot be read."""
     skip_broken: bool = False
-    """Leave out, and count, images that cannot be read."""
+    """Leave out, and count, images, masks and JSON files of keypoints that cannot be read."""
 
     masks: Path | None = None
     """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
@@ -113,6 +113,8 @@ def index(settings: IndexSettings, console: Console) -> Exit:
             tool=settings.masks_tool,
             scales=settings.scale_masks,
             from_joints=settings.masks_from_joints,
+            skip_broken=settings.skip_broken,
+            allow_skipped=settings.allow_skipped,
         )
         console.say(mask_report.text())
     io.write_images(images, settings.out)

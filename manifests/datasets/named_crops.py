@@ -12,7 +12,7 @@ from typing import Final
 
 from manifests import rules
 from manifests.datasets.crops import Crop, Report, check_folder, images_of
-from manifests.datasets.keypoint_files import read_keypoint_files
+from manifests.datasets.keypoint_files import Leniency, read_keypoint_files
 from manifests.datasets.layouts import LayoutOptions
 from manifests.datasets.skipped import Skipped, entries_of
 from manifests.io import Images
@@ -118,7 +118,8 @@ def table_of_crops(
     """
     skipped.check(len(crops), str(root), allowed=options.allow_skipped)
     _check_unique(root, crops)
-    keypoints = read_keypoint_files(options.keypoints)
+    leniency = Leniency(skipped, options.skip_broken, options.allow_skipped)
+    keypoints = read_keypoint_files(options.keypoints, leniency)
     broken = skipped if options.skip_broken else None
     images = images_of(crops, root, provenance, keypoints, broken)
     report = Report(

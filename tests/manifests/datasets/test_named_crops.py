@@ -254,6 +254,13 @@ def test_a_pattern_reads_linked_folders_too_each_once(crops, capsys):
     assert "2 links to folders that were read already (like ben/loop)" in told
 
 
+def test_a_link_that_comes_before_its_folder_gives_no_image_twice(crops, capsys):
+    (crops / "adam").symlink_to(crops / "anna")
+    images = indexed(crops, "folder", *PATTERN)
+    assert images.strings("person_id") == ["anna", "anna", "ben", "ben"]
+    assert "1 links to folders that were read already (like adam)" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
 def test_a_folder_that_cannot_be_read_is_refused(crops):
     (crops / "carl").mkdir(mode=0)
