@@ -253,10 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = range(chosen.first, chosen.first + chosen.count)
         counts, faults = run(readers, numbers, chosen.seed, scratch)
         for fault in faults:
-            sys.stdout.write(f"{fault.reader}, input {fault.number}: {fault.text}\n")
-            if chosen.keep is not None:
-                kept = chosen.keep / f"input-{fault.number}"
-                shutil.copytree(scratch / kept.name, kept, dirs_exist_ok=True)
+            sys.stdout.write(f"{fault.reader}, input {fault.number}: {fault.text[:2000]}\n")
+            files = scratch / f"input-{fault.number}"
+            if chosen.keep is not None and files.exists():
+                shutil.copytree(files, chosen.keep / files.name, dirs_exist_ok=True)
     sys.stdout.write(table(counts) + "\n")
     return 1 if faults else 0
 

@@ -125,8 +125,9 @@ def _entry(data: bytes, rng: random.Random) -> bytes:
 
 
 def _spots(content: Any) -> Iterator[tuple[Any, Any]]:
-    keys = content if isinstance(content, dict) else range(len(content))
-    for key in list(keys) if isinstance(content, dict | list) else ():
+    if not isinstance(content, dict | list):
+        return
+    for key in list(content) if isinstance(content, dict) else range(len(content)):
         yield content, key
         if isinstance(content[key], dict | list):
             yield from _spots(content[key])

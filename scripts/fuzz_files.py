@@ -276,8 +276,9 @@ def _of_runs(scratch: Path) -> Iterator[Reader]:
     mark = {"_SUCCESS": success.to_json().encode()}
     yield Reader("_SUCCESS", mark, lambda out: shards.read_success(out, run), "_SUCCESS")
     facts = {
-        "config": {"model": "osnet_x0_25", "width": 32, "height": 64, "val_people": 0, "seed": 0},
+        "config": _RECIPE,
         "people": ["1", "2"],
+        "num_real": 12,
     }
     record = {"run.json": json.dumps(facts).encode()}
     yield Reader("run.json of a training", record, _read_run, "run.json")
@@ -302,6 +303,19 @@ def _of_runs(scratch: Path) -> Iterator[Reader]:
     settings = {"sample.json": (scratch / "people" / "sample.json").read_bytes()}
     chosen = SampleSettings(people=2, test_people=2)
     yield Reader("sample.json", settings, lambda out: draw_data_set(out, chosen), "sample.json")
+
+
+_RECIPE: Final = {
+    "model": "osnet_x0_25",
+    "width": 32,
+    "height": 64,
+    "images_sha256": "0",
+    "synthetic_sha256": None,
+    "real_fraction": 1.0,
+    "data_seed": 0,
+    "val_people": 0,
+    "seed": 0,
+}
 
 
 def _read_run(out: Path) -> None:

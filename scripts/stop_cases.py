@@ -52,11 +52,15 @@ class Case:
 
 IMAGES: Final = "--images {ready}/images.parquet"
 PREPARATION: Final = (
-    Case("augment sample", "sample --people 3 --test-people 2 --out people"),
+    Case("augment sample", "sample --people 3 --test-people 4 --out people"),
     Case(
         "augment index",
         "index {ready}/people --masks {ready}/people/masks --keypoints "
         "{ready}/people/keypoints-train.csv {ready}/people/keypoints-test.csv --out images.parquet",
+    ),
+    Case(
+        "augment index",
+        "index {ready}/people --masks {ready}/people/masks --out masked.parquet",
     ),
     Case(
         "augment generate",
@@ -66,7 +70,7 @@ PREPARATION: Final = (
     Case("reid train", f"train {IMAGES} {SMALL_RUN} --steps 2 --out other --seed 1"),
 )
 CASES: Final = (
-    Case("augment sample", "sample --people 3 --test-people 2 --out people"),
+    Case("augment sample", "sample --people 3 --test-people 4 --out people"),
     Case(
         "augment index",
         "index {ready}/people --masks {ready}/people/masks --keypoints "
@@ -97,7 +101,7 @@ CASES: Final = (
     Case("augment report", "report {ready}/synthetic --html page.html"),
     Case(
         "augment transfer",
-        "transfer 0001_c1s1_000001_01.jpg --pose 0002_c1s1_000001_01.jpg "
+        "transfer 0001_c1s3_050705_03.jpg --pose 0002_c3s2_055841_04.jpg "
         f"{IMAGES} --weights patn-sample --out image.png",
     ),
     Case(
@@ -109,12 +113,14 @@ CASES: Final = (
     Case("reid score", f"score run {IMAGES} --flip-test", brings="run"),
     Case(
         "reid backgrounds",
-        f"backgrounds {{ready}}/run {IMAGES} --max-images 20 --markdown table.md",
+        "backgrounds {ready}/run --images {ready}/masked.parquet --max-images 60 "
+        "--markdown table.md",
     ),
     Case("reid compare", "compare {ready}/run {ready}/other --html page.html --csv table.csv"),
     Case(
         "reid study",
-        f"study {IMAGES} --out study --fractions 1.0 --seeds 0 --arms swapped=--seed "
+        f"study {IMAGES} --out study --fractions 1.0 --seeds 0 "
+        "--arms swapped=--augmentation.scene=0.5 "
         + " ".join(f"--train.{flag}" for flag in SMALL_RUN.removeprefix("--").split(" --"))
         + " --train.steps 2",
     ),

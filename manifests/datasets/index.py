@@ -20,6 +20,7 @@ from manifests.datasets.keypoint_files import (
 )
 from manifests.datasets.layouts import DEFAULT, NO_OPTIONS, LayoutOptions, layout, layouts
 from manifests.datasets.mask_files import add_masks
+from manifests.datasets.skipped import Leniency
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -113,8 +114,9 @@ def index(settings: IndexSettings, console: Console) -> Exit:
             tool=settings.masks_tool,
             scales=settings.scale_masks,
             from_joints=settings.masks_from_joints,
-            skip_broken=settings.skip_broken,
-            allow_skipped=settings.allow_skipped,
+            leniency=Leniency(
+                skip_broken=settings.skip_broken, allow_skipped=settings.allow_skipped
+            ),
         )
         console.say(mask_report.text())
     io.write_images(images, settings.out)

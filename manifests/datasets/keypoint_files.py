@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from manifests.datasets.csv_table import read_csv
-from manifests.datasets.skipped import BROKEN_KEYPOINTS, Skipped, files_below
+from manifests.datasets.skipped import BROKEN_KEYPOINTS, Leniency, Skipped, files_below
 from manifests.io import sha256_file
 from manifests.keypoints import COCO_NAMES, NUM_JOINTS, from_coco, from_openpose25, visible
 from manifests.pixels import broken_images
@@ -129,18 +129,6 @@ class FoundKeypoints:
 
 
 NO_KEYPOINTS: Final = FoundKeypoints()
-
-
-@dataclass(frozen=True, slots=True)
-class Leniency:
-    """What may be left out of a folder of files."""
-
-    skipped: Skipped = field(default_factory=Skipped)
-    """Counts it."""
-    skip_broken: bool = False
-    """Files that cannot be used."""
-    allow_skipped: bool = False
-    """Folders that cannot be read."""
 
 
 def read_keypoint_files(

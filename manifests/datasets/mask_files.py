@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests import masks, pixels
 from manifests.datasets.crops import check_folder
-from manifests.datasets.skipped import Skipped, files_below
+from manifests.datasets.skipped import BROKEN_MASKS, Leniency, Skipped, files_below
 from manifests.io import Images
 from manifests.keypoints import has_torso
 from manifests.masks import MaskSource
@@ -39,12 +39,8 @@ class MaskReport:
     """Mask files that name no image."""
     num_no_png: int = 0
     """Other files in their folder."""
-    num_broken: int = 0
-    """Files that cannot be used, left out."""
-    broken: str = ""
-    """What is wrong with one of them."""
-    skipped: str = ""
-    """What of their folder could not be read, with counts."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """What of their folder was not taken."""
     num_scaled: int = 0
     num_empty: int = 0
     num_full: int = 0
@@ -73,10 +69,8 @@ class MaskReport:
         if any(doubtful.values()):
             shown = ", ".join(f"{number:,} {kind}" for kind, number in doubtful.items() if number)
             lines.append(f"doubtful masks, kept as they are: {shown}")
-        if self.num_broken:
-            lines.append(f"{self.num_broken:,} {_BROKEN}, left out (like {self.broken})")
-        if self.skipped:
-            lines.append(f"left out of the masks: {self.skipped}")
+        if self.skipped.counts:
+            lines.append(f"left out of the masks: {self.skipped.text()}")
         if self.num_scaled:
             lines.append(f"{self.num_scaled:,} masks of another size, scaled")
         if self.num_unknown:
@@ -86,15 +80,14 @@ class MaskReport:
         return "\n".join(lines)
 
 
-def add_masks(
+def add_masks(  # noqa: PLR0913 - the flags of the command
     images: Images,
     folder: Path | None,
     *,
     tool: str | None = None,
     scales: bool = False,
     from_joints: bool = False,
-    skip_broken: bool = False,
-    allow_skipped: bool = False,
+    leniency: Leniency | None = None,
 ) -> tuple[Images, MaskReport]:
     """Return the table with the masks of a folder, and what was found there.
 
@@ -109,57 +102,36 @@ def add_masks(
         scales: Whether masks of another size are scaled to their image.
         from_joints: Whether images without a file get a mask drawn around their joints, if they
             have both shoulders and both hips.
-        skip_broken: Whether files that cannot be used are left out and counted; an image of such a
-            file is one without.
-        allow_skipped: Whether to go on where a folder of masks cannot be read.
+        leniency: What may be left out of the folder; an image without its mask is kept.
 
     Raises:
         UserError: If the folder does not exist or has no mask of these images, files are no masks
             or have another size than their image (names the first ones and counts them), or two
             files are masks of one image.
     """
+    leniency = leniency or Leniency()
     files, others = {}, {}
-    skipped = Skipped()
     if folder is not None:
-        files, others = _files_of(images.strings("image_id"), folder, skipped)
-        skipped.check(len(files), f"--masks {folder}", allowed=allow_skipped)
+        files, others = _files_of(images.strings("image_id"), folder, leniency.skipped)
+        leniency.skipped.check(len(files), f"--masks {folder}", allowed=leniency.allow_skipped)
     counts = defaultdict(int, others)
-    joints = images.keypoints()
-    drawable = has_torso(joints) & from_joints
-    sizes = list(
-        zip(*(images.table[name].to_pylist() for name in ("width", "height")), strict=True)
-    )
     stored, sources = list[bytes | None](), list[MaskSource | None]()
     digest = hashlib.sha256()
-
     errors: list[UserError] = []
-
-    def of_row(row: int) -> _Found:
-        error = None
-        if row in files:
-            try:
-                return _from_file(files[row], sizes[row], scales=scales)
-            except UserError as found:
-                error = found
-        if drawable[row]:
-            return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints", error=error)
-        return _Found(error=error)
-
-    with thread_pool(os.cpu_count()) as pool:
-        for rows in _chunks(len(images)):
-            for found in pool.map(of_row, rows):
-                errors += [] if found.error is None else [found.error]
-                stored.append(None if found.mask is None else masks.encode_mask(found.mask))
-                sources.append(found.source)
-                digest.update(found.digest)
-                counts["num_scaled"] += found.was_scaled
-                if found.mask is not None:
-                    counts["num_files" if found.source == "files" else "num_drawn"] += 1
-                    counts[_kind(found.mask)] += 1
+    for found in _found(images, files, scales=scales, from_joints=from_joints):
+        errors += [] if found.error is None else [found.error]
+        stored.append(None if found.mask is None else masks.encode_mask(found.mask))
+        sources.append(found.source)
+        digest.update(found.digest)
+        counts["num_scaled"] += found.was_scaled
+        if found.mask is not None:
+            counts["num_files" if found.source == "files" else "num_drawn"] += 1
+            counts[_kind(found.mask)] += 1
     counts.pop(_SOUND, None)
-    if errors and not (skip_broken and counts["num_files"]):
+    if errors and not (leniency.skip_broken and counts["num_files"]):
         raise _broken(errors)
-    counts["num_broken"] = len(errors)
+    for error in errors:
+        leniency.skipped.add(BROKEN_MASKS, str(error))
     columns = {
         "mask": pa.array(stored, pa.binary()),
         "mask_source": pa.array(sources, pa.string()),
@@ -175,8 +147,7 @@ def add_masks(
     if from_joints:
         facts = {"radius_px_in_128_rows": masks.CAPSULE_RADIUS_PX, "num_drawn": counts["num_drawn"]}
         provenance = masks.with_mask_maker(provenance, "joints", facts)
-    broken = str(errors[0]) if errors else ""
-    report = MaskReport(len(images), broken=broken, skipped=skipped.text(), **counts)
+    report = MaskReport(len(images), skipped=leniency.skipped, **counts)
     return replace(images, table=table, provenance=provenance), report
 
 
@@ -193,7 +164,6 @@ class _Found:
     """Why its file cannot be used."""
 
 
-_BROKEN = "mask files that cannot be used"
 _WITHOUT = "--skip-broken leaves such masks out"
 
 
@@ -205,6 +175,31 @@ def _broken(errors: Sequence[UserError]) -> UserError:
     is_of_size = any(isinstance(error, _SizeError) for error in errors)
     scale = "--scale-masks scales those of another size, " if is_of_size else ""
     return pixels.broken_images(errors, f"{scale}{_WITHOUT}", "masks")
+
+
+def _found(
+    images: Images, files: Mapping[int, Path], *, scales: bool, from_joints: bool
+) -> Iterator[_Found]:
+    """Give the mask of every row."""
+    joints = images.keypoints()
+    drawable = has_torso(joints) & from_joints
+    columns = (images.table[name].to_pylist() for name in ("width", "height"))
+    sizes = list(zip(*columns, strict=True))
+
+    def of_row(row: int) -> _Found:
+        error = None
+        if row in files:
+            try:
+                return _from_file(files[row], sizes[row], scales=scales)
+            except UserError as found:
+                error = found
+        if drawable[row]:
+            return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints", error=error)
+        return _Found(error=error)
+
+    with thread_pool(os.cpu_count()) as pool:
+        for rows in _chunks(len(images)):
+            yield from pool.map(of_row, rows)
 
 
 def _from_file(file: Path, size: tuple[int, int], *, scales: bool) -> _Found:

@@ -12,9 +12,9 @@ from typing import Final
 
 from manifests import rules
 from manifests.datasets.crops import Crop, Report, check_folder, images_of
-from manifests.datasets.keypoint_files import Leniency, read_keypoint_files
+from manifests.datasets.keypoint_files import read_keypoint_files
 from manifests.datasets.layouts import LayoutOptions
-from manifests.datasets.skipped import Skipped, entries_of
+from manifests.datasets.skipped import Leniency, Skipped, entries_of
 from manifests.io import Images
 from manifests.person_ids import canonical, person_label
 from manifests.runtime.console import UserError

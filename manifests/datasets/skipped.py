@@ -16,6 +16,7 @@ IMAGE_ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tif
 
 UNREADABLE: Final = "folders that cannot be read"
 BROKEN: Final = "images that cannot be used"
+BROKEN_MASKS: Final = "masks that cannot be used"
 BROKEN_KEYPOINTS: Final = "keypoint files that cannot be used"
 LINKED_TWICE: Final = "links to folders that were read already"
 DANGLING: Final = "links to nothing"
@@ -70,6 +71,18 @@ class Skipped:
                 f"{where}: took {num_taken:,} images and left out {self.text()}; expected that "
                 "all are read, or --allow-skipped"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Leniency:
+    """What may be left out of a folder of files."""
+
+    skipped: Skipped = field(default_factory=Skipped)
+    """Counts it."""
+    skip_broken: bool = False
+    """Files that cannot be used."""
+    allow_skipped: bool = False
+    """Folders that cannot be read."""
 
 
 def kind_of_skipped_file(name: str) -> str:

@@ -195,9 +195,9 @@ def test_all_broken_files_of_a_folder_are_named_at_once_and_left_out_on_demand(
     assert f"{files[2]}: found no list 'people'" in told
     assert told.endswith("--skip-broken leaves such files out")
 
-    images = indexed(crops, "--keypoints", str(folder), "--skip-broken")
+    found = indexed(crops, "--keypoints", str(folder), "--skip-broken")
 
-    assert images.table["keypoints"].is_valid().to_pylist() == [False, True, False, True]
+    assert np.isfinite(found).any(axis=(1, 2)).tolist() == [False, True, False, True]
     assert f"2 keypoint files that cannot be used (like {files[0]}: not" in capsys.readouterr().err
 
 
@@ -205,8 +205,8 @@ def test_files_in_linked_folders_are_read_too(crops, joints):
     folder = openpose_folder(crops.parent / "joints", joints)
     (folder / "ben").rename(crops.parent / "elsewhere")
     (folder / "ben").symlink_to(crops.parent / "elsewhere")
-    images = indexed(crops, "--keypoints", str(folder))
-    assert images.table["keypoints"].null_count == 0
+    found = indexed(crops, "--keypoints", str(folder))
+    assert np.isfinite(found).any(axis=(1, 2)).all()
 
 
 def test_two_images_of_one_id_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from augment.cli import PROGRAM
 from manifests.datasets.mask_files import add_masks
+from manifests.datasets.skipped import Leniency
 from manifests.io import Images, read_images
 from manifests.masks import decode_mask, mask_from_joints, mask_makers
 from manifests.pixels import PixelError
@@ -144,12 +145,12 @@ def test_all_broken_masks_are_named_at_once_and_left_out_on_demand(
         "; --scale-masks scales those of another size, --skip-broken leaves such masks out"
     )
 
-    masked, report = add_masks(tiny_images, folder, skip_broken=True)
+    masked, report = add_masks(tiny_images, folder, leniency=Leniency(skip_broken=True))
 
     stored = masked.table["mask"].to_pylist()
     assert [row for row, data in enumerate(stored) if data is not None] == [0, 2]
-    assert (report.num_files, report.num_broken) == (2, 2)
-    said = f"2 mask files that cannot be used, left out (like {folder / ids[1]}.png: found a mask"
+    assert report.num_files == 2
+    said = f"left out of the masks: 2 masks that cannot be used (like {folder / ids[1]}.png: found"
     assert said in report.text()
 
 
@@ -157,7 +158,7 @@ def test_broken_masks_alone_are_refused_whatever_is_asked(tiny_images: Images, t
     name = tiny_images.strings("image_id")[0]
     (tmp_path / f"{name}.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"found no PNG.*; --skip-broken leaves such masks out"):
-        add_masks(tiny_images, tmp_path, skip_broken=True)
+        add_masks(tiny_images, tmp_path, leniency=Leniency(skip_broken=True))
 
 
 def test_masks_in_linked_folders_are_read_and_links_to_nothing_told(
@@ -176,7 +177,7 @@ def test_masks_in_linked_folders_are_read_and_links_to_nothing_told(
         UserError, match=r"--masks .*: took 12 images and left out 1 links to nothi"
     ):
         add_masks(images, tmp_path / "masks")
-    report = add_masks(images, tmp_path / "masks", allow_skipped=True)[1]
+    report = add_masks(images, tmp_path / "masks", leniency=Leniency(allow_skipped=True))[1]
     assert report.num_files == 12
     assert "left out of the masks: 1 links to nothing (like gone.png)" in report.text()
 
