@@ -138,6 +138,7 @@ def _pattern(regex: str) -> re.Pattern[str]:
         found = ", ".join(sorted(groups)) or "none"
         raise UserError(
             f"pattern '{regex[:_LONGEST_SHOWN]}': found the named groups "
-            f"{found[:_LONGEST_SHOWN]}; expected (?P<person_id>...) and, if wanted, camera_id and split"
+            f"{found[:_LONGEST_SHOWN]}; expected (?P<person_id>...) and, if wanted, camera_id "
+            "and split"
         )
     return pattern
