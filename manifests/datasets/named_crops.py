@@ -16,9 +16,9 @@ from manifests.datasets.keypoint_files import read_keypoint_files
 from manifests.datasets.layouts import LayoutOptions
 from manifests.datasets.skipped import Leniency, Skipped, entries_of
 from manifests.io import Images
-from manifests.person_ids import canonical, person_label
+from manifests.person_ids import PREFIX, is_nobody, person_label
 from manifests.runtime.console import UserError
-from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
+from manifests.schema import UNKNOWN_CAMERA
 
 THREE_FOLDERS: Final = {
     "train": "bounding_box_train",
@@ -135,9 +135,10 @@ def table_of_crops(
 
 def _notes(crops: Sequence[Crop]) -> tuple[str, ...]:
     """Say which people have a name that is nobody's in Market-1501."""
-    nobody = {person_label(JUNK), person_label(DISTRACTOR)}
-    people = {crop.person_id for crop in crops} - {JUNK}
-    names = sorted(name for name in people if name in nobody or canonical(name) == JUNK)
+    people = {crop.person_id for crop in crops}
+    names = sorted(
+        name for name in people if name != (own := name.removeprefix(PREFIX)) and is_nobody(own)
+    )
     if not names:
         return ()
     shown = ", ".join(f"'{name}'" for name in names)

@@ -291,3 +291,16 @@ def test_spellings_of_one_person_are_refused_and_other_names_are_people(crops, c
         indexed(crops, "folder", *PATTERN)
     (crops / "1").rename(crops / "0000")
     assert set(indexed(crops, "folder", *PATTERN).strings("person_id")) == {"0001", "person 0000"}
+    (crops / "0000").rename(crops / "-1.0")
+    pattern = ["--pattern", r"(?P<person_id>[^/]+)/cam(?P<camera_id>\d+)\.jpg"]
+    found = indexed(crops, "folder", *pattern)
+    assert set(found.strings("person_id")) == {"0001", "person -1.0"}
+    assert "'person -1.0': people; junk and distractors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("one", "other"), [("p7", "p007"), ("e\u0301", "\xe9"), ("+1", "1")])
+def test_names_of_any_form_in_two_spellings_are_refused(crops, one, other):
+    (crops / "anna").rename(crops / one)
+    (crops / "ben").rename(crops / other)
+    with pytest.raises(UserError, match=r"which differ in zeros, a decimal point, case or spaces"):
+        indexed(crops, "folder", "--pattern", r"(?P<person_id>[^/]+)/cam(?P<camera_id>\d+)\.jpg")
