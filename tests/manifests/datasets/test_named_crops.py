@@ -254,6 +254,12 @@ def test_a_pattern_reads_linked_folders_too_each_once(crops, capsys):
     assert "2 links to folders that were read already (like ben/loop)" in told
 
 
+def test_a_long_expression_that_is_none_is_told_shortly(crops):
+    with pytest.raises(UserError) as refused:
+        indexed(crops, "folder", "--pattern", "(?P<a" + "+" * 20_000 + ">x)")
+    assert len(str(refused.value)) < 2_000
+
+
 def test_a_link_that_comes_before_its_folder_gives_no_image_twice(crops, capsys):
     (crops / "adam").symlink_to(crops / "anna")
     images = indexed(crops, "folder", *PATTERN)
