@@ -126,7 +126,7 @@ def test_a_screened_set_shows_what_was_dropped_and_the_worst_first(people, out, 
     ],
 )
 def test_damaged_files_of_a_screened_set_are_refused(people, out, tmp_path, file, said):
-    write_screened(tmp_path / "screened", out, {"none"})
+    write_screened(tmp_path / "screened", out, set(read_synthetic(out).strings("image_id")[:1]))
     (tmp_path / "screened" / file[0]).write_bytes(file[1])
     settings = ReportSettings(run=tmp_path / "screened", html=tmp_path / "p.html", images=people)
     with pytest.raises(UserError, match=re.escape(said)):
@@ -134,7 +134,7 @@ def test_damaged_files_of_a_screened_set_are_refused(people, out, tmp_path, file
 
 
 def test_a_similarity_that_is_no_number_is_refused(people, out, tmp_path):
-    write_screened(tmp_path / "screened", out, {"none"})
+    write_screened(tmp_path / "screened", out, set(read_synthetic(out).strings("image_id")[:1]))
     table = pq.read_table(tmp_path / "screened/screen.parquet")
     broken = pa.array([float("nan")] * len(table), pa.float32())
     pq.write_table(table.set_column(2, "similarity", broken), tmp_path / "screened/screen.parquet")
