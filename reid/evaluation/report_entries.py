@@ -88,6 +88,7 @@ class _Report(_Block):
     leakage: _Leakage = _Leakage()
     seen: _Seen = _Seen()
     versions: dict[str, StrictStr] = {}
+    queries_sha256: StrictStr | None = None
     num_real: _Count | None = None
     num_synthetic: _Count | None = None
 

@@ -117,6 +117,7 @@ def changed(path: Path, where: str, value: object) -> None:
         ("leakage", [], "entry 'leakage': input should be a valid dictionary"),
         ("leakage", {"near_duplicates": {}}, "entry 'leakage.near_duplicates.num_pairs': field"),
         ("versions", {"torch": 2}, "entry 'versions.torch': input should be a valid string"),
+        ("queries_sha256", [], "entry 'queries_sha256': input should be a valid string"),
         ("num_real", -1, "entry 'num_real': input should be greater than or equal to 0"),
     ],
 )
