@@ -177,10 +177,11 @@ def _column(data: bytes, rng: random.Random) -> bytes:
     """Replace, drop, repeat or move a column of a table."""
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError):
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return _flip(data, rng)
     place = rng.randrange(table.num_columns)
-    name = table.column_names[place]
+    name = names[place]
     way = rng.random()
     if way < 0.1:
         table = table.drop_columns([name])
