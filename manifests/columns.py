@@ -93,6 +93,9 @@ def _column(table: pa.Table, field: pa.Field, where: str) -> pa.Array | pa.Chunk
     column = table[field.name]
     try:
         column = _cast(column, field.type)
+        if pa.types.is_string(field.type):
+            # Else bytes that are no text fail at whoever looks at them.
+            column.validate(full=True)
     except pa.ArrowException as error:
         text = str(error).splitlines()[0]
         raise UserError(

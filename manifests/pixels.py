@@ -53,19 +53,22 @@ class PixelError(UserError):
     """An image that cannot be read."""
 
 
-def broken_images(errors: Sequence[UserError], remedy: str = INDEX_WITHOUT) -> PixelError:
-    """Return one error of all images that cannot be used: the first of them, and how many.
+def broken_images(
+    errors: Sequence[UserError], remedy: str = INDEX_WITHOUT, what: str = "images"
+) -> PixelError:
+    """Return one error of all files that cannot be used: the first of them, and how many.
 
     Args:
         errors: What is wrong, at least one.
         remedy: How to go on without them.
+        what: What they were to hold.
     """
     first = "; ".join(str(error) for error in errors[:_MOST_NAMED])
     if len(errors) == 1:
         return PixelError(f"{first}; {remedy}")
     more = len(errors) - _MOST_NAMED
     rest = f"; and {more:,} more" if more > 0 else ""
-    return PixelError(f"{len(errors):,} images cannot be used: {first}{rest}; {remedy}")
+    return PixelError(f"{len(errors):,} {what} cannot be used: {first}{rest}; {remedy}")
 
 
 def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:

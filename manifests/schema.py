@@ -65,6 +65,22 @@ BACKGROUND_COLUMNS: Final = ("background_id",)
 IMAGE_STRUCT: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct that ``datasets.load_dataset("parquet", ...)`` opens as an image."""
 
+SCREEN: Final = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("person_id", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("nearest_person", pa.string(), nullable=False),
+        pa.field("weight", pa.float32()),
+    ]
+)
+"""What 'reid screen' found, one row per image that it looked at; ``weight`` is null where it was
+dropped."""
+
+SCREEN_TABLE: Final = "screen.parquet"
+"""Its file, in the folder that the command wrote."""
+
 IMAGES: Final = pa.schema([*_COMMON, *_MASK])
 MASK_COLUMNS: Final = tuple(field.name for field in _MASK)
 """Columns that a table without masks does not have."""

@@ -39,8 +39,9 @@ CPU_SECONDS: Final = 10
 SECONDS: Final = 120
 """After which a reader hangs; the slowest takes a tenth of a second on an idle machine."""
 _LONGEST: Final = 20_000
-BLOCK: Final = 200
+BLOCK: Final = 1000
 """Inputs of one process."""
+SLOW_EVERY: Final = 8
 
 ACCEPTED: Final = "accepted"
 REFUSED: Final = "refused"
@@ -119,10 +120,25 @@ def write_files(files: Mapping[str, bytes], here: Path) -> None:
         (here / name).write_bytes(data)
 
 
+def reader_of(readers: Sequence[Reader], number: int) -> Reader:
+    """Return the reader of an input: they take turns, slow ones in one of ``SLOW_EVERY`` rounds.
+
+    >>> slow = Reader("s", {}, print, "", is_slow=True)
+    >>> quick = Reader("q", {}, print, "")
+    >>> "".join(reader_of([quick, slow], number).name for number in range(10))
+    'qqqqqqqqsq'
+    """
+    quick = [reader for reader in readers if not reader.is_slow]
+    slow = [reader for reader in readers if reader.is_slow]
+    place = number % (SLOW_EVERY * len(quick) + len(slow))
+    turns = SLOW_EVERY * len(quick)
+    return quick[place % len(quick)] if place < turns else slow[place - turns]
+
+
 def try_one(readers: Sequence[Reader], number: int, seed: int, scratch: Path) -> Tried:
     """Make the input of a number, read it and return (reader, outcome, text)."""
     rng = random.Random(f"{seed}:{number}")
-    reader = readers[number % len(readers)]
+    reader = reader_of(readers, number)
     here = scratch / f"input-{number}"
     data = damaged(reader.files[reader.damaged], rng, reader.damaged)
     write_files({**reader.files, reader.damaged: data}, here)
@@ -208,7 +224,7 @@ def _in_a_process(
         numbers = numbers[len(done) :]
         if numbers:
             text = f"the process ended with {os.waitstatus_to_exitcode(status)}"
-            yield numbers[0], (readers[numbers[0] % len(readers)].name, FAULT, text)
+            yield numbers[0], (reader_of(readers, numbers[0]).name, FAULT, text)
             numbers = numbers[1:]
 
 
@@ -237,10 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = range(chosen.first, chosen.first + chosen.count)
         counts, faults = run(readers, numbers, chosen.seed, scratch)
         for fault in faults:
-            sys.stdout.write(f"{fault.reader}, input {fault.number}: {fault.text}\n")
-            if chosen.keep is not None:
-                kept = chosen.keep / f"input-{fault.number}"
-                shutil.copytree(scratch / kept.name, kept, dirs_exist_ok=True)
+            sys.stdout.write(f"{fault.reader}, input {fault.number}: {fault.text[:2000]}\n")
+            files = scratch / f"input-{fault.number}"
+            if chosen.keep is not None and files.exists():
+                shutil.copytree(files, chosen.keep / files.name, dirs_exist_ok=True)
     sys.stdout.write(table(counts) + "\n")
     return 1 if faults else 0
 

@@ -16,7 +16,18 @@ _VALUES: Final = (
     "9" * 400, "9223372036854775808", "4294967296", "2147483648", "-2147483649", "1e-400", "0.5",
     "9" * 5000, "[" * 3000, '"\\ud800"', '"\\u0000"', '"../../x"', '""', "1000000000",
 )  # fmt: skip
-_BYTES: Final = (b"\xff", b"\x00", b"\n", b"\r", b'"', b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf")
+_BYTES: Final = (
+    b"&a ",
+    b"*a",
+    b"\xff",
+    b"\x00",
+    b"\n",
+    b"\r",
+    b'"',
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+)
 
 
 def damaged(data: bytes, rng: random.Random, name: str) -> bytes:
@@ -31,7 +42,7 @@ def _ways(name: str) -> Sequence[Callable[[bytes, random.Random], bytes]]:
     bytewise = (_flip, _flip, _cut, _zero, _insert, _remove, _repeat, _noise)
     if name.endswith((".json", "_SUCCESS")):
         return (*bytewise[2:], _value, _entry, _entry, _entry, _entry)
-    if name.endswith((".csv", ".txt", ".jsonl", "flags", "pattern")):
+    if name.endswith((".csv", ".txt", ".jsonl", ".yaml", "flags", "pattern")):
         return (*bytewise, _value, _value, _value)
     if name.endswith(".parquet"):
         return (*bytewise, _column, _column, _column, _column)
@@ -114,8 +125,9 @@ def _entry(data: bytes, rng: random.Random) -> bytes:
 
 
 def _spots(content: Any) -> Iterator[tuple[Any, Any]]:
-    keys = content if isinstance(content, dict) else range(len(content))
-    for key in list(keys) if isinstance(content, dict | list) else ():
+    if not isinstance(content, dict | list):
+        return
+    for key in list(content) if isinstance(content, dict) else range(len(content)):
         yield content, key
         if isinstance(content[key], dict | list):
             yield from _spots(content[key])
@@ -165,10 +177,11 @@ def _column(data: bytes, rng: random.Random) -> bytes:
     """Replace, drop, repeat or move a column of a table."""
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError):
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return _flip(data, rng)
     place = rng.randrange(table.num_columns)
-    name = table.column_names[place]
+    name = names[place]
     way = rng.random()
     if way < 0.1:
         table = table.drop_columns([name])

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +21,21 @@ from manifests import io, masks, pixels, rules
 from manifests.compute.external_weights import read_state_dict
 from manifests.compute.training_log import TrainingLog
 from manifests.compute.training_state import read_training_state, write_training_state
-from manifests.datasets import folder, market1501, msmt17
+from manifests.datasets import cuhk03, folder, market1501, msmt17
 from manifests.datasets.index import IndexSettings
 from manifests.datasets.keypoint_files import KeypointOptions, keypoint_text, read_keypoint_files
 from manifests.datasets.layouts import NO_OPTIONS
+from manifests.datasets.mask_files import add_masks
 from manifests.keypoint_check import KeypointCheck
 from manifests.keypoints import COCO_NAMES, JOINT_NAMES
 from manifests.pages.training_page import read_log
 from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.runtime.command_line import parse
-from manifests.schema import MANIFEST, SHARD
+from manifests.runtime.flags import with_files
+from manifests.schema import MANIFEST, SCREEN, SHARD, SPLITS
 from manifests.synthetic import read_synthetic
 from reid.data.labels import Labels
+from reid.data.leakage import origin_of
 from reid.evaluation.ranking import rank
 from reid.evaluation.report import read_scored, write_report
 from reid.models.run_folder import read_run
@@ -48,6 +51,8 @@ class Reader:
     """From the folder of the files."""
     damaged: str
     """The file to damage."""
+    is_slow: bool = False
+    """Whether it takes ten times as long as others, so that it has fewer turns."""
 
 
 def made_up_readers(scratch: Path) -> list[Reader]:
@@ -89,6 +94,7 @@ def _of_tables(scratch: Path, images: io.Images) -> Iterator[Reader]:
             chunk.keypoints()
 
     few = images.only("train").take(np.arange(12))
+    names = few.strings("image_id")
     io.write_images(few, scratch / "images.parquet")
     yield _one("images", "i.parquet", (scratch / "images.parquet").read_bytes(), read_images)
     rows = [
@@ -124,6 +130,31 @@ def _of_tables(scratch: Path, images: io.Images) -> Iterator[Reader]:
     yield Reader("manifest", files, read_generated, "manifest.parquet")
     yield Reader("shard", files, read_generated, "data/part-0.parquet")
     yield Reader("errors of a shard", files, _num_errors, "data/part-0.parquet")
+    facts = {"train_sha256": "0", "real_fraction": 0.5, "data_seed": 1}
+    recipe = {"num_real": 12, "recipe": {"real_fraction": 1.0}}
+    record = {"config": {}, "settings": {"weights_facts": facts}, "screened_by": recipe}
+    files = {**files, "run.json": json.dumps(record).encode()}
+    yield Reader(
+        "run.json of a set",
+        files,
+        lambda out: origin_of(few, few, read_synthetic(out)),
+        "run.json",
+    )
+    found = [("made-0", "1", 0.5, 1, "1", 1.0), ("made-1", "1", -0.5, 2, "2", None)]
+    rows = [dict(zip(SCREEN.names, row, strict=True)) for row in found]
+    io.write_table(pa.Table.from_pylist(rows, SCREEN), scratch / "s.parquet", {})
+    screened = (scratch / "s.parquet").read_bytes()
+    yield _one(
+        "screen.parquet", "s.parquet", screened, lambda path: io.read_table(path, SCREEN, "")
+    )
+    drawn = [(scratch / "people" / "masks" / name).with_suffix(".png") for name in names[:3]]
+    masks_of = {f"masks/{file.name}": file.read_bytes() for file in drawn}
+    yield Reader(
+        "folder of masks",
+        masks_of,
+        lambda here: add_masks(few.take(np.arange(3)), here / "masks"),
+        min(masks_of),
+    )
 
 
 def _num_errors(out: Path) -> int:
@@ -169,10 +200,35 @@ def _of_text(people: Path, images: io.Images) -> Iterator[Reader]:
     lists["list_train.txt"] = b"0000/0000_000_01_0303morning_0015_0.jpg 0\n"
     lists |= {"train/0000/0000_000_01_0303morning_0015_0.jpg": jpeg, "test/.keep": b""}
     yield Reader("lists", lists, lambda here: msmt17.read(here, NO_OPTIONS), "list_train.txt")
+    yield _one("settings", "s.yaml", _SETTINGS, lambda path: with_files(["--config", str(path)]))
+    splits = [{part: [[f"/x/1_00{n}_1_01.png", n, 0]] for n, part in enumerate(SPLITS)}]
+    labeled = {f"images_labeled/1_00{n}_1_01.png": jpeg for n in range(3)}
+    labeled["splits_new_labeled.json"] = json.dumps(splits).encode()
+    yield Reader(
+        "splits of CUHK03",
+        labeled,
+        lambda here: cuhk03.read(here / "images_labeled", NO_OPTIONS),
+        "splits_new_labeled.json",
+    )
     flags = "sample\0--out\0i.parquet\0--keypoint-scale\0unit\0--keypoints\0k.csv\0--masks\0m"
-    yield _one("flags", "flags", flags.encode(), _parse)
+    yield Reader(
+        "flags",
+        {"flags": flags.encode()},
+        lambda here: _parse(here / "flags"),
+        "flags",
+        is_slow=True,
+    )
     pattern = rb"(?P<person_id>\d{4})_c(?P<camera_id>\d)s\d_.*"
     yield _one("pattern", "pattern", pattern, lambda path: _pattern(people, path))
+
+
+_SETTINGS: Final = b"""\
+# augment generate --config settings.yaml --out NEW makes this run again.
+images: i.parquet
+per-id: 10
+options: {keep: 2.5, sample-pose: false}
+poses: [a.parquet, "b.parquet"]
+"""
 
 
 def _parse(path: Path) -> None:
@@ -220,8 +276,9 @@ def _of_runs(scratch: Path) -> Iterator[Reader]:
     mark = {"_SUCCESS": success.to_json().encode()}
     yield Reader("_SUCCESS", mark, lambda out: shards.read_success(out, run), "_SUCCESS")
     facts = {
-        "config": {"model": "osnet_x0_25", "width": 32, "height": 64, "val_people": 0, "seed": 0},
+        "config": _RECIPE,
         "people": ["1", "2"],
+        "num_real": 12,
     }
     record = {"run.json": json.dumps(facts).encode()}
     yield Reader("run.json of a training", record, _read_run, "run.json")
@@ -246,6 +303,19 @@ def _of_runs(scratch: Path) -> Iterator[Reader]:
     settings = {"sample.json": (scratch / "people" / "sample.json").read_bytes()}
     chosen = SampleSettings(people=2, test_people=2)
     yield Reader("sample.json", settings, lambda out: draw_data_set(out, chosen), "sample.json")
+
+
+_RECIPE: Final = {
+    "model": "osnet_x0_25",
+    "width": 32,
+    "height": 64,
+    "images_sha256": "0",
+    "synthetic_sha256": None,
+    "real_fraction": 1.0,
+    "data_seed": 0,
+    "val_people": 0,
+    "seed": 0,
+}
 
 
 def _read_run(out: Path) -> None:

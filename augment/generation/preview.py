@@ -144,12 +144,17 @@ def source_images(run: StoragePath, images: Path | None, root: Path | None) -> I
     if images is not None:
         return read_images(images, root)
     require_run_config(run)
-    made_from = run_record.read(run / run_record.RUN_RECORD)["settings"]
-    table = Path(made_from["images"])
+    made_from = run_record.read(run / run_record.RUN_RECORD).get("settings", {})
+    name, stored = made_from.get("images"), made_from.get("root")
+    if not isinstance(name, str) or not isinstance(stored, str | None):
+        raise UserError(
+            f"{run / run_record.RUN_RECORD}: does not say which table the images are from; "
+            "expected it by --images"
+        )
+    table = Path(name)
     if not table.is_file():
         raise UserError(
             f"{run}: was made from the table {table}, which is not there (seen from this "
             "folder); expected it by --images"
         )
-    stored = made_from.get("root")
     return read_images(table, root or (None if stored is None else Path(stored)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,6 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from PIL import Image
 from scipy.cluster.vq import kmeans2
@@ -20,19 +18,19 @@ from augment.generation.shards import CARD
 from augment.quality.contact_sheets import as_png, draw_pose
 from augment.quality.sharpness import sharpness
 from manifests import pixels
-from manifests.io import Images
+from manifests.io import Images, read_table
 from manifests.keypoints import has_torso
 from manifests.pages.charts import Axis, Counts, Figure, Words, histogram
 from manifests.pages.page import Pictures, embedded, entries, in_words, write_page
-from manifests.runtime.console import Console
-from manifests.runtime.run_record import RUN_RECORD
+from manifests.runtime import run_record
+from manifests.runtime.console import Console, UserError
+from manifests.runtime.files import read_file
 from manifests.runtime.storage import StoragePath
 from manifests.runtime.tables import Column, Number, Table
+from manifests.schema import SCREEN, SCREEN_TABLE
 from manifests.synthetic import Synthetic
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_SCREEN: Final = "screen.parquet"
-"""What 'reid screen' found of every image; it lies in the folder that it wrote."""
 _SCREENED_OUT: Final = "screened out"
 _NUM_POSES: Final = 12
 _DRAWN: Final = (64, 128)
@@ -273,16 +271,18 @@ def _nearest(
 
 def _screened(synthetic: Synthetic) -> pa.Table | None:
     """Return what 'reid screen' found, if it wrote this folder."""
-    path = synthetic.root / _SCREEN
-    if not path.is_file():
+    path = synthetic.root / SCREEN_TABLE
+    if not path.exists():
         return None
-    with path.open("rb") as file:
-        return pq.read_table(file)
+    table = read_table(path, SCREEN, "what 'reid screen' writes")
+    if not np.isfinite(table["similarity"].to_numpy()).all():
+        raise UserError(f"{path}: found a similarity that is no number, expected one in every row")
+    return table
 
 
 def _identity(synthetic: Synthetic) -> Score | None:
     table = _screened(synthetic)
-    if table is None:
+    if not table:
         return None
     values = table["similarity"].to_numpy().astype(np.float64)
     rank, nearest = table["rank"].to_pylist(), table["nearest_person"].to_pylist()
@@ -375,13 +375,10 @@ def _failures(synthetic: Synthetic) -> Table:
 
 
 def _text(path: StoragePath) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return file.read().decode("utf-8", "replace")
+    return read_file(path, "a data card").decode("utf-8", "replace") if path.exists() else ""
 
 
 def _config(root: StoragePath) -> list[tuple[str, str]]:
     """Return what decided the set, as the run record has it: no folder of the machine."""
-    text = _text(root / RUN_RECORD)
-    return entries(json.loads(text)["config"]) if text else []
+    path = root / run_record.RUN_RECORD
+    return entries(run_record.read(path)["config"]) if path.exists() else []

@@ -102,7 +102,9 @@ class _ManifestRows:
                 if file.schema_arrow.names != MANIFEST.names:
                     raise UserError(f"{self._path}: its columns are not those of a manifest")
                 for group in range(file.num_row_groups):
-                    yield file.read_row_group(group).replace_schema_metadata(None)
+                    rows = file.read_row_group(group)
+                    rows.validate(full=True)
+                    yield rows.replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{self._path}: damaged ({error}); remove {SUCCESS} and run the same command again"
@@ -133,6 +135,8 @@ def _shard_problems(
                 return
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group)
+                # Bytes that are no text fail at whoever looks at them.
+                rows.validate(full=True)
                 yield from _row_problems(rows, path)
                 if manifest is not None:
                     if not _equal(manifest.slice(0, len(rows)), rows, columns):
@@ -159,5 +163,5 @@ def _row_problems(rows: pa.Table, path: StoragePath) -> Iterator[str]:
         if (image is None) != (error is not None):
             found = "neither image nor" if image is None else "both image and"
             yield f"{path}: row '{name}' has {found} error"
-        elif image is not None and hashlib.sha256(image["bytes"]).hexdigest() != sha256:
+        elif image is not None and hashlib.sha256(image["bytes"] or b"").hexdigest() != sha256:
             yield f"{path}: the image of row '{name}' does not have its SHA-256"

@@ -10,6 +10,7 @@ compares values names the estimator.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -48,7 +49,9 @@ from manifests.masks import (
     with_mask_maker,
 )
 from manifests.runtime import run_record, storage
+from manifests.runtime.cluster import check_one_process
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.one_process import alone_in
 from manifests.runtime.settings import Frozen, Positive
 from manifests.runtime.thread_pool import thread_pool
 from manifests.schema import IMAGES, MASK_COLUMNS
@@ -99,9 +102,10 @@ def detect(settings: DetectSettings, console: Console) -> Exit:
 
     Raises:
         UserError: If the table, an image or the estimator cannot be had, ``out`` is the input or
-            cannot be written, its folder of chunks is another run's, or masks are asked of an
-            estimator that draws none.
+            cannot be written, its folder of chunks is another run's or another process is at work
+            there, or masks are asked of an estimator that draws none.
     """
+    check_one_process(os.environ)
     if settings.out.resolve() == settings.images.resolve():
         raise UserError(f"--out {settings.out}: is the input, expected another file")
     images = open_images(settings.images, settings.root)
@@ -132,7 +136,8 @@ def write_joints(
     Raises:
         UserError: If images cannot be read (all of them are counted, and chunks without them kept),
             the joints cannot be pixels of their images (chunks are kept), ``out`` cannot be
-            written, or the folder of chunks belongs to another run or holds other files.
+            written, or the folder of chunks belongs to another run or process, or holds other
+            files.
     """
     if out.is_dir():
         raise UserError(f"--out {out}: found a folder, expected the name of a table (.parquet)")
@@ -146,6 +151,18 @@ def write_joints(
     }
     if not run_record.is_home_of(parts, config, "the chunks of this command, or another --out"):
         run_record.write(parts, config)
+    with alone_in(parts):
+        return _write_table(images, out, parts, estimator, choices, console)
+
+
+def _write_table(  # noqa: PLR0913, PLR0917 - what a run is
+    images: ImagesFile,
+    out: Path,
+    parts: Path,
+    estimator: Estimator,
+    choices: Choices,
+    console: Console,
+) -> str:
     files = list(_write_chunks(images, parts, estimator, choices, console))
     has_masks = any(MASK_COLUMNS[0] in pq.read_schema(file).names for file in files)
     schema = pa.schema([field for field in IMAGES if has_masks or field.name not in MASK_COLUMNS])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -21,6 +23,7 @@ from manifests.compute.distributed import ProcessGroup, init_distributed, rank_d
 from manifests.compute.training_log import Progress, TrainingLog
 from manifests.compute.training_state import read_training_state, restoring
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.one_process import alone_in
 from manifests.runtime.signals import SOON, recording
 
 __all__ = ["TrainSettings", "settings_for", "train"]
@@ -34,7 +37,8 @@ def train(settings: TrainSettings, console: Console) -> Exit:
         console: Where progress goes.
 
     Raises:
-        UserError: If the folder belongs to a run with other settings, or the input is unusable.
+        UserError: If the folder belongs to a run with other settings or to another process, or the
+            input is unusable.
     """
     deadline = _deadline(settings.stop_after_minutes)
     device = pick_device(rank_device(settings.device))
@@ -65,6 +69,19 @@ def _train(
     trainer.step = _first_step(settings, trainer.num_steps)
     # Last of the checks: what is refused before shall not make the folder that of another run.
     run_folder.write_run_record(settings, facts)
+    with alone_in(out) if group.is_primary else nullcontext():
+        return _train_in(trainer, settings, facts, deadline, console)
+
+
+def _train_in(
+    trainer: Trainer,
+    settings: TrainSettings,
+    facts: dict[str, Any],
+    deadline: float,
+    console: Console,
+) -> Exit:
+    """Train in a folder that is ours alone."""
+    out, group = settings.out, trainer.group
     if group.is_primary:
         run_folder.remove_leftovers(out)
     if (out / SUCCESS).exists():
@@ -72,7 +89,7 @@ def _train(
         return Exit.DONE
     state = out / STATE
     if state.exists():
-        found = read_training_state(state, device)
+        found = read_training_state(state, trainer.device)
         with restoring(state):
             trainer.restore(found)
         console.say(f"{out}: goes on from step {trainer.step:,}")

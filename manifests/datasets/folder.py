@@ -19,6 +19,8 @@ from manifests.schema import SPLITS, UNKNOWN_CAMERA
 
 GROUPS = ("person_id", "camera_id", "split")
 COLUMNS = ("path", *GROUPS)
+_LONGEST_SHOWN: Final = 500
+"""Of an expression, in messages."""
 
 
 def index(root: Path, options: LayoutOptions) -> tuple[Images, Report]:
@@ -97,7 +99,7 @@ def index_pattern(
     if not crops:
         raise UserError(
             f"{root}: found {sum(skipped.counts.values()):,} files, none of which matches "
-            f"'{regex}' (it must match the whole path below the folder)"
+            f"'{regex[:_LONGEST_SHOWN]}' (it must match the whole path below the folder)"
         )
     provenance = {"layout": "pattern", "pattern": regex}
     return table_of_crops(crops, root, provenance, options, skipped)
@@ -128,13 +130,15 @@ def _pattern(regex: str) -> re.Pattern[str]:
             warnings.simplefilter("ignore", FutureWarning)
             pattern = re.compile(regex)
     except (re.error, OverflowError, RecursionError, ValueError) as error:
-        raise UserError(f"pattern '{regex}': {error}") from error
+        reason = str(error)[:_LONGEST_SHOWN]
+        raise UserError(f"pattern '{regex[:_LONGEST_SHOWN]}': {reason}") from error
     groups = set(pattern.groupindex)
     unknown = sorted(groups - set(GROUPS))
     if "person_id" not in groups or unknown:
         found = ", ".join(sorted(groups)) or "none"
         raise UserError(
-            f"pattern '{regex}': found the named groups {found}; expected (?P<person_id>...) "
-            "and, if wanted, camera_id and split"
+            f"pattern '{regex[:_LONGEST_SHOWN]}': found the named groups "
+            f"{found[:_LONGEST_SHOWN]}; expected (?P<person_id>...) and, if wanted, camera_id "
+            "and split"
         )
     return pattern

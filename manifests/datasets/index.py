@@ -20,6 +20,7 @@ from manifests.datasets.keypoint_files import (
 )
 from manifests.datasets.layouts import DEFAULT, NO_OPTIONS, LayoutOptions, layout, layouts
 from manifests.datasets.mask_files import add_masks
+from manifests.datasets.skipped import Leniency
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 
@@ -52,7 +53,7 @@ class IndexSettings(Frozen):
     allow_skipped: bool = False
     """Go on where images are left out by their names, or a folder cannot be read."""
     skip_broken: bool = False
-    """Leave out, and count, images that cannot be read."""
+    """Leave out, and count, images, masks and JSON files of keypoints that cannot be read."""
 
     masks: Path | None = None
     """Folder of PNG masks by image name (IMAGE.png): grey, 0 and 1, or a palette; black is not the
@@ -113,6 +114,9 @@ def index(settings: IndexSettings, console: Console) -> Exit:
             tool=settings.masks_tool,
             scales=settings.scale_masks,
             from_joints=settings.masks_from_joints,
+            leniency=Leniency(
+                skip_broken=settings.skip_broken, allow_skipped=settings.allow_skipped
+            ),
         )
         console.say(mask_report.text())
     io.write_images(images, settings.out)

@@ -18,8 +18,10 @@ import numpy as np
 from jaxtyping import Float
 
 from manifests.datasets.csv_table import read_csv
+from manifests.datasets.skipped import BROKEN_KEYPOINTS, Leniency, Skipped, files_below
 from manifests.io import sha256_file
 from manifests.keypoints import COCO_NAMES, NUM_JOINTS, from_coco, from_openpose25, visible
+from manifests.pixels import broken_images
 from manifests.runtime.console import UserError
 from manifests.runtime.json_files import is_whole, read_json
 
@@ -129,12 +131,15 @@ class FoundKeypoints:
 NO_KEYPOINTS: Final = FoundKeypoints()
 
 
-def read_keypoint_files(options: KeypointOptions) -> FoundKeypoints:
-    """Return the poses of files and of folders of JSON files.
+def read_keypoint_files(
+    options: KeypointOptions, leniency: Leniency | None = None
+) -> FoundKeypoints:
+    """Return the poses of files and of folders of JSON files; linked folders are followed.
 
     Raises:
         UserError: If one is missing, of another format than expected, has another number of
-            joints, or names an image that an earlier one has too.
+            joints (names the first such ones of a folder and counts them), or names an image that
+            an earlier one has too.
     """
     if options.keypoint_scale not in {"pixels", "unit"} and not _SIZE.fullmatch(
         options.keypoint_scale
@@ -144,9 +149,10 @@ def read_keypoint_files(options: KeypointOptions) -> FoundKeypoints:
             "WIDTHxHEIGHT such as 256x512"
         )
     poses: dict[str, _Pose] = {}
+    leniency = leniency or Leniency()
     left_out = 0
     for path in options.keypoints:
-        for name, pose, others in _read(path, options):
+        for name, pose, others in _read(path, options, leniency):
             if name in poses:
                 raise UserError(f"{path}: found '{name}', which an earlier keypoint file has too")
             poses[name] = pose
@@ -204,9 +210,13 @@ def keypoint_text(image_ids: Sequence[str], joints: Float[np.ndarray, "rows 18 2
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, int]]:
+_Entry = tuple[str, _Pose, int]
+"""An image's name, its pose, and how many further people were found there."""
+
+
+def _read(path: Path, options: KeypointOptions, leniency: Leniency) -> Iterator[_Entry]:
     if path.is_dir():
-        yield from _openpose_folder(path, options)
+        yield from _openpose_folder(path, options, leniency)
     elif path.suffix.lower() == ".json":
         yield from _coco(path, options)
     else:
@@ -214,25 +224,47 @@ def _read(path: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, in
             yield name, _Pose(joints), 0
 
 
-def _openpose_folder(folder: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, int]]:
+def _openpose_folder(
+    folder: Path, options: KeypointOptions, leniency: Leniency
+) -> Iterator[_Entry]:
     """Give the surest person of each ``IMAGE_keypoints.json``, as OpenPose's ``--write_json``."""
-    files = sorted(folder.rglob(f"*{_OPENPOSE_ENDING}"))
+    skipped = Skipped()
+    files = _openpose_files(folder, skipped)
+    skipped.check(len(files), f"--keypoints {folder}", allowed=leniency.allow_skipped)
     if not files:
         raise UserError(f"{folder}: found no file named IMAGE{_OPENPOSE_ENDING}, expected some")
+    errors: list[UserError] = []
     for file in files:
-        content = read_json(file, "JSON of OpenPose")
-        people = content.get("people") if isinstance(content, dict) else None
-        if not isinstance(people, list):
-            raise UserError(f"{file}: found no list 'people', expected JSON of OpenPose")
         name = file.relative_to(folder).as_posix().removesuffix(_OPENPOSE_ENDING)
-        found = [
-            _triplets(person.get("pose_keypoints_2d") if isinstance(person, dict) else None, file)
-            for person in people
-        ]
-        yield _surest(name, found, options, str(file), {18: "openpose18", 25: "openpose25"}, None)
+        try:
+            yield _openpose(file, name, options)
+        except UserError as error:
+            errors.append(error)
+    if errors and not (leniency.skip_broken and len(errors) < len(files)):
+        raise broken_images(errors, "--skip-broken leaves such files out", "keypoint files")
+    for error in errors:
+        skipped.add(BROKEN_KEYPOINTS, str(error))
+    leniency.skipped.take(skipped)
 
 
-def _coco(path: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, int]]:
+def _openpose_files(folder: Path, skipped: Skipped) -> list[Path]:
+    names = files_below(folder, skipped)
+    return sorted(folder / name for name in names if name.endswith(_OPENPOSE_ENDING))
+
+
+def _openpose(file: Path, name: str, options: KeypointOptions) -> _Entry:
+    content = read_json(file, "JSON of OpenPose")
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list):
+        raise UserError(f"{file}: found no list 'people', expected JSON of OpenPose")
+    found = [
+        _triplets(person.get("pose_keypoints_2d") if isinstance(person, dict) else None, file)
+        for person in people
+    ]
+    return _surest(name, found, options, str(file), {18: "openpose18", 25: "openpose25"}, None)
+
+
+def _coco(path: Path, options: KeypointOptions) -> Iterator[_Entry]:
     """Give the surest person of each image of a file in COCO's format, or of COCO results."""
     content = read_json(path, "JSON in COCO's format")
     rows = content.get("annotations") if isinstance(content, dict) else content
@@ -244,7 +276,10 @@ def _coco(path: Path, options: KeypointOptions) -> Iterator[tuple[str, _Pose, in
             "COCO's format, or a folder of OpenPose's JSON files"
         )
     listed = content.get("images", []) if isinstance(content, dict) else []
-    named = {row["id"]: row for row in _image_rows(listed, path)}
+    named: dict[int | str, dict[str, Any]] = {}
+    for row in _image_rows(listed, path):
+        if named.setdefault(row["id"], row) is not row:
+            raise UserError(f"{path}: found two images of the id {row['id']!r}, expected one")
     people: dict[str, list[np.ndarray]] = {}
     sizes: dict[str, tuple[int, int] | None] = {}
     for row in rows:
@@ -289,7 +324,7 @@ def _surest(  # noqa: PLR0913, PLR0917 - what a file says of one image
     where: str,
     by_number: Mapping[int, KeypointFormat],
     made_for: tuple[int, int] | None,
-) -> tuple[str, _Pose, int]:
+) -> _Entry:
     """Return the pose with the most confidence, none of its joints if nobody was found."""
     if not people:
         return name, _Pose(np.full((NUM_JOINTS, 2), np.nan, np.float32)), 0
@@ -355,6 +390,6 @@ def _digest(path: Path) -> str:
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob(f"*{_OPENPOSE_ENDING}")):
+    for file in _openpose_files(path, Skipped()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()

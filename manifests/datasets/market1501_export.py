@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from manifests.datasets.keypoint_files import keypoint_text
 from manifests.datasets.market1501 import FOLDERS, NAME
 from manifests.io import Images, write_bytes
 from manifests.runtime.console import UserError
-from manifests.runtime.files import check_file
 from manifests.runtime.new_folder import new_folder
 from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from manifests.synthetic import Synthetic
@@ -71,9 +69,9 @@ def write_market1501(images: Images | None, synthetic: Synthetic | None, folder:
         folder: Empty.
 
     Raises:
-        UserError: If an image is missing or damaged, a synthetic one is no JPEG, there are more
-            people or cameras than the layout has, two images have one name, or a rule of
-            ``rules.check_synthetic`` is broken.
+        UserError: If images are missing or damaged (names the first and counts them), a synthetic
+            one is no JPEG, there are more people or cameras than the layout has, two images have
+            one name, or a rule of ``rules.check_synthetic`` is broken.
     """
     if images is not None and synthetic is not None:
         rules.check_synthetic(images, synthetic)
@@ -190,8 +188,9 @@ def _check_distinct(names: Sequence[str]) -> None:
 
 
 def _write_real(images: Images, names: Sequence[str], folder: Path) -> None:
-    for row, (name, split) in enumerate(zip(names, images.strings("split"), strict=True)):
-        _write_image(images, row, folder / FOLDERS[split] / name)
+    with pixels.naming_all_broken(images):
+        for row, (name, split) in enumerate(zip(names, images.strings("split"), strict=True)):
+            _write_image(images, row, folder / FOLDERS[split] / name)
     annotated = np.flatnonzero(np.asarray(images.table["keypoints"].is_valid()))
     text = keypoint_text(
         [names[row] for row in annotated.tolist()], images.take(annotated).keypoints()
@@ -201,14 +200,10 @@ def _write_real(images: Images, names: Sequence[str], folder: Path) -> None:
 
 def _write_image(images: Images, row: int, path: Path) -> None:
     file = images.file(row)
-    check_file(file, f"image '{images.table['image_id'][row].as_py()}'")
-    with file.open("rb") as opened:
-        is_jpeg = opened.read(len(_JPEG)) == _JPEG
-    if is_jpeg:
-        shutil.copyfile(file, path)
-    else:
-        # Readers look for *.jpg alone.
-        path.write_bytes(pixels.encode_jpeg(pixels.read(file), 95, "4:4:4"))
+    data = pixels.read_file(file)
+    image = pixels.decode(data, str(file))
+    # Readers look for *.jpg alone.
+    path.write_bytes(data if data.startswith(_JPEG) else pixels.encode_jpeg(image, 95, "4:4:4"))
 
 
 def _write_synthetic(synthetic: Synthetic, names: Sequence[str], folder: Path) -> None:

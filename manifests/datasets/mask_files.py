@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from manifests import masks, pixels
 from manifests.datasets.crops import check_folder
+from manifests.datasets.skipped import BROKEN_MASKS, Leniency, Skipped, files_below
 from manifests.io import Images
 from manifests.keypoints import has_torso
 from manifests.masks import MaskSource
@@ -38,6 +39,8 @@ class MaskReport:
     """Mask files that name no image."""
     num_no_png: int = 0
     """Other files in their folder."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """What of their folder was not taken."""
     num_scaled: int = 0
     num_empty: int = 0
     num_full: int = 0
@@ -66,6 +69,8 @@ class MaskReport:
         if any(doubtful.values()):
             shown = ", ".join(f"{number:,} {kind}" for kind, number in doubtful.items() if number)
             lines.append(f"doubtful masks, kept as they are: {shown}")
+        if self.skipped.counts:
+            lines.append(f"left out of the masks: {self.skipped.text()}")
         if self.num_scaled:
             lines.append(f"{self.num_scaled:,} masks of another size, scaled")
         if self.num_unknown:
@@ -75,13 +80,14 @@ class MaskReport:
         return "\n".join(lines)
 
 
-def add_masks(
+def add_masks(  # noqa: PLR0913 - the flags of the command
     images: Images,
     folder: Path | None,
     *,
     tool: str | None = None,
     scales: bool = False,
     from_joints: bool = False,
+    leniency: Leniency | None = None,
 ) -> tuple[Images, MaskReport]:
     """Return the table with the masks of a folder, and what was found there.
 
@@ -96,42 +102,36 @@ def add_masks(
         scales: Whether masks of another size are scaled to their image.
         from_joints: Whether images without a file get a mask drawn around their joints, if they
             have both shoulders and both hips.
+        leniency: What may be left out of the folder; an image without its mask is kept.
 
     Raises:
-        UserError: If the folder does not exist or has no mask of these images, a file is no mask or
-            has another size than its image, or two files are masks of one image.
+        UserError: If the folder does not exist or has no mask of these images, files are no masks
+            or have another size than their image (names the first ones and counts them), or two
+            files are masks of one image.
     """
-    files, others = ({}, {}) if folder is None else _files_of(images.strings("image_id"), folder)
+    leniency = leniency or Leniency()
+    files, others = {}, {}
+    if folder is not None:
+        files, others = _files_of(images.strings("image_id"), folder, leniency.skipped)
+        leniency.skipped.check(len(files), f"--masks {folder}", allowed=leniency.allow_skipped)
     counts = defaultdict(int, others)
-    joints = images.keypoints()
-    drawable = has_torso(joints) & from_joints
-    sizes = list(
-        zip(*(images.table[name].to_pylist() for name in ("width", "height")), strict=True)
-    )
     stored, sources = list[bytes | None](), list[MaskSource | None]()
     digest = hashlib.sha256()
-
-    def of_row(row: int) -> _Found:
-        if row in files:
-            data = pixels.read_file(files[row])
-            mask = pixels.decode_mask(data, str(files[row]))
-            fitting = _fitted(mask, sizes[row], files[row], scales=scales)
-            return _Found(fitting, "files", fitting is not mask, hashlib.sha256(data).digest())
-        if drawable[row]:
-            return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints")
-        return _Found()
-
-    with thread_pool(os.cpu_count()) as pool:
-        for rows in _chunks(len(images)):
-            for found in pool.map(of_row, rows):
-                stored.append(None if found.mask is None else masks.encode_mask(found.mask))
-                sources.append(found.source)
-                digest.update(found.digest)
-                counts["num_scaled"] += found.was_scaled
-                if found.mask is not None:
-                    counts["num_files" if found.source == "files" else "num_drawn"] += 1
-                    counts[_kind(found.mask)] += 1
+    errors: list[UserError] = []
+    for found in _found(images, files, scales=scales, from_joints=from_joints):
+        errors += [] if found.error is None else [found.error]
+        stored.append(None if found.mask is None else masks.encode_mask(found.mask))
+        sources.append(found.source)
+        digest.update(found.digest)
+        counts["num_scaled"] += found.was_scaled
+        if found.mask is not None:
+            counts["num_files" if found.source == "files" else "num_drawn"] += 1
+            counts[_kind(found.mask)] += 1
     counts.pop(_SOUND, None)
+    if errors and not (leniency.skip_broken and counts["num_files"]):
+        raise _broken(errors)
+    for error in errors:
+        leniency.skipped.add(BROKEN_MASKS, str(error))
     columns = {
         "mask": pa.array(stored, pa.binary()),
         "mask_source": pa.array(sources, pa.string()),
@@ -147,7 +147,7 @@ def add_masks(
     if from_joints:
         facts = {"radius_px_in_128_rows": masks.CAPSULE_RADIUS_PX, "num_drawn": counts["num_drawn"]}
         provenance = masks.with_mask_maker(provenance, "joints", facts)
-    report = MaskReport(len(images), **counts)
+    report = MaskReport(len(images), skipped=leniency.skipped, **counts)
     return replace(images, table=table, provenance=provenance), report
 
 
@@ -160,6 +160,53 @@ class _Found:
     was_scaled: bool = False
     digest: bytes = b""
     """Of its file."""
+    error: UserError | None = None
+    """Why its file cannot be used."""
+
+
+_WITHOUT = "--skip-broken leaves such masks out"
+
+
+class _SizeError(UserError):
+    """A mask of another size than its image."""
+
+
+def _broken(errors: Sequence[UserError]) -> UserError:
+    is_of_size = any(isinstance(error, _SizeError) for error in errors)
+    scale = "--scale-masks scales those of another size, " if is_of_size else ""
+    return pixels.broken_images(errors, f"{scale}{_WITHOUT}", "masks")
+
+
+def _found(
+    images: Images, files: Mapping[int, Path], *, scales: bool, from_joints: bool
+) -> Iterator[_Found]:
+    """Give the mask of every row."""
+    joints = images.keypoints()
+    drawable = has_torso(joints) & from_joints
+    columns = (images.table[name].to_pylist() for name in ("width", "height"))
+    sizes = list(zip(*columns, strict=True))
+
+    def of_row(row: int) -> _Found:
+        error = None
+        if row in files:
+            try:
+                return _from_file(files[row], sizes[row], scales=scales)
+            except UserError as found:
+                error = found
+        if drawable[row]:
+            return _Found(masks.mask_from_joints(joints[row], sizes[row]), "joints", error=error)
+        return _Found(error=error)
+
+    with thread_pool(os.cpu_count()) as pool:
+        for rows in _chunks(len(images)):
+            yield from pool.map(of_row, rows)
+
+
+def _from_file(file: Path, size: tuple[int, int], *, scales: bool) -> _Found:
+    data = pixels.read_file(file)
+    mask = pixels.decode_mask(data, str(file))
+    fitting = _fitted(mask, size, file, scales=scales)
+    return _Found(fitting, "files", fitting is not mask, hashlib.sha256(data).digest())
 
 
 _SOUND = "sound"
@@ -180,14 +227,16 @@ def _fitted(mask: masks.Mask, size: tuple[int, int], file: Path, *, scales: bool
     if (width, height) == size:
         return mask
     if not scales:
-        raise UserError(
+        raise _SizeError(
             f"{file}: found a mask of {width} x {height} pixels, expected {size[0]} x {size[1]} as "
-            "its image has; --scale-masks scales such masks"
+            "its image has"
         )
     return masks.resize_mask(mask, size)
 
 
-def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], Mapping[str, int]]:
+def _files_of(
+    ids: list[str], folder: Path, skipped: Skipped
+) -> tuple[Mapping[int, Path], Mapping[str, int]]:
     """Return the mask file of each row that has one, and counts of the other files."""
     whole = {name: row for row, name in enumerate(ids)}
     stems: dict[str, list[int]] = defaultdict(list)
@@ -197,7 +246,7 @@ def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], Mapping
     others = {"num_unknown": 0, "num_no_png": 0}
     first = "nothing"
     check_folder(folder)
-    for file in _files(folder):
+    for file in (folder / name for name in files_below(folder, skipped)):
         first = file.name if first == "nothing" else first
         if file.suffix.lower() != _ENDING:
             others["num_no_png"] += 1
@@ -224,12 +273,6 @@ def _files_of(ids: list[str], folder: Path) -> tuple[Mapping[int, Path], Mapping
             f"('{first}' first), expected names like '{ids[0]}{_ENDING}'"
         )
     return files, others
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(path, name) for name in sorted(names))
 
 
 def _chunks(count: int) -> Iterator[list[int]]:

@@ -14,11 +14,11 @@ from manifests import rules
 from manifests.datasets.crops import Crop, Report, check_folder, images_of
 from manifests.datasets.keypoint_files import read_keypoint_files
 from manifests.datasets.layouts import LayoutOptions
-from manifests.datasets.skipped import Skipped, entries_of
+from manifests.datasets.skipped import Leniency, Skipped, entries_of
 from manifests.io import Images
-from manifests.person_ids import canonical, person_label
+from manifests.person_ids import PREFIX, is_nobody, person_label
 from manifests.runtime.console import UserError
-from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
+from manifests.schema import UNKNOWN_CAMERA
 
 THREE_FOLDERS: Final = {
     "train": "bounding_box_train",
@@ -118,7 +118,8 @@ def table_of_crops(
     """
     skipped.check(len(crops), str(root), allowed=options.allow_skipped)
     _check_unique(root, crops)
-    keypoints = read_keypoint_files(options.keypoints)
+    leniency = Leniency(skipped, options.skip_broken, options.allow_skipped)
+    keypoints = read_keypoint_files(options.keypoints, leniency)
     broken = skipped if options.skip_broken else None
     images = images_of(crops, root, provenance, keypoints, broken)
     report = Report(
@@ -134,9 +135,10 @@ def table_of_crops(
 
 def _notes(crops: Sequence[Crop]) -> tuple[str, ...]:
     """Say which people have a name that is nobody's in Market-1501."""
-    nobody = {person_label(JUNK), person_label(DISTRACTOR)}
-    people = {crop.person_id for crop in crops} - {JUNK}
-    names = sorted(name for name in people if name in nobody or canonical(name) == JUNK)
+    people = {crop.person_id for crop in crops}
+    names = sorted(
+        name for name in people if name != (own := name.removeprefix(PREFIX)) and is_nobody(own)
+    )
     if not names:
         return ()
     shown = ", ".join(f"'{name}'" for name in names)

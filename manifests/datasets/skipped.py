@@ -16,6 +16,8 @@ IMAGE_ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tif
 
 UNREADABLE: Final = "folders that cannot be read"
 BROKEN: Final = "images that cannot be used"
+BROKEN_MASKS: Final = "masks that cannot be used"
+BROKEN_KEYPOINTS: Final = "keypoint files that cannot be used"
 LINKED_TWICE: Final = "links to folders that were read already"
 DANGLING: Final = "links to nothing"
 NOT_UTF8: Final = "names that are not UTF-8"
@@ -35,6 +37,13 @@ class Skipped:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.examples.setdefault(reason, example)
         self.num_images += is_image
+
+    def take(self, other: Skipped) -> None:
+        """Count what another reader of the same data set left out."""
+        for reason, number in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + number
+            self.examples.setdefault(reason, other.examples[reason])
+        self.num_images += other.num_images
 
     def add_file(self, path: str) -> None:
         """Count a file that is none of the data set by its name."""
@@ -64,6 +73,18 @@ class Skipped:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Leniency:
+    """What may be left out of a folder of files."""
+
+    skipped: Skipped = field(default_factory=Skipped)
+    """Counts it."""
+    skip_broken: bool = False
+    """Files that cannot be used."""
+    allow_skipped: bool = False
+    """Folders that cannot be read."""
+
+
 def kind_of_skipped_file(name: str) -> str:
     """Return how skipped files like this one are counted.
 
@@ -81,24 +102,37 @@ def kind_of_skipped_file(name: str) -> str:
 def files_below(root: Path, skipped: Skipped) -> list[str]:
     """Return the files below a folder, sorted; linked folders are followed, each folder once.
 
-    Folders that cannot be read, links to nothing, and links to a folder that was read already are
-    counted in ``skipped``.
+    Folders that cannot be read, links to nothing, and links to a folder that is read anyway are
+    counted in ``skipped``. What lies below the folder itself goes by its own name, whatever links
+    to it.
     """
-    return sorted(_below(root, "", skipped, {root.resolve()}))
+    read, links = {root.resolve()}, list[tuple[Path, str]]()
+    found = list(_below(root, "", skipped, read, links))
+    while links:
+        folder, path = links.pop(0)
+        if folder.resolve() in read:
+            skipped.add(LINKED_TWICE, path)
+        else:
+            read.add(folder.resolve())
+            within = list[tuple[Path, str]]()
+            found += _below(folder, f"{path}/", skipped, read, within)
+            links = within + links
+    return sorted(found)
 
 
-def _below(folder: Path, start: str, skipped: Skipped, read: set[Path]) -> Iterator[str]:
+def _below(
+    folder: Path, start: str, skipped: Skipped, read: set[Path], links: list[tuple[Path, str]]
+) -> Iterator[str]:
+    """Give the files of a folder and of those in it; leave linked folders to ``links``."""
     for entry in entries_of(folder, start, skipped):
         path = f"{start}{entry.name}"
         if not entry.is_dir():
             yield path
-            continue
-        real = Path(entry.path).resolve()
-        if entry.is_symlink() and real in read:
-            skipped.add(LINKED_TWICE, path)
-            continue
-        read.add(real)
-        yield from _below(Path(entry.path), f"{path}/", skipped, read)
+        elif entry.is_symlink() or Path(entry.path).resolve() in read:
+            links.append((Path(entry.path), path))
+        else:
+            read.add(Path(entry.path).resolve())
+            yield from _below(Path(entry.path), f"{path}/", skipped, read, links)
 
 
 def entries_of(folder: Path, start: str, skipped: Skipped) -> list[os.DirEntry[str]]:

@@ -99,6 +99,22 @@ def check_one_training(environ: Mapping[str, str]) -> None:
         )
 
 
+def check_one_process(environ: Mapping[str, str]) -> None:
+    """Check that no launcher started several processes of a command that shares nothing out.
+
+    Raises:
+        UserError: If one did: each would do all of the work, in one place.
+    """
+    for index, count in (("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("RANK", "WORLD_SIZE")):
+        found = _from_pair(environ, index, count)
+        if found is not None and found.count > 1:
+            raise UserError(
+                f"found {found}: each would do all of the work; expected one process, as by 'srun "
+                f"--ntasks 1', or, where each has an --out of its own, 'env -u {count}' before the "
+                "command"
+            )
+
+
 def introduce(worker: WorkerIndex, console: Console) -> None:
     """Say who this is, the first line of a command that shares work out; nothing where alone."""
     if not worker.is_plain:

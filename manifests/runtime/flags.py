@@ -20,6 +20,9 @@ CONFIG: Final = "--config"
 RECORD: Final = "settings.yaml"
 """What a run leaves of its command line, in its folder."""
 
+_MOST_BYTES: Final = 1 << 20
+"""Of a file of settings; a device has no end."""
+
 _OF_ONE_CALL: Final = {"worker", "dry-run", "retry-failed", "tables-only", "print", "wait"}
 """Flags that say what one process does, and nothing of the run."""
 
@@ -100,7 +103,11 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found: Any = yaml.safe_load(path.read_text("utf-8"))
+        with path.open("rb") as file:  # perhaps a pipe of the shell's
+            text = file.read(_MOST_BYTES).decode("utf-8")
+        found: Any = yaml.safe_load(text)
+        # One that stands for a collection may make it endless.
+        has_alias = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise UserError(
@@ -110,6 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise UserError(f"{CONFIG} {path}: found no YAML ({where})") from error
+    if has_alias:
+        raise UserError(f"{CONFIG} {path}: found an alias (*NAME), expected the values themselves")
     if not isinstance(found, dict):
         raise UserError(f"{CONFIG} {path}: expected flags with their values, as in 'per-id: 10'")
     return dict(_flat(found, ""))

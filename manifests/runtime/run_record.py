@@ -114,6 +114,10 @@ def read(path: StoragePath) -> dict[str, Any]:
                 "expected 'config'; finish the run with that version or choose another --out"
             )
         raise UserError(f"{path}: found no entry 'config'; expected what our commands write")
+    if not isinstance(entries.get("settings", {}), dict):
+        raise UserError(
+            f"{path}: found an entry 'settings' that holds none; expected what our commands write"
+        )
     return entries
 
 

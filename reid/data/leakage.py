@@ -23,6 +23,8 @@ from manifests.io import Images, sha256_file
 from manifests.person_ids import other_spellings
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
+from manifests.runtime.files import found_at
+from manifests.runtime.json_files import is_whole
 from manifests.schema import DISTRACTOR, JUNK
 from manifests.subset import sha256_of_images, subset_train
 from manifests.synthetic import Synthetic
@@ -185,17 +187,42 @@ def generator_facts(synthetic: Synthetic) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     settings = run_record.read(path).get("settings", {})
-    if "weights_facts" in settings:
-        return settings["weights_facts"]
+    if settings.get("weights_facts") is not None:
+        return _sound_facts(settings["weights_facts"], str(path))
     name = settings.get("weights")
     digests = set(synthetic.table["weights_sha256"].drop_null().to_pylist())
-    if not name or not Path(name).is_file() or digests != {sha256_file(Path(name))}:
+    if (
+        not isinstance(name, str)
+        or found_at(Path(name)) is not None
+        or digests != {sha256_file(Path(name))}
+    ):
         return None
     try:
         with safe_open(name, framework="numpy") as file:
-            return json.loads((file.metadata() or {})[_HEADER])["facts"]
-    except (SafetensorError, KeyError, ValueError):
+            facts = json.loads((file.metadata() or {})[_HEADER])["facts"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+    return _sound_facts(facts, name)
+
+
+def _sound_facts(facts: Any, where: str) -> dict[str, Any]:
+    """Return what weights say of their training, if it can be that."""
+    is_sound = (
+        isinstance(facts, dict)
+        and isinstance(facts.get("train_sha256", ""), str)
+        and _is_fraction(facts.get("real_fraction", 1.0))
+        and is_whole(facts.get("data_seed", 0), 0, 2**63)
+    )
+    if not is_sound:
+        raise UserError(
+            f"{where}: found other facts of a training than expected (train_sha256, real_fraction, "
+            "data_seed), so leakage cannot be checked"
+        )
+    return facts
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
@@ -217,7 +244,13 @@ def _screening_data(synthetic: Synthetic) -> str | None:
     screened_by = run_record.read(path).get("screened_by") if path.is_file() else None
     if screened_by is None:
         return None
-    fraction = screened_by["recipe"]["real_fraction"]
+    recipe = screened_by.get("recipe") if isinstance(screened_by, dict) else None
+    fraction = recipe.get("real_fraction") if isinstance(recipe, dict) else None
+    if not _is_fraction(fraction) or not is_whole(screened_by.get("num_real"), 0, 2**63):
+        raise UserError(
+            f"{path}: found no num_real and real_fraction of the network that screened, expected "
+            "what 'reid screen' writes"
+        )
     return f"{screened_by['num_real']:,} real images (fraction {fraction})"
 
 

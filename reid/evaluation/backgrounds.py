@@ -117,8 +117,14 @@ def backgrounds(settings: BackgroundSettings, console: Console) -> Exit:
         left_out=int((~usable).sum()),
     )
     chosen = chosen.take(np.flatnonzero(usable))
-    if not len(chosen.images):
+    left = set(chosen.images.strings("split"))
+    if not left:
         raise UserError(f"{settings.images}: no mask leaves a street beside its person")
+    if len(left) == 1 and "train" not in left:
+        raise UserError(
+            f"{settings.images}: all that is left are {left.pop()} images, expected query and "
+            "gallery images; 'augment detect' adds joints to those without"
+        )
     rows: list[tuple[str, str, str, Number, Number]] = []
     for name, mask, widening, pixels in pictures(chosen.images, size, settings.widenings):
         features = embed(network, pixels, name, console)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
 from reid.data.labels import Labels
 from reid.evaluation.ranking import Distance, Protocol, Ranking, distance_of, rank
@@ -54,8 +55,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - in torchreid's order
         )
     of_query = _labels("query", len(query), query_people, query_cameras)
     of_gallery = _labels("gallery", len(gallery), gallery_people, gallery_cameras)
+    check_spellings([*of_query.people.tolist(), *of_gallery.people.tolist()], "people")
     try:
         return rank(distance_of(query, gallery, distance), of_query, of_gallery, protocol)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{error}; expected finite numbers") from error
 
@@ -66,5 +70,11 @@ def _labels(name: str, count: int, people: Sequence[object], cameras: Sequence[i
             raise UserError(
                 f"{name}: found {len(values)} {what} for {count} features, expected one each"
             )
-    numbers: Int[np.ndarray, " rows"] = np.asarray(cameras, np.int64)
+    with np.errstate(invalid="ignore"):
+        found = np.asarray(cameras)
+        is_number = found.dtype.kind in "iufb"
+        numbers: Int[np.ndarray, " rows"] = found.astype(np.int64) if is_number else np.zeros(0)
+    # pandas makes numbers of which one is missing to floats, NaN among them.
+    if not is_number or not (numbers == found).all():
+        raise UserError(f"{name}: found cameras that are no whole numbers, expected -1 for unknown")
     return Labels(np.array([str(person) for person in people]), numbers)

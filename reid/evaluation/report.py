@@ -14,14 +14,14 @@ from jaxtyping import Float, Int, Shaped
 
 from manifests.io import read_table, sha256_file, write_table
 from manifests.runtime.console import UserError
-from manifests.runtime.json_files import is_whole, read_json
+from manifests.runtime.json_files import read_json
 from manifests.schema import DISTRACTOR, JUNK, UNKNOWN_CAMERA
 from reid.data.labels import Labels
 from reid.evaluation.ranking import Ranking
+from reid.evaluation.report_entries import RANKS, problem_of
 from reid.evaluation.retrieval import Retrieval
 from reid.models.run_folder import QUERIES, REPORT, write_json
 
-RANKS: Final = (1, 5, 10, 20)
 SCORES: Final = "scores"
 """Folder of further scores of a run, under other protocols than that of its own report."""
 
@@ -207,26 +207,10 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT
     what = "the report of 'reid score', which the same command writes again"
     report = read_json(path, what)
-    entries = report if isinstance(report, dict) else {}
-    for name in ("config", "protocol", "scores"):
-        if not isinstance(entries.get(name), dict):
-            raise UserError(f"{path}: found no entry '{name}', expected {what}")
-    protocol = entries["protocol"]
-    is_sound = (
-        all(isinstance(protocol.get(part), dict) for part in ("query", "gallery"))
-        and isinstance(entries.get("weights"), str)
-        and is_whole(entries["config"].get("seed"), -(2**63), 2**64)
-        and all(isinstance(entries["scores"].get(name), float | int) for name in _SCORES)
-    )
-    if not is_sound:
-        raise UserError(
-            f"{path}: found other entries of protocol, weights, seed or scores than expected of "
-            f"{what}"
-        )
-    return entries
-
-
-_SCORES: Final = ("mAP", "mINP", *(f"rank_{number}" for number in RANKS))
+    problem = problem_of(report)
+    if problem is not None:
+        raise UserError(f"{path}: {problem}; expected {what}")
+    return report
 
 
 def report_folder(folder: Path, how: Mapping[str, Any], weights: str, name: str) -> Path:

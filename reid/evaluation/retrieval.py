@@ -19,8 +19,8 @@ NUM_NEAREST: Final = 10
 FALSE_POSITIVE_RATES: Final = (1e-4, 1e-3, 1e-2)
 
 _FINE: Final = 1 << 16
-_COARSE: Final = 256
-_ROC_RATES: Final = np.logspace(-6, 0, 61)
+COARSE: Final = 256
+ROC_RATES: Final = np.logspace(-6, 0, 61)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def verification_block(retrieval: Retrieval, span: Span) -> dict[str, Any]:
     def rate(limit: float) -> float:
         return float(true[np.searchsorted(false, limit, side="right") - 1])
 
-    coarse = (np.flip(counts.reshape(_COARSE, -1).sum(axis=1)) for counts in (positives, negatives))
+    coarse = (np.flip(counts.reshape(COARSE, -1).sum(axis=1)) for counts in (positives, negatives))
     same, other = (counts.tolist() for counts in coarse)
     return {
         "similarity": span.name,
@@ -155,5 +155,5 @@ def verification_block(retrieval: Retrieval, span: Span) -> dict[str, Any]:
         "num_positives": int(positives.sum()),
         "num_negatives": int(negatives.sum()),
         "tpr_at_fpr": {f"{limit:g}": rate(limit) for limit in FALSE_POSITIVE_RATES},
-        "roc": {"fpr": _ROC_RATES.tolist(), "tpr": [rate(limit) for limit in _ROC_RATES]},
+        "roc": {"fpr": ROC_RATES.tolist(), "tpr": [rate(limit) for limit in ROC_RATES]},
     }

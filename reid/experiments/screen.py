@@ -27,7 +27,7 @@ from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag
-from manifests.schema import JUNK, MANIFEST
+from manifests.schema import JUNK, MANIFEST, SCREEN, SCREEN_TABLE
 from manifests.synthetic import SUCCESS, Synthetic, finished_manifest, read_synthetic
 from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
@@ -37,21 +37,8 @@ from reid.models.features import Device, embed, load_network
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import TrainingRun, read_run
 
-TABLE: Final = "screen.parquet"
 _WINDOW: Final = 4096
 """Synthetic images decoded at once."""
-
-SCREEN: Final = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("person_id", pa.string(), nullable=False),
-        pa.field("similarity", pa.float32(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("nearest_person", pa.string(), nullable=False),
-        pa.field("weight", pa.float32()),
-    ]
-)
-"""One row per image that was looked at; ``weight`` is null where it was dropped."""
 
 
 class ScreenSettings(Frozen):
@@ -172,7 +159,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
         )
     run_record.write(settings.out, config, _facts(run, synthetic))
     seen = _seen(synthetic, rows, found, factors, people)
-    write_table(seen, settings.out / TABLE, {})
+    write_table(seen, settings.out / SCREEN_TABLE, {})
     manifest = _screened(synthetic, rows, seen, settings.out)
     write_table(manifest, settings.out / "manifest.parquet", {})
     write_bytes(b"", settings.out / SUCCESS)

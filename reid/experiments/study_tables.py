@@ -10,7 +10,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from manifests.io import write_bytes, write_table
-from manifests.runtime.console import Console
+from manifests.runtime.console import Console, UserError
+from manifests.runtime.json_files import is_whole
 from manifests.runtime.tables import Table
 from reid.evaluation.report import read_report
 from reid.experiments.comparison import (
@@ -31,7 +32,7 @@ from reid.experiments.comparison_page import (
     write_comparison,
 )
 from reid.experiments.grid import BASELINE, Cell, StudySettings, Variant, variants_of
-from reid.models.run_folder import TrainingRun
+from reid.models.run_folder import REPORT, TrainingRun
 
 TABLE: Final = "study.md"
 ROWS: Final = "study.parquet"
@@ -258,9 +259,18 @@ def _about(variant: Variant, arm: Arm) -> str:
     return "; ".join(parts)
 
 
+_COUNTS: Final = ("num_real", "num_synthetic", "num_queries", "num_matched")
+
+
 def _row(out: Path, cell: Cell) -> dict[str, Any]:
     run = TrainingRun(out / cell.folder, read_report(out / cell.folder))
     report = run.facts
+    absent = [name for name in _COUNTS if not is_whole(report.get(name), 0, 2**31 - 1)]
+    if absent:
+        raise UserError(
+            f"{run.folder / REPORT}: found no number '{absent[0]}', expected what the runs of a "
+            "study leave"
+        )
     synthetic = cell.variant.synthetic(cell.fraction)
     seen = report.get("seen", {})
     origin = report.get("leakage", {}).get("synthetic") or {}

@@ -75,11 +75,18 @@ def read_run(folder: Path) -> TrainingRun:
         and all(is_whole(recipe.get(name), 1, _MOST_PIXELS) for name in ("width", "height"))
         and all(isinstance(names, list) for names in people)
         and all(isinstance(name, str) for names in people for name in names)
-        and "val_people" in recipe
+        and isinstance(recipe.get("neck", "none"), str)
+        and is_whole(recipe.get("last_stride", 2), 1, 2)
+        and isinstance(recipe.get("images_sha256"), str)
+        and isinstance(recipe.get("synthetic_sha256"), str | None)
+        and isinstance(recipe.get("real_fraction"), float | int)
+        and is_whole(recipe.get("data_seed"), 0, 2**64)
+        and is_whole(recipe.get("val_people"), 0, 2**31)
+        and is_whole(facts.get("num_real"), 0, 2**63)
     )
     if not is_sound:
         raise UserError(
-            f"{folder / run_record.RUN_RECORD}: found other entries of model, width, height or "
+            f"{folder / run_record.RUN_RECORD}: found other entries of model, size, inputs or "
             "people than expected of what 'reid train' writes"
         )
     return TrainingRun(folder, facts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from manifests.pixels import naming_all_broken, read_all
 from manifests.runtime import run_record, storage
 from manifests.runtime.console import Console, Exit, Stopped, UserError
 from manifests.runtime.files import check_file
+from manifests.runtime.one_process import alone_in
 from manifests.runtime.signals import SOON, recording
 from manifests.scenes import Scenes, take_apart
 from manifests.synthetic import finished_manifest
@@ -75,7 +76,8 @@ def train(
     holds what the command has read before.
 
     Raises:
-        UserError: If an input cannot be used, or the folder holds another run.
+        UserError: If an input cannot be used, or the folder holds another run or is
+            another process's.
     """
     inputs = inputs or Inputs()
     folder = settings.out
@@ -158,6 +160,20 @@ def _train(
             "processes": group.size,
         }
         run_record.write(settings.out, recipe, facts)
+    with alone_in(settings.out) if group.is_primary else nullcontext():
+        _train_in(trainer, batches, selection, settings, console)
+
+
+def _train_in(
+    trainer: Trainer,
+    batches: Batches,
+    selection: Selection,
+    settings: TrainSettings,
+    console: Console,
+) -> None:
+    """Train in a folder that is ours alone."""
+    group = trainer.group
+    if group.is_primary:
         for left_by_a_killed_run in storage.unpublished(settings.out):
             left_by_a_killed_run.unlink(missing_ok=True)
     _loop(trainer, batches, selection, settings, console)

@@ -247,6 +247,15 @@ def test_a_table_of_another_schema_is_refused(tiny_images, tmp_path, change, mes
         io.read_images(tmp_path / "t.parquet")
 
 
+def test_bytes_that_are_no_text_are_refused_with_their_column(tiny_images, tmp_path):
+    no_text = pa.array([b"\xff"] * len(tiny_images), pa.binary()).view(pa.string())
+    table = tiny_images.table.set_column(3, "person_id", no_text)
+    io.write_table(table, tmp_path / "t.parquet", {"root": str(tmp_path)})
+    for read in (io.read_images, lambda path: list(io.open_images(path).chunks(5))):
+        with pytest.raises(UserError, match=r"'person_id' does not fit into string \(.*UTF8"):
+            read(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("dtype_backend", ["numpy_nullable", "pyarrow", None])
 def test_a_table_that_pandas_saved_is_read_as_before(tiny_images, tmp_path, dtype_backend):
     io.write_images(tiny_images, tmp_path / "t.parquet")
@@ -370,5 +379,7 @@ def test_two_spellings_of_a_person_in_a_table_are_refused(tmp_path, spelling):
         rows.schema.get_field_index("person_id"), IMAGES.field("person_id"), people
     )
     io.write_images(Images(rows, tmp_path, {}), tmp_path / "images.parquet")
-    with pytest.raises(UserError, match="which differ in zeros, a decimal point or case alone"):
+    with pytest.raises(
+        UserError, match="which differ in zeros, a decimal point, case or spaces alone"
+    ):
         io.read_images(tmp_path / "images.parquet")

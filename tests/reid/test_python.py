@@ -89,6 +89,11 @@ def test_people_may_have_any_labels_and_junk_is_not_ranked():
         ({"gallery_cameras": [2]}, "gallery: found 1 cameras for 3 features"),
         ({"query": np.full((2, 3), np.nan)}, "query features are not finite; expected finite"),
         ({"query_people": [8, 9]}, "no query|match"),
+        ({"query_people": ["0001", "2"]}, "the people '0001' and '1', which differ in zeros"),
+        ({"gallery_people": [1, 2, -1.0]}, "found the person '-1.0', expected '-1' for junk"),
+        ({"query_cameras": [1.0, np.nan]}, "query: found cameras that are no whole numbers, exp"),
+        ({"query_cameras": ["c1", "c2"]}, "query: found cameras that are no whole numbers, exp"),
+        ({"gallery_cameras": [-1, -1, -1]}, "expected camera_id, or --protocol all-cameras$"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(change, expected):

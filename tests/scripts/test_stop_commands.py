@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_commands_that_are_stopped_at_random_moments_end_like_those_that_nobody_stopped(tmp_path):
     names = ["augment sample", "augment index", "augment train"]
-    script = [sys.executable, str(ROOT / "scripts/stop_commands.py")]
+    script = [sys.executable, "-m", "scripts.stop_commands"]
     done = subprocess.run(
         [*script, "--signals", "6", "--work", str(tmp_path), "--commands", *names],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

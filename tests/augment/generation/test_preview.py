@@ -1,5 +1,7 @@
 """``augment preview``."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +44,14 @@ def test_a_preview_shows_source_pose_and_result(people, out, tmp_path):
 def test_a_preview_is_a_png(out, tmp_path):
     with pytest.raises(UserError, match=r"sheet\.jpg: found '\.jpg', expected \.png"):
         preview(PreviewSettings(run=out, out=tmp_path / "sheet.jpg"), QUIET)
+
+
+def test_a_record_that_names_no_table_asks_for_it(out, tmp_path):
+    record = json.loads((out / "run.json").read_text())
+    del record["settings"]
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run.json: does not say which table the images are from"):
+        preview(PreviewSettings(run=out, out=tmp_path / "sheet.png"), QUIET)
 
 
 def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):

@@ -116,6 +116,33 @@ def test_a_screened_set_shows_what_was_dropped_and_the_worst_first(people, out, 
     assert "own person is number 9" in identity[: identity.index("highest")]
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (("screen.parquet", b"PAR1"), "not a readable Parquet file; expected what 'reid screen' w"),
+        (("run.json", b"{"), "run.json: not readable as JSON"),
+        (("run.json", b"{}"), "run.json: found no entry 'config'"),
+        (("run.json", b'{"config": {}, "settings": []}'), "run.json: found an entry 'settings'"),
+    ],
+)
+def test_damaged_files_of_a_screened_set_are_refused(people, out, tmp_path, file, said):
+    write_screened(tmp_path / "screened", out, set(read_synthetic(out).strings("image_id")[:1]))
+    (tmp_path / "screened" / file[0]).write_bytes(file[1])
+    settings = ReportSettings(run=tmp_path / "screened", html=tmp_path / "p.html", images=people)
+    with pytest.raises(UserError, match=re.escape(said)):
+        report(settings, QUIET)
+
+
+def test_a_similarity_that_is_no_number_is_refused(people, out, tmp_path):
+    write_screened(tmp_path / "screened", out, set(read_synthetic(out).strings("image_id")[:1]))
+    table = pq.read_table(tmp_path / "screened/screen.parquet")
+    broken = pa.array([float("nan")] * len(table), pa.float32())
+    pq.write_table(table.set_column(2, "similarity", broken), tmp_path / "screened/screen.parquet")
+    settings = ReportSettings(run=tmp_path / "screened", html=tmp_path / "p.html", images=people)
+    with pytest.raises(UserError, match=r"screen.parquet: found a similarity that is no number"):
+        report(settings, QUIET)
+
+
 def test_an_error_with_html_in_it_is_text(people, out, tmp_path):
     table = pq.read_table(out / "manifest.parquet")
     errors = [EVIL, *[None] * (len(table) - 1)]

@@ -1,5 +1,6 @@
 """``augment verify``."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augment.generation import shards
@@ -46,6 +47,19 @@ def test_a_row_that_changed_is_found(out, capsys):
     assert problems_of(out, capsys) == [
         "data/part-000002.parquet: row group 0 differs from the manifest"
     ]
+
+
+def test_bytes_that_are_no_text_are_found(out, capsys):
+    path = shards.shard_file(out, 2)
+    table = pq.read_table(path)
+    index = table.schema.get_field_index("error")
+    no_text = pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string())
+    changed = table.set_column(index, table.schema.field("error"), no_text)
+    shards.publish(out, read_run_config(out), 2, changed.replace_schema_metadata(None), "cpu")
+
+    (problem,) = problems_of(out, capsys)
+
+    assert problem.startswith("data/part-000002.parquet: damaged (")
 
 
 def test_a_flipped_bit_is_found(out, capsys):

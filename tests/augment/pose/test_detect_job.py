@@ -381,6 +381,32 @@ def test_what_is_no_place_for_a_table_is_refused_before_any_crop_is_read(
     assert loaded.seen == 0
 
 
+def test_a_table_that_another_process_is_making_is_refused_and_not_disturbed(
+    tiny_images: Images, tmp_path: Path
+):
+    class Other(Corner):
+        def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
+            if not self.seen:
+                with pytest.raises(UserError, match=r"out.parquet.parts: another process is at w"):
+                    written(tiny_images, tmp_path / "one", Corner())
+            return super().detect(images)
+
+    assert written(tiny_images, tmp_path / "one", Other()) == written(
+        tiny_images, tmp_path / "straight", Corner()
+    )
+
+
+def test_tasks_of_srun_that_would_all_make_one_table_are_refused(
+    tiny_root: Path, tmp_path: Path, loaded: Corner, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(UserError, match=r"worker 1 of 4 .*: each would do all of the work"):
+        PROGRAM.run(command(tiny_root, tmp_path / "out.parquet"))
+    assert loaded.seen == 0
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_files_of_others_in_the_folder_of_the_chunks_are_refused_and_left(
     tiny_images: Images, tiny_root: Path, tmp_path: Path, loaded: Corner
 ):

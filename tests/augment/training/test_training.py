@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from augment.checkpoints import store
+from augment.cli import PROGRAM
 from augment.generators.patn import Patn
 from augment.interface.condition import Pair
 from augment.interface.schedule import LinearTail
@@ -23,6 +24,7 @@ from augment.training.pairs import TrainingImages, index_pairs
 from augment.training.train import settings_for, train
 from manifests import io
 from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.one_process import alone_in
 from tests.helpers.training import TINY, TRAIN, equal_states, made_up_images, trainer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -375,6 +377,14 @@ def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
     assert "seed: 0, now 1" in other.stderr.decode()
     again = subprocess.run([*short, *out], check=False, capture_output=True)
     assert (again.returncode, b"already complete" in again.stderr) == (0, True)
+
+
+def test_a_run_that_another_process_is_at_is_refused(tiny_images, tiny_root, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    images = ["--images", str(tiny_root / "images.parquet"), "--out", str(out)]
+    with alone_in(out), pytest.raises(UserError, match="run: another process is at work there"):
+        PROGRAM.run([*TRAIN[TRAIN.index("train") :], "--config.steps", "1", *images])
 
 
 @pytest.mark.gpu

@@ -181,6 +181,41 @@ def test_a_wrong_json_file_is_refused_in_one_sentence(tmp_path, text, message):
         read_keypoint_files(KeypointOptions((tmp_path / "k.json",)))
 
 
+def test_all_broken_files_of_a_folder_are_named_at_once_and_left_out_on_demand(
+    crops, joints, capsys
+):
+    folder = openpose_folder(crops.parent / "joints", joints)
+    files = sorted(folder.rglob("*.json"))
+    files[0].write_text("{")
+    files[2].write_text('{"people": 3}')
+    with pytest.raises(UserError) as refused:
+        indexed(crops, "--keypoints", str(folder))
+    told = str(refused.value)
+    assert told.startswith(f"2 keypoint files cannot be used: {files[0]}: not readable as JSON")
+    assert f"{files[2]}: found no list 'people'" in told
+    assert told.endswith("--skip-broken leaves such files out")
+
+    found = indexed(crops, "--keypoints", str(folder), "--skip-broken")
+
+    assert np.isfinite(found).any(axis=(1, 2)).tolist() == [False, True, False, True]
+    assert f"2 keypoint files that cannot be used (like {files[0]}: not" in capsys.readouterr().err
+
+
+def test_files_in_linked_folders_are_read_too(crops, joints):
+    folder = openpose_folder(crops.parent / "joints", joints)
+    (folder / "ben").rename(crops.parent / "elsewhere")
+    (folder / "ben").symlink_to(crops.parent / "elsewhere")
+    found = indexed(crops, "--keypoints", str(folder))
+    assert np.isfinite(found).any(axis=(1, 2)).all()
+
+
+def test_two_images_of_one_id_are_refused(tmp_path):
+    listed = [{"id": 1, "file_name": f"{name}.png"} for name in "ab"]
+    (tmp_path / "k.json").write_text(json.dumps({"images": listed, "annotations": []}))
+    with pytest.raises(UserError, match=r"k.json: found two images of the id 1, expected one"):
+        read_keypoint_files(KeypointOptions((tmp_path / "k.json",)))
+
+
 def test_a_folder_without_openpose_files_and_an_unknown_scale_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"found no file named IMAGE_keypoints.json"):
         read_keypoint_files(KeypointOptions((tmp_path,)))

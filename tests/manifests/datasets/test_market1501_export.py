@@ -110,3 +110,15 @@ def test_more_than_readers_of_the_layout_take_is_refused(
     with pytest.raises(UserError, match=re.escape(message)):
         export(replace(many, table=table), None, tmp_path / "market")
     assert not (tmp_path / "market").exists()
+
+
+def test_all_broken_images_are_named_at_once_and_nothing_is_written(images, tmp_path):
+    files = [images.file(row) for row in (0, 2)]
+    files[0].write_bytes(files[0].read_bytes()[:-40])
+    files[1].unlink()
+    with pytest.raises(UserError) as refused:
+        export(images, None, tmp_path / "market")
+    told = str(refused.value)
+    assert told.startswith("2 images cannot be used: ")
+    assert all(str(file) in told for file in files)
+    assert not (tmp_path / "market").exists()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from augment.cli import PROGRAM
 from manifests.datasets.mask_files import add_masks
+from manifests.datasets.skipped import Leniency
 from manifests.io import Images, read_images
 from manifests.masks import decode_mask, mask_from_joints, mask_makers
 from manifests.pixels import PixelError
@@ -124,6 +125,61 @@ def test_a_mask_of_another_size_is_refused_or_scaled_where_asked(
     masked, report = add_masks(tiny_images, folder, scales=True)
     assert np.array_equal(decode_mask(masked.table["mask"][0].as_py(), SIZE, ""), box(0.5))
     assert report.num_scaled == 1
+
+
+def test_all_broken_masks_are_named_at_once_and_left_out_on_demand(
+    tiny_images: Images, tmp_path: Path
+):
+    ids = tiny_images.strings("image_id")
+    folder = save(tmp_path, {f"{name}.png": box() for name in ids[:4]})
+    save(folder, {f"{ids[1]}.png": box(0.5, (32, 64))})
+    (folder / f"{ids[3]}.png").write_bytes((folder / f"{ids[3]}.png").read_bytes()[:-20])
+    with pytest.raises(UserError) as refused:
+        add_masks(tiny_images, folder)
+    told = str(refused.value)
+    assert told.startswith(
+        f"2 masks cannot be used: {folder / ids[1]}.png: found a mask of 32 x 64"
+    )
+    assert f"{folder / ids[3]}.png: the PNG file is cut off" in told
+    assert told.endswith(
+        "; --scale-masks scales those of another size, --skip-broken leaves such masks out"
+    )
+
+    masked, report = add_masks(tiny_images, folder, leniency=Leniency(skip_broken=True))
+
+    stored = masked.table["mask"].to_pylist()
+    assert [row for row, data in enumerate(stored) if data is not None] == [0, 2]
+    assert report.num_files == 2
+    said = f"left out of the masks: 2 masks that cannot be used (like {folder / ids[1]}.png: found"
+    assert said in report.text()
+
+
+def test_broken_masks_alone_are_refused_whatever_is_asked(tiny_images: Images, tmp_path: Path):
+    name = tiny_images.strings("image_id")[0]
+    (tmp_path / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"found no PNG.*; --skip-broken leaves such masks out"):
+        add_masks(tiny_images, tmp_path, leniency=Leniency(skip_broken=True))
+
+
+def test_masks_in_linked_folders_are_read_and_links_to_nothing_told(
+    tiny_images: Images, tmp_path: Path
+):
+    ids = tiny_images.strings("image_id")
+    inner = {f"{name}.png": box() for name in ids}
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "some").symlink_to(save(tmp_path / "elsewhere", inner))
+    (tmp_path / "masks" / "gone.png").symlink_to(tmp_path / "nowhere")
+    stems = [f"some/{name}" for name in ids]
+    place = tiny_images.table.schema.get_field_index("image_id")
+    table = tiny_images.table.set_column(place, tiny_images.table.schema.field(place), [stems])
+    images = Images(table, tiny_images.root, {})
+    with pytest.raises(
+        UserError, match=r"--masks .*: took 12 images and left out 1 links to nothi"
+    ):
+        add_masks(images, tmp_path / "masks")
+    report = add_masks(images, tmp_path / "masks", leniency=Leniency(allow_skipped=True))[1]
+    assert report.num_files == 12
+    assert "left out of the masks: 1 links to nothing (like gone.png)" in report.text()
 
 
 def test_doubtful_masks_are_kept_and_counted(tiny_images: Images, tmp_path: Path):

@@ -254,6 +254,19 @@ def test_a_pattern_reads_linked_folders_too_each_once(crops, capsys):
     assert "2 links to folders that were read already (like ben/loop)" in told
 
 
+def test_a_long_expression_that_is_none_is_told_shortly(crops):
+    with pytest.raises(UserError) as refused:
+        indexed(crops, "folder", "--pattern", "(?P<a" + "+" * 20_000 + ">x)")
+    assert len(str(refused.value)) < 2_000
+
+
+def test_a_link_that_comes_before_its_folder_gives_no_image_twice(crops, capsys):
+    (crops / "adam").symlink_to(crops / "anna")
+    images = indexed(crops, "folder", *PATTERN)
+    assert images.strings("person_id") == ["anna", "anna", "ben", "ben"]
+    assert "1 links to folders that were read already (like adam)" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
 def test_a_folder_that_cannot_be_read_is_refused(crops):
     (crops / "carl").mkdir(mode=0)
@@ -284,3 +297,16 @@ def test_spellings_of_one_person_are_refused_and_other_names_are_people(crops, c
         indexed(crops, "folder", *PATTERN)
     (crops / "1").rename(crops / "0000")
     assert set(indexed(crops, "folder", *PATTERN).strings("person_id")) == {"0001", "person 0000"}
+    (crops / "0000").rename(crops / "-1.0")
+    pattern = ["--pattern", r"(?P<person_id>[^/]+)/cam(?P<camera_id>\d+)\.jpg"]
+    found = indexed(crops, "folder", *pattern)
+    assert set(found.strings("person_id")) == {"0001", "person -1.0"}
+    assert "'person -1.0': people; junk and distractors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("one", "other"), [("p7", "p007"), ("e\u0301", "\xe9"), ("+1", "1")])
+def test_names_of_any_form_in_two_spellings_are_refused(crops, one, other):
+    (crops / "anna").rename(crops / one)
+    (crops / "ben").rename(crops / other)
+    with pytest.raises(UserError, match=r"which differ in zeros, a decimal point, case or spaces"):
+        indexed(crops, "folder", "--pattern", r"(?P<person_id>[^/]+)/cam(?P<camera_id>\d+)\.jpg")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from manifests.runtime.cluster import WorkerIndex, check_one_training, worker_index
+from manifests.runtime.cluster import (
+    WorkerIndex,
+    check_one_process,
+    check_one_training,
+    worker_index,
+)
 from manifests.runtime.console import UserError
 
 ARRAY = {
@@ -161,3 +166,14 @@ def test_tasks_that_would_each_train_the_same_run_are_refused(environ):
         UserError, match=r"worker 1 of 3 \(from SLURM_PROCID .*each would train the same run.*srun"
     ):
         check_one_training(environ)
+
+
+@pytest.mark.parametrize("environ", [TASKS, TORCHRUN, ARRAY | TASKS])
+def test_processes_that_would_each_do_all_of_the_work_are_refused(environ):
+    with pytest.raises(UserError, match=r"each would do all of the work; expected one process"):
+        check_one_process(environ)
+
+
+@pytest.mark.parametrize("environ", [{}, ARRAY, {"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}])
+def test_one_process_may_do_all_of_the_work(environ):
+    check_one_process(environ)

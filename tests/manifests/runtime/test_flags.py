@@ -103,6 +103,8 @@ def test_a_file_of_a_run_is_left_alone_and_a_dry_run_leaves_none(tmp_path):
         (b"a: [1", r"a\.yaml: found no YAML \("),
         (b"a: 2024-99-99", r"a\.yaml: found no YAML \(month must be in 1\.\.12\)"),
         (b"- 1\n", r"a\.yaml: expected flags with their values"),
+        (b"a: &x [1]\nb: *x\n", r"a\.yaml: found an alias \(\*NAME\), expected the values"),
+        (b"a: &x {b: *x}\n", r"a\.yaml: found an alias \(\*NAME\), expected the values"),
         (b"peple: 3\n", r"found --peple=3, expected what 'augment sample --help' lists, perhaps "),
         (b"people: ten\n", r"--people: found 'ten', expected --people INT"),
     ],

@@ -161,6 +161,33 @@ def test_a_generators_weights_speak_for_an_older_folder_only_if_they_are_the_sam
     assert generator_facts(same) == facts
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [],
+        {"train_sha256": 3},
+        {"real_fraction": "all"},
+        {"real_fraction": 0},
+        {"data_seed": -1},
+        {"data_seed": 0.5},
+    ],
+)
+def test_facts_that_no_training_leaves_are_refused_in_one_sentence(images, synthetic, facts):
+    write_generator(synthetic.root, facts)
+    with pytest.raises(UserError, match=r"run.json: found other facts of a training than expec"):
+        origin_of(images, images.only("train"), synthetic)
+
+
+@pytest.mark.parametrize(
+    "screened_by", [[], {}, {"num_real": 3}, {"num_real": -1, "recipe": {"real_fraction": 1.0}}]
+)
+def test_what_no_screening_leaves_is_refused_in_one_sentence(images, synthetic, screened_by):
+    record = {"config": {}, "settings": {}, "screened_by": screened_by}
+    (synthetic.root / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run.json: found no num_real and real_fraction of the"):
+        origin_of(images, images.only("train"), synthetic)
+
+
 def test_near_duplicates_outlive_encoding_and_scaling_and_are_listed(images):
     cells = np.random.default_rng(0).integers(0, 256, (12, 8, 4, 3), np.uint8)
     people = np.stack([resize(image, (32, 64)) for image in cells])

@@ -249,8 +249,18 @@ def test_the_flip_test_makes_a_mirrored_image_equal():
 def test_an_unfinished_run_is_not_scored(tmp_path):
     write_json(
         {
-            "config": {"val_people": 0, "model": "osnet_x0_25", "width": 32, "height": 64},
+            "config": {
+                "val_people": 0,
+                "model": "osnet_x0_25",
+                "width": 32,
+                "height": 64,
+                "images_sha256": "0",
+                "synthetic_sha256": None,
+                "real_fraction": 1.0,
+                "data_seed": 0,
+            },
             "people": [],
+            "num_real": 0,
         },
         tmp_path / "run.json",
     )

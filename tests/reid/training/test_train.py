@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from manifests.io import read_images, write_images, write_table
 from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.one_process import alone_in
 from manifests.synthetic import read_synthetic
 from reid.cli import PROGRAM
 from reid.data.dataset import load_training_set, select
@@ -172,6 +173,17 @@ def test_a_finished_run_is_left_alone(people, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
     assert train(plan, QUIET) is Exit.DONE
     assert before == {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
+
+
+def test_a_run_that_another_process_is_at_is_refused(people, tmp_path):
+    plan = settings(people, tmp_path / "run", steps=2)
+    plan.out.mkdir()
+    with (
+        alone_in(plan.out),
+        pytest.raises(UserError, match="run: another process is at work there"),
+    ):
+        train(plan, QUIET)
+    assert train(plan, QUIET) is Exit.DONE
 
 
 def test_other_settings_on_the_same_folder_are_refused_with_the_fields_that_differ(
