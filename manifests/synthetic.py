@@ -114,12 +114,13 @@ def finished_manifest(out: StoragePath) -> StoragePath:
     return out / "manifest.parquet"
 
 
-def read_synthetic(out: StoragePath) -> Synthetic:
-    """Read a finished OUT of ``augment generate``.
+def read_synthetic(out: StoragePath | str) -> Synthetic:
+    """Read a finished OUT of ``augment generate``, a folder or a URL.
 
     Raises:
         UserError: If OUT is missing, not finished, or its manifest is not one.
     """
+    out = storage_path(out)
     manifest = finished_manifest(out)
     what = "the manifest of 'augment generate'"
     table = read_table(manifest, MANIFEST, what, optional=BACKGROUND_COLUMNS)

@@ -1,4 +1,4 @@
-"""Pages that mkdocs makes while it builds the site: the commands' help, README's systems."""
+"""Pages that mkdocs makes while it builds: the commands' help, README's systems, what changed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ PICTURES: Final = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to the site."""
-    for name, page in (("commands.md", commands()), ("systems.md", systems())):
-        files.append(File.generated(config, name, content=page))
+    makers = {"commands": commands, "systems": systems, "release-notes": release_notes}
+    for name, made in makers.items():
+        files.append(File.generated(config, f"{name}.md", content=made()))
     return files
 
 
@@ -56,6 +57,12 @@ def systems() -> str:
         parts.append(readme[start:end].replace("](docs/", "](").strip())
     parts += [f"![{about}]({name})\n\n*{about}.*" for name, about in PICTURES.items()]
     return "\n\n".join(parts)
+
+
+def release_notes() -> str:
+    """Return the page of what changed."""
+    changes = Path(__file__).parents[1].joinpath("CHANGELOG.md").read_text("utf-8")
+    return changes.replace("# Changelog", "# Release notes", 1).replace("](docs/", "](")
 
 
 def help_of(program: str, command: str) -> str:

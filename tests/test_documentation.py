@@ -11,12 +11,13 @@ import re
 import shutil
 import stat
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -24,9 +25,11 @@ import augment.cli
 import reid.cli
 from augment.generators import names as generator_names
 from manifests import pixels
-from manifests.io import read_images
+from manifests.io import read_images, write_images
+from manifests.masks import encode_mask
 from manifests.runtime.command_line import page_of
 from manifests.runtime.console import Exit
+from tests.test_foreign_layouts import LAYOUTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -34,7 +37,8 @@ PROGRAMS = {"augment": augment.cli.PROGRAM, "reid": reid.cli.PROGRAM}
 
 LANGUAGES = {"": "shell", "python": "python", "yaml": "yaml", "text": "text"}
 NEEDS = re.compile(
-    r"# needs (.*(Market-1501|GPUs?|Slurm|Ray|Kubernetes|an S3 bucket|minutes|hours|days).*)"
+    r"# needs (.*(Market-1501|GPUs?|Slurm|Ray|Kubernetes|an S3 bucket|minutes|hours|days|"
+    r"FiftyOne).*)"
 )
 MARKET = "Market-1501-v15.09.15"
 NOT_RUN = ("torchrun", "python", "pip", "sbatch")
@@ -46,6 +50,8 @@ SMALL = {
     "--people": "6",
     "--test-people": "4",
 }
+SPEAK_OF_OTHERS = {"README.md", "docs/python.md"}
+"""Pages whose Python takes images, poses and labels for given."""
 BEGIN_WITH_NOTHING = {"README.md", "docs/index.md"}
 """Pages whose own blocks make all that the later ones need."""
 
@@ -173,6 +179,7 @@ def data(tmp_path_factory) -> Path:
         shutil.copy(
             folder / MARKET / f"keypoints-{split}.csv", folder / f"market-annotation-{split}.csv"
         )
+    build_crops(folder)
     return folder
 
 
@@ -186,16 +193,53 @@ def stage(data: Path, tmp_path_factory) -> Path:
     keypoints = [f"{people}/keypoints-{split}.csv" for split in ("train", "test")]
     run(["augment", "index", people, "--out", table, "--masks", f"{people}/masks",
          "--keypoints", *keypoints])  # fmt: skip
-    shutil.copy(table, folder / "masked.parquet")
+    write_boxes(folder / "images.parquet", folder / "masked.parquet")
     generate = ["augment", "generate", "--images", table, "--weights", "posewarp-sample"]
     run([*generate, "--per-id", "2", "--out", out])
     train = ["reid", "train", "--recipe", "short", "--images", table]
     run([*train, "--out", str(folder / "runs/real-0")])
     run([*train, "--synthetic", out, "--out", str(folder / "runs/both-0")])
+    for name, layout in DATA_SETS.items():
+        LAYOUTS[layout][1](folder / name)
     (folder / "gan").mkdir()
     for source in sorted((folder / MARKET / "bounding_box_train").glob("*.jpg"))[:3]:
         shutil.copy(source, folder / "gan" / source.name)
     return folder
+
+
+def write_boxes(images: Path, out: Path) -> None:
+    """Give a box to every image that the files of masks leave out: the queries."""
+    known = read_images(images)
+    box = np.zeros((128, 64), bool)
+    box[10:120, 18:46] = True
+    table = known.table
+    for name, value in (("mask", encode_mask(box)), ("mask_source", "files")):
+        filled = pa.array([value if one is None else one for one in table[name].to_pylist()])
+        table = table.set_column(
+            table.schema.get_field_index(name), table.schema.field(name), filled
+        )
+    write_images(replace(known, table=table), out)
+
+
+DATA_SETS = {"DukeMTMC-reID": "dukemtmc", "MSMT17": "msmt17", "cuhk03-np/labeled": "cuhk03"}
+
+
+PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+
+
+def build_crops(folder: Path) -> None:
+    """Copy the made-up people into folders of other names, and list them in people.csv."""
+    lines = ["path,person_id,camera_id,split"]
+    for split, part in PARTS.items():
+        for file in sorted((folder / MARKET / part).glob("*.jpg")):
+            person, camera = re.match(r"(-?\d+)_c(\d)", file.name).groups()
+            if person in {"0000", "-1"}:
+                continue
+            path = f"{split}/{person}/cam{camera}_{file.name}"
+            (folder / "CROPS" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / "CROPS" / path)
+            lines.append(f"{path},{person},{camera},{split}")
+    (folder / "people.csv").write_text("\n".join(lines) + "\n")
 
 
 def values(table: Path) -> dict[str, Any]:
@@ -238,6 +282,8 @@ def test_the_command_lines_of_a_page_have_flags_that_exist(page, tmp_path, monke
         if kind == "shell":
             for command in command_lines(block, tmp_path):
                 check(command, tmp_path)
+        elif kind == "python":
+            compile(block.text, f"{page}:{block.line}", "exec")
         elif kind == "yaml":
             pod = yaml.safe_load(block.text)["spec"]["template"]["spec"]
             for container in pod["containers"]:
@@ -255,6 +301,10 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, data, stage, tmp_pat
     shutil.copytree(data if page in BEGIN_WITH_NOTHING else stage, folder)
     (folder / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(folder)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    for name in ("HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(name, str(folder / "home"))
     known: dict[str, Any] = {}
     for block in todo:
         if LANGUAGES[block.language] == "shell":
@@ -264,7 +314,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, data, stage, tmp_pat
                 assert command[0] in PROGRAMS, f"{page}:{block.line}: say what {command[0]} needs"
                 run(command)
         else:
-            known |= values(folder / "masked.parquet") if page != "docs/format.md" else {}
+            known |= values(folder / "masked.parquet") if page in SPEAK_OF_OTHERS else {}
             exec(compile(block.text, f"{page}:{block.line}", "exec"), known)
     if page == "README.md":
         assert 0 < known["scores"].mean_average_precision <= 1
@@ -296,10 +346,15 @@ def test_every_flag_that_a_page_speaks_of_exists():
         for page in PAGES
         for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", (ROOT / page).read_text("utf-8"))
         for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", code)
-        if flag not in flags and flag not in scripts and flag not in FOREIGN
+        if flag not in flags
+        and flag not in scripts
+        and flag not in FOREIGN
+        and not (flag.endswith(".NAME") and any(one.startswith(flag[:-4]) for one in flags))
     }
     assert not missing
 
 
-FOREIGN = {"--no-deps", "--no-python", "--nproc-per-node"}
+FOREIGN = {
+    "--build-arg", "--gpus-per-task", "--no-deps", "--no-python", "--nproc-per-node", "--ntasks",
+}  # fmt: skip
 """Flags of other programs."""
