@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 COMMANDS: Final = {
     "augment": (
@@ -19,6 +22,10 @@ COMMANDS: Final = {
 }  # fmt: skip
 """What a command line can begin with."""
 
+
+SCRIPT: Final = re.compile(r"<script\b.*?</script>", re.DOTALL)
+FOREIGN: Final = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?https?:[^>]*")
+"""What a browser would ask another host for."""
 
 PICTURES: Final = {
     "systems.png": "Made-up people: source, target pose, PATN, XingGAN, GFLA, DPTN, real image",
@@ -32,6 +39,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, made in makers.items():
         files.append(File.generated(config, f"{name}.md", content=made()))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave out what a notebook's page would load from other hosts: it shows no formula.
+
+    Raises:
+        PluginError: If a page would load something all the same.
+    """
+    del config, files
+    if page.file.src_uri.endswith(".ipynb"):
+        html = SCRIPT.sub(lambda found: "" if "https://" in found[0] else found[0], html)
+    if foreign := FOREIGN.search(html):
+        raise PluginError(f"{page.file.src_uri} would load from another host: {foreign[0]}")
+    return html
 
 
 def commands() -> str:
