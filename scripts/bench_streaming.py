@@ -168,7 +168,9 @@ def main() -> None:
         command = [sys.executable, "-m", "reid.cli", "train", *flags, *named, *options.training]
         most = watch(command, run, every_steps=max(1, options.steps // 10))
         decoded = options.rows * WIDTH * HEIGHT * 3 / 1e6
-        print(f"at most {most:,.0f} MB; the set decoded would be {decoded:,.0f} MB")
+        print(
+            f"at most {most:,.0f} MB; decoded at {HEIGHT} x {WIDTH} it would be {decoded:,.0f} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -132,11 +132,11 @@ def test_batches_that_are_read_step_by_step_are_those_from_memory(
 
 def test_no_more_encoded_images_wait_than_those_of_a_bounded_number_of_steps(folder, monkeypatch):
     monkeypatch.setattr(module, "ROWS_AHEAD", 10)
-    asked: list[int] = []
+    counts: list[int] = []
     real = StreamedPixels.encoded
 
     def counting(self: StreamedPixels, rows: np.ndarray) -> dict[int, bytes]:
-        asked.append(self.count_encoded(rows))
+        counts.append(self.count_encoded(rows))
         return real(self, rows)
 
     monkeypatch.setattr(StreamedPixels, "encoded", counting)
@@ -144,8 +144,8 @@ def test_no_more_encoded_images_wait_than_those_of_a_bounded_number_of_steps(fol
     for _ in batches(folder, settings(folder, synthetic_added=5), 0):
         given += 5
         # One group in use, one in the queue, one being read.
-        assert sum(asked) <= given + 3 * 10 + 5 * module._STREAMING_WORKERS
-    assert asked == [10] * 6
+        assert sum(counts) <= given + 3 * 10 + 5 * module._STREAMING_WORKERS
+    assert counts == [10] * 6
 
 
 def test_a_pass_over_the_shards_reads_them_in_their_order(folder, monkeypatch):
