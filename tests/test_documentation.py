@@ -6,6 +6,7 @@ a few made-up people, with small numbers in the place of those in ``SMALL``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -290,6 +291,14 @@ def test_the_command_lines_of_a_page_have_flags_that_exist(page, tmp_path, monke
             pod = yaml.safe_load(block.text)["spec"]["template"]["spec"]
             for container in pod["containers"]:
                 check(container["command"], tmp_path)
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs").glob("*.ipynb")), ids=str)
+def test_a_notebook_holds_no_outputs_for_the_site_makes_them(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if "outputs" in cell]
+    assert cells
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    assert notebook.name in (ROOT / "mkdocs.yml").read_text("utf-8")
 
 
 @pytest.mark.slow
