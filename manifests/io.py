@@ -119,7 +119,7 @@ def keypoint_column(
     return pa.FixedSizeListArray.from_arrays(pairs, NUM_JOINTS, mask=mask)
 
 
-def read_images(path: Path, root: Path | None = None) -> Images:
+def read_images(path: Path | str, root: Path | str | None = None) -> Images:
     """Read an images table.
 
     Args:
@@ -132,6 +132,7 @@ def read_images(path: Path, root: Path | None = None) -> Images:
             twice or a person in two spellings, its keypoints cannot be pixels of its images, or
             the folder of the images does not exist.
     """
+    path = Path(path)
     table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=MASK_COLUMNS)
     table = _sorted(table)
     ids = table["image_id"]
@@ -140,8 +141,8 @@ def read_images(path: Path, root: Path | None = None) -> Images:
     check_spellings(pc.unique(table["person_id"]).to_pylist(), str(path))
     _check_joints([table], path)
     provenance = _footer(table.schema)
-    root = _existing_root(path, root, provenance)
-    return Images(table.replace_schema_metadata(None), root, provenance)
+    folder = _existing_root(path, None if root is None else Path(root), provenance)
+    return Images(table.replace_schema_metadata(None), folder, provenance)
 
 
 @dataclass(frozen=True, slots=True)

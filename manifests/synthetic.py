@@ -18,6 +18,9 @@ from manifests.schema import BACKGROUND_COLUMNS, MANIFEST
 SUCCESS: Final = "_SUCCESS"
 """The file that marks a finished run."""
 
+SCREENED_OUT: Final = "screened out"
+"""What the error of an image begins with that 'reid screen' dropped."""
+
 _WINDOW_ROWS = 2 * ROW_GROUP_ROWS
 
 
@@ -46,6 +49,13 @@ class Synthetic:
     def without_errors(self) -> Synthetic:
         """Return the rows that have an image."""
         return self.take(np.flatnonzero(np.asarray(self.table["error"].is_null())))
+
+    def screened_out(self) -> Synthetic:
+        """Return the rows whose image is there, but was dropped by ``reid screen``."""
+        errors = self.strings("error")
+        return self.take(
+            np.flatnonzero([bool(one) and one.startswith(SCREENED_OUT) for one in errors])
+        )
 
     def shard_file(self, shard: str) -> StoragePath:
         """Return the file of a shard; ``shard`` as the manifest names it.
@@ -104,12 +114,13 @@ def finished_manifest(out: StoragePath) -> StoragePath:
     return out / "manifest.parquet"
 
 
-def read_synthetic(out: StoragePath) -> Synthetic:
-    """Read a finished OUT of ``augment generate``.
+def read_synthetic(out: StoragePath | str) -> Synthetic:
+    """Read a finished OUT of ``augment generate``, a folder or a URL.
 
     Raises:
         UserError: If OUT is missing, not finished, or its manifest is not one.
     """
+    out = storage_path(out)
     manifest = finished_manifest(out)
     what = "the manifest of 'augment generate'"
     table = read_table(manifest, MANIFEST, what, optional=BACKGROUND_COLUMNS)

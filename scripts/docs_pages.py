@@ -1,14 +1,17 @@
-"""Pages that mkdocs makes while it builds the site: the commands' help, README's systems."""
+"""Pages that mkdocs makes while it builds: the commands' help, README's systems, what changed."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 COMMANDS: Final = {
     "augment": (
@@ -20,6 +23,10 @@ COMMANDS: Final = {
 """What a command line can begin with."""
 
 
+SCRIPT: Final = re.compile(r"<script\b.*?</script>", re.DOTALL)
+FOREIGN: Final = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?https?:[^>]*")
+"""What a browser would ask another host for."""
+
 PICTURES: Final = {
     "systems.png": "Made-up people: source, target pose, PATN, XingGAN, GFLA, DPTN, real image",
     "streets.png": "Made-up people: source, target pose, PATN, pose warp, recompose, real image",
@@ -28,9 +35,24 @@ PICTURES: Final = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to the site."""
-    for name, page in (("commands.md", commands()), ("systems.md", systems())):
-        files.append(File.generated(config, name, content=page))
+    makers = {"commands": commands, "systems": systems, "release-notes": release_notes}
+    for name, made in makers.items():
+        files.append(File.generated(config, f"{name}.md", content=made()))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave out what a notebook's page would load from other hosts: it shows no formula.
+
+    Raises:
+        PluginError: If a page would load something all the same.
+    """
+    del config, files
+    if page.file.src_uri.endswith(".ipynb"):
+        html = SCRIPT.sub(lambda found: "" if "https://" in found[0] else found[0], html)
+    if foreign := FOREIGN.search(html):
+        raise PluginError(f"{page.file.src_uri} would load from another host: {foreign[0]}")
+    return html
 
 
 def commands() -> str:
@@ -56,6 +78,12 @@ def systems() -> str:
         parts.append(readme[start:end].replace("](docs/", "](").strip())
     parts += [f"![{about}]({name})\n\n*{about}.*" for name, about in PICTURES.items()]
     return "\n\n".join(parts)
+
+
+def release_notes() -> str:
+    """Return the page of what changed."""
+    changes = Path(__file__).parents[1].joinpath("CHANGELOG.md").read_text("utf-8")
+    return changes.replace("# Changelog", "# Release notes", 1).replace("](docs/", "](")
 
 
 def help_of(program: str, command: str) -> str:

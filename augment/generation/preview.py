@@ -1,10 +1,12 @@
-"""``augment preview``: a contact sheet of a finished run, or of an images table."""
+"""``augment preview``: a contact sheet of a run, of a screened set, or of an images table."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int64
 from PIL.Image import Image
 from tyro.conf import Positional
@@ -23,10 +25,13 @@ from manifests.synthetic import Synthetic, read_synthetic
 
 
 class PreviewSettings(Frozen):
-    """Draw some rows of a finished run, or of an images table with joints and masks."""
+    """Draw some rows of a finished run, or of an images table with joints and masks.
+
+    Of a set that 'reid screen' left: kept images on the left, dropped ones on the right.
+    """
 
     run: Positional[StoragePathFlag]
-    """Folder of the run, or its URL; or an images table (.parquet)."""
+    """Folder of the run, or its URL; folder of 'reid screen'; or an images table (.parquet)."""
     out: Path = Path("preview.png")
     """PNG file."""
     rows: int = 12
@@ -69,9 +74,21 @@ def _images_sheet(settings: PreviewSettings) -> tuple[Image, int, int] | None:
 
 def _run_sheet(settings: PreviewSettings) -> tuple[Image, int, int]:
     """Return the sheet of a run, how many rows it shows, and of how many."""
-    synthetic = read_synthetic(settings.run).without_errors()
+    made = read_synthetic(settings.run)
+    synthetic, dropped = made.without_errors(), made.screened_out()
     _check_rows(settings, len(synthetic))
+    if len(dropped) and settings.images is None:
+        raise UserError(
+            f"{settings.run}: is what 'reid screen' left of a run; expected --images with the "
+            "table of its source images"
+        )
     sources = source_images(settings.run, settings.images, settings.root)
+    if len(dropped):
+        count = max(1, min(len(synthetic), len(dropped), settings.rows // 2))
+        both = [part.take(choose(len(part), count, settings.seed)) for part in (synthetic, dropped)]
+        whole = replace(made, table=pa.concat_tables([part.table for part in both]))
+        sheet = contact_sheet(whole, np.arange(2 * count), sources, blocks=2)
+        return sheet, 2 * count, len(synthetic) + len(dropped)
     rows = choose(len(synthetic), settings.rows, settings.seed)
     return contact_sheet(synthetic, rows, sources), len(rows), len(synthetic)
 
@@ -91,8 +108,19 @@ def choose(count: int, num_shown: int, seed: int) -> Int64[np.ndarray, " rows"]:
     return np.sort(order[:num_shown])
 
 
-def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], sources: Images) -> Image:
+def contact_sheet(
+    synthetic: Synthetic,
+    rows: Int64[np.ndarray, " rows"],
+    sources: Images,
+    blocks: int | None = None,
+) -> Image:
     """Return source, target pose and result of some rows.
+
+    Args:
+        synthetic: Rows that have an image; of dropped ones the sheet says so.
+        rows: Which are shown.
+        sources: The table of the source images.
+        blocks: They flow into so many blocks side by side; by default four rows in each.
 
     Raises:
         UserError: If a source is not in the table or cannot be read.
@@ -113,9 +141,9 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
         contact_sheets.draw_pose(joints, size, contact_sheets.SCALE) for joints in shown.keypoints()
     ]
     labels = [
-        f"{person}, camera {camera}, k {k}"
-        for person, camera, k in zip(
-            *(shown.table[name].to_pylist() for name in ("person_id", "camera_id", "k")),
+        f"{person}, camera {camera}, k {k}" + ("" if error is None else ": dropped")
+        for person, camera, k, error in zip(
+            *(shown.table[name].to_pylist() for name in ("person_id", "camera_id", "k", "error")),
             strict=True,
         )
     ]
@@ -126,7 +154,7 @@ def contact_sheet(synthetic: Synthetic, rows: Int64[np.ndarray, " rows"], source
             ("result", np.stack(results)),
         ],
         labels,
-        blocks=-(-len(rows) // 4),
+        blocks=blocks or -(-len(rows) // 4),
     )
 
 

@@ -28,10 +28,9 @@ from manifests.runtime.files import read_file
 from manifests.runtime.storage import StoragePath
 from manifests.runtime.tables import Column, Number, Table
 from manifests.schema import SCREEN, SCREEN_TABLE
-from manifests.synthetic import Synthetic
+from manifests.synthetic import SCREENED_OUT, Synthetic
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_SCREENED_OUT: Final = "screened out"
 _NUM_POSES: Final = 12
 _DRAWN: Final = (64, 128)
 """Width and height that poses are drawn for."""
@@ -153,7 +152,7 @@ def write_synthetic_page(
 def _facts(synthetic: Synthetic, made: Synthetic, train: Images) -> list[tuple[str, int, str]]:
     """Return what is counted: a name, the number, and what it is of."""
     errors = [error for error in synthetic.strings("error") if error]
-    dropped = sum(error.startswith(_SCREENED_OUT) for error in errors)
+    dropped = sum(error.startswith(SCREENED_OUT) for error in errors)
     people = len(set(made.strings("person_id")))
     return [
         ("images", len(made), f"of {people:,} people"),
@@ -204,7 +203,7 @@ def _generated(synthetic: Synthetic, names: list[str], choices: Choices) -> dict
             for row, (name, error) in enumerate(
                 zip(synthetic.strings("image_id"), synthetic.strings("error"), strict=True)
             )
-            if name in wanted and (not error or error.startswith(_SCREENED_OUT))
+            if name in wanted and (not error or error.startswith(SCREENED_OUT))
         ],
         np.int64,
     )
@@ -370,7 +369,7 @@ def _extremes(
 def _failures(synthetic: Synthetic) -> Table:
     """Return the rows without an image; what screening dropped is none of them."""
     found = zip(*map(synthetic.strings, ("image_id", "person_id", "error")), strict=True)
-    rows = [row for row in found if row[2] and not row[2].startswith(_SCREENED_OUT)]
+    rows = [row for row in found if row[2] and not row[2].startswith(SCREENED_OUT)]
     return Table(tuple(map(Column, ("image", "person", "error"))), tuple(rows))
 
 

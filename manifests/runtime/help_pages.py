@@ -27,7 +27,8 @@ LEVELS: Final[Mapping[Level, str]] = {
     "system": "system (where and how it runs)",
 }
 _SYSTEM: Final = {
-    "checkpoint-every", "compile", "device", "launch", "log-every", "log-format", "num-workers",
+    "checkpoint-every", "compile", "device", "launch", "log-every", "log-format", "max-decoded-gb",
+    "num-workers",
     "on-error", "precision", "print", "quiet", "ray-address", "retry-failed", "rows-per-shard",
     "samples-every", "save-every", "stop-after-minutes", "tensorboard", "threads", "wait", "worker",
     "workers",

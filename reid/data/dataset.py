@@ -1,7 +1,8 @@
-"""Real and synthetic images of people in one table of labels, decoded once into one array."""
+"""Real and synthetic images of people in one table of labels, decoded once or step by step."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from manifests.subset import subset_train
 from manifests.synthetic import Synthetic
 from reid.data.labels import labelled
 from reid.data.leakage import check_origin, check_people, leakage_block
+from reid.data.streamed import StreamedPixels
 
 _WINDOW: Final = 4096
 
@@ -26,7 +28,8 @@ _WINDOW: Final = 4096
 class TrainingSet:
     """Everything that training draws from; real rows first."""
 
-    pixels: UInt8[np.ndarray, "rows height width 3"]
+    pixels: UInt8[np.ndarray, "rows height width 3"] | StreamedPixels
+    """Decoded, or what decodes them when they are asked for."""
     labels: Int[np.ndarray, " rows"]
     """Index into ``people``, or ``NO_IDENTITY``."""
     synthetic: Bool[np.ndarray, " rows"]
@@ -130,9 +133,14 @@ def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> n
 
 
 def load_training_set(
-    selection: Selection, synthetic: Synthetic | None, size: tuple[int, int]
+    selection: Selection,
+    synthetic: Synthetic | None,
+    size: tuple[int, int],
+    max_decoded_bytes: float = math.inf,
 ) -> TrainingSet:
     """Return the rows of a selection with their pixels at ``size`` (width, height).
+
+    Where these would take more than ``max_decoded_bytes``, they are read when a step asks for them.
 
     A person's label is the same whether his image is real or synthetic. A synthetic row of
     person "-1" has no identity.
@@ -143,14 +151,17 @@ def load_training_set(
     real = selection.train
     names = real.strings("person_id")
     weights = np.ones(len(real))
-    stack = pixels.read_all(real, size)
     rows = selection.synthetic_rows
+    streams = (len(real) + len(rows)) * size[0] * size[1] * 3 > max_decoded_bytes
+    stack: np.ndarray | StreamedPixels
+    stack = StreamedPixels(real, synthetic, rows, size) if streams else pixels.read_all(real, size)
     if synthetic is not None and len(rows):
         table = synthetic.table.take(rows)
         names = names + table.column("person_id").to_pylist()
         weight = table.column("weight").to_numpy(zero_copy_only=False).astype(np.float64)
         weights = np.concatenate([weights, np.where(np.isnan(weight), 1.0, weight)])
-        stack = np.concatenate([stack, decode_rows(synthetic, rows, size)])
+        if not isinstance(stack, StreamedPixels):
+            stack = np.concatenate([stack, decode_rows(synthetic, rows, size)])
     people, labels = labelled(names)
     return TrainingSet(
         pixels=stack,

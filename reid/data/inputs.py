@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import UInt8, UInt64
 
 from manifests.io import Images, read_images, sha256_file
-from manifests.pixels import read_all
 from manifests.runtime.storage import StoragePath
 from manifests.synthetic import Synthetic, read_synthetic
 from reid.data.leakage import difference_hashes
+from reid.data.streamed import windows
 
 
 class Inputs:
@@ -57,5 +57,6 @@ class Inputs:
         missing = [row for row, file in enumerate(files) if file not in known]
         if missing:
             rest = images.take(np.array(missing))
-            self.keep_hashes(rest, read_all(rest, size))
+            for window, decoded in windows(rest, size):
+                self.keep_hashes(window, decoded)
         return np.array([known[file] for file in files], np.uint64)

@@ -6,6 +6,9 @@ A person is cut out along the mask and put before the street of another train im
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8, UInt64
@@ -13,12 +16,15 @@ from torch import Tensor
 
 from manifests.runtime.console import UserError
 from manifests.scenes import Scenes
+from reid.data.streamed import StreamedScenes
+
+_OfRows: TypeAlias = Callable[[np.ndarray], Tensor]
 
 
 class SceneSwap:
     """Puts people of a batch before other streets, on the device where the batch is."""
 
-    def __init__(self, scenes: Scenes, device: torch.device) -> None:
+    def __init__(self, scenes: Scenes | StreamedScenes, device: torch.device) -> None:
         """Take the real train images apart, at the size of the network's input.
 
         Raises:
@@ -34,8 +40,14 @@ class SceneSwap:
             )
         self._place_of = np.full(len(scenes.usable), -1)
         self._place_of[self._rows] = np.arange(len(self._rows))
-        self._alpha = torch.from_numpy(scenes.alpha).to(device)
-        self._streets = torch.from_numpy(scenes.streets).to(device)
+        self._alpha: _OfRows
+        self._streets: _OfRows
+        if isinstance(scenes, StreamedScenes):
+            self._alpha = _made(scenes.alpha, device)
+            self._streets = _made(scenes.streets, device)
+        else:
+            self._alpha = _held(scenes.alpha, device)
+            self._streets = _held(scenes.streets, device)
 
     def swap(
         self,
@@ -65,7 +77,18 @@ class SceneSwap:
         other += other >= own
         device = pixels.device
         index = torch.from_numpy(where).to(device)
-        alpha = self._alpha[torch.from_numpy(rows[where]).to(device)][..., None].float() / 255
-        background = self._streets[torch.from_numpy(self._rows[other]).to(device)].float()
+        alpha = self._alpha(rows[where])[..., None].float() / 255
+        background = self._streets(self._rows[other]).float()
         mixed = background + alpha * (pixels[index].float() - background)
         return pixels.index_copy(0, index, mixed.round().to(torch.uint8))
+
+
+def _held(values: np.ndarray, device: torch.device) -> _OfRows:
+    """Return what gives rows of values that lie on the device."""
+    tensor = torch.from_numpy(values).to(device)
+    return lambda rows: tensor[torch.from_numpy(rows).to(device)]
+
+
+def _made(make: Callable[[np.ndarray], np.ndarray], device: torch.device) -> _OfRows:
+    """Return what makes the values of rows and brings them to the device."""
+    return lambda rows: torch.from_numpy(make(rows)).to(device)

@@ -28,7 +28,13 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import JUNK, MANIFEST, SCREEN, SCREEN_TABLE
-from manifests.synthetic import SUCCESS, Synthetic, finished_manifest, read_synthetic
+from manifests.synthetic import (
+    SCREENED_OUT,
+    SUCCESS,
+    Synthetic,
+    finished_manifest,
+    read_synthetic,
+)
 from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
 from reid.data.leakage import check_people, generator_facts
@@ -298,7 +304,7 @@ def _screened(
     for row, rank, weight in zip(rows, *map(seen.column, ("rank", "weight")), strict=True):
         weights[row] = weight.as_py()
         if weights[row] is None:
-            errors[row] = f"screened out: its own person is number {rank} of the nearest"
+            errors[row] = f"{SCREENED_OUT}: its own person is number {rank} of the nearest"
     shards = synthetic.strings("shard")
     names = {shard: _name_from(out, synthetic.shard_file(shard)) for shard in set(shards)}
     new = {"error": errors, "weight": weights, "shard": [names[shard] for shard in shards]}

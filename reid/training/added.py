@@ -17,6 +17,7 @@ from manifests.runtime.console import UserError
 from manifests.scenes import Scenes
 from reid.data.batch_sampler import Stream, Streams
 from reid.data.dataset import TrainingSet
+from reid.data.streamed import StreamedScenes
 from reid.training.parallel import batch_part
 from reid.training.settings import TrainSettings
 
@@ -50,7 +51,7 @@ class AddedRows:
 
 
 def added_rows(
-    data: TrainingSet, scenes: Scenes | None, settings: TrainSettings
+    data: TrainingSet, scenes: Scenes | StreamedScenes | None, settings: TrainSettings
 ) -> AddedRows | None:
     """Return which rows are added to the steps of a run; none if it adds nothing.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
+from manifests.runtime.prefetch import prefetch
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.thread_pool import thread_pool
 from manifests.scenes import Scenes
@@ -22,6 +25,7 @@ from reid.data.controls import controlled_mixture
 from reid.data.dataset import TrainingSet
 from reid.data.labels import NO_IDENTITY
 from reid.data.scenes import SceneSwap
+from reid.data.streamed import ROWS_AHEAD, HeldPixels, StreamedPixels, StreamedScenes
 from reid.training.added import AddedBatch, added_part, added_rows
 from reid.training.parallel import batch_part
 from reid.training.settings import TrainSettings
@@ -48,6 +52,23 @@ class Destination:
     normalisation: Normalisation = IMAGENET
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The rows of a step, before their images are decoded."""
+
+    step: int
+    rows: Int[np.ndarray, " batch"]
+    added: Int[np.ndarray, " added"] | None
+    encoded: Mapping[int, bytes]
+    """Images of these rows, and of other steps, that were fetched ahead."""
+
+
+_STEPS_AHEAD: Final = 1024
+"""Steps whose images one pass over the shards fetches, unless they are too many before."""
+_STREAMING_WORKERS: Final = 2
+"""Threads that decode ahead where nothing is held in memory and the settings name none."""
+
+
 class Batches:
     """The batches of the steps that are left, each a function of (seed, step)."""
 
@@ -57,7 +78,7 @@ class Batches:
         settings: TrainSettings,
         destination: Destination,
         start: int,
-        scenes: Scenes | None = None,
+        scenes: Scenes | StreamedScenes | None = None,
     ) -> None:
         self._settings = settings
         self._start = start
@@ -68,7 +89,12 @@ class Batches:
         self._scenes = None if scenes is None else SceneSwap(scenes, device)
         self._added = added_rows(data, scenes, settings)
         self._added_part = self._added and added_part(self._added, destination.group)
-        self._pixels = torch.from_numpy(data.pixels).to(device)
+        self._device = device
+        self._pixels = (
+            data.pixels
+            if isinstance(data.pixels, StreamedPixels)
+            else HeldPixels(data.pixels, device)
+        )
         self._labels = torch.from_numpy(data.labels).to(device)
         synthetic = torch.from_numpy(data.synthetic)
         smoothing = torch.where(synthetic, settings.synthetic_smoothing, settings.label_smoothing)
@@ -82,29 +108,70 @@ class Batches:
         return self._settings.steps - self._start
 
     def __iter__(self) -> Iterator[Batch]:
-        steps = range(self._start, self._settings.steps)
-        if not self._settings.workers:
-            for step in steps:
-                yield self.batch(step)
-            return
-        waiting: deque[Future[Batch]] = deque()
-        with thread_pool(self._settings.workers, "batch") as pool:
-            for step in steps:
-                # The walk over rows keeps its place, so it stays in this thread.
-                waiting.append(pool.submit(self._prepare, step, *self._rows(step)))
-                if len(waiting) > self._settings.workers:
+        workers = self._settings.workers
+        if not workers and isinstance(self._pixels, StreamedPixels):
+            workers = _STREAMING_WORKERS
+        # The walk over rows keeps its place, so one thread takes it.
+        with closing(self._drawn(range(self._start, self._settings.steps))) as drawn:
+            if not workers:
+                for one in drawn:
+                    yield self._seeded(self._prepare(one))
+                return
+            waiting: deque[Future[Batch]] = deque()
+            with thread_pool(workers, "batch") as pool:
+                for one in drawn:
+                    waiting.append(pool.submit(self._prepare, one))
+                    if len(waiting) > workers:
+                        yield self._seeded(waiting.popleft().result())
+                while waiting:
                     yield self._seeded(waiting.popleft().result())
-            while waiting:
-                yield self._seeded(waiting.popleft().result())
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, having seeded torch's global generators for it."""
-        return self._seeded(self._prepare(step, *self._rows(step)))
+        (drawn,) = self._fetched([self._rows(step)])
+        return self._seeded(self._prepare(drawn))
 
-    def _rows(
-        self, step: int
-    ) -> tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " added"] | None]:
-        return self._mixture.batch(step), None if self._added is None else self._added.batch(step)
+    def _drawn(self, steps: Iterable[int]) -> Generator[_Drawn]:
+        """Give the rows of steps, those of a set that is not in memory with what lies in shards."""
+        if isinstance(self._pixels, HeldPixels):
+            for step in steps:
+                yield self._rows(step)
+            return
+        windows = map(self._fetched, self._windows(steps, self._pixels))
+        with closing(prefetch(windows, depth=1)) as fetched:
+            for window in fetched:
+                yield from window
+
+    def _windows(self, steps: Iterable[int], pixels: StreamedPixels) -> Iterator[list[_Drawn]]:
+        """Give steps in groups that hold a bounded number of images in shards."""
+        window: list[_Drawn] = []
+        count = 0
+        for step in steps:
+            window.append(self._rows(step))
+            count += pixels.count_encoded(self._own_rows(window[-1]))
+            if count >= ROWS_AHEAD or len(window) == _STEPS_AHEAD:
+                yield window
+                window, count = [], 0
+        if window:
+            yield window
+
+    def _fetched(self, window: list[_Drawn]) -> list[_Drawn]:
+        """Return the same steps with their images as far as these lie in shards."""
+        if isinstance(self._pixels, HeldPixels):
+            return window
+        rows = np.concatenate([self._own_rows(drawn) for drawn in window])
+        encoded = self._pixels.encoded(rows)
+        return [replace(drawn, encoded=encoded) for drawn in window]
+
+    def _rows(self, step: int) -> _Drawn:
+        added = None if self._added is None else self._added.batch(step)
+        return _Drawn(step, self._mixture.batch(step), added, {})
+
+    def _own_rows(self, drawn: _Drawn) -> Int[np.ndarray, " own"]:
+        """Return the rows of a step whose images this process sees."""
+        if drawn.added is None or self._added_part is None:
+            return drawn.rows[self._part]
+        return np.concatenate([drawn.rows[self._part], drawn.added[self._added_part]])
 
     def _seed(self, step: int) -> int:
         return int(random_bits(self._settings.seed, "train step", counter=step)[0] >> np.uint64(1))
@@ -113,15 +180,14 @@ class Batches:
         torch.manual_seed(self._seed(batch.step))
         return batch
 
-    def _prepare(
-        self,
-        step: int,
-        rows: Int[np.ndarray, " batch"],
-        added: Int[np.ndarray, " added"] | None,
-    ) -> Batch:
-        index = torch.from_numpy(rows).to(self._pixels.device)
+    def _decoded(self, rows: Int[np.ndarray, " part"], encoded: Mapping[int, bytes]) -> Tensor:
+        return self._pixels.decode(rows, encoded).to(self._device)
+
+    def _prepare(self, drawn: _Drawn) -> Batch:
+        step, rows = drawn.step, drawn.rows
+        index = torch.from_numpy(rows).to(self._device)
         seed, settings = self._seed(step), self._settings
-        pixels = self._pixels[index[self._part]]
+        pixels = self._decoded(rows[self._part], drawn.encoded)
         if self._scenes is not None and settings.augmentation.scene:
             bits = self._scene_bits("scene", step, len(rows))[:, self._part]
             share = settings.augmentation.scene
@@ -134,17 +200,20 @@ class Batches:
             self._labels[index],
             self._smoothing[index],
             self._weight[index],
-            None if added is None else self._prepare_added(step, added),
+            self._prepare_added(drawn),
         )
 
     def _scene_bits(self, label: str, step: int, count: int) -> UInt64[np.ndarray, "2 count"]:
         return random_bits(self._settings.seed, label, 2 * count, counter=step).reshape(2, count)
 
-    def _prepare_added(self, step: int, rows: Int[np.ndarray, " added"]) -> AddedBatch:
+    def _prepare_added(self, drawn: _Drawn) -> AddedBatch | None:
+        if drawn.added is None:
+            return None
         assert self._added is not None
         assert self._added_part is not None
-        index = torch.from_numpy(rows).to(self._pixels.device)
-        pixels = self._pixels[index[self._added_part]]
+        step, rows = drawn.step, drawn.added
+        index = torch.from_numpy(rows).to(self._device)
+        pixels = self._decoded(rows[self._added_part], drawn.encoded)
         if self._scenes is not None and self._added.num_scenes:
             # Synthetic rows behind the scenes' own have no street of ours to change.
             bits = self._scene_bits("added scene", step, len(rows))[:, self._added_part]

@@ -183,6 +183,10 @@ class TrainSettings(Frozen):
     """auto is cuda where there is one."""
     workers: Count = 0
     """Threads that prepare batches ahead of their step. Their number changes no bit."""
+    max_decoded_gb: AboveZero = 8.0
+    """Images that take up to so many gigabytes (10^9 bytes) when decoded are held in memory. Of
+    more, every step reads its own from files and shards, ahead in at least two threads; no bit
+    changes."""
     checkpoint_every: Positive = 500
     """Steps between two saved states."""
     log_every: Positive = 50
@@ -240,8 +244,8 @@ class TrainSettings(Frozen):
 
 
 NOT_IN_RECIPE: Final = {
-    "images", "synthetic", "weights", "out", "root", "device", "workers", "checkpoint_every",
-    "log_every", "tensorboard", "score", "protocol", "flip_test", "compile",
+    "images", "synthetic", "weights", "out", "root", "device", "workers", "max_decoded_gb",
+    "checkpoint_every", "log_every", "tensorboard", "score", "protocol", "flip_test", "compile",
 }  # fmt: skip
 """Paths count by their contents; the rest does not change what is trained."""
 

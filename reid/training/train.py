@@ -30,11 +30,12 @@ from manifests.runtime.files import check_file
 from manifests.runtime.one_process import alone_in
 from manifests.runtime.signals import SOON, recording
 from manifests.scenes import Scenes, take_apart
-from manifests.synthetic import finished_manifest
+from manifests.synthetic import Synthetic, finished_manifest
 from reid.data.controls import controlled
 from reid.data.dataset import Selection, TrainingSet, load_training_set, select
 from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
+from reid.data.streamed import StreamedPixels, StreamedScenes, streamed_scenes
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.report import read_report
 from reid.evaluation.score import ScoreSettings, check_rankable, score
@@ -118,10 +119,10 @@ def _train(
     _check_rankable(images, selection, settings)
     check_masks(selection.train, settings)
     with naming_all_broken(images):
-        data = load_training_set(selection, synthetic, (settings.width, settings.height))
-    if settings.score and group.is_primary:
-        # Scoring looks for near-duplicates of the same images.
-        inputs.keep_hashes(selection.train, data.pixels[: len(selection.train)])
+        data = _load(selection, synthetic, settings, console)
+        if settings.score and group.is_primary:
+            # Scoring looks for near-duplicates of the same images.
+            _keep_hashes(inputs, selection.train, data)
     data = controlled(data, settings.control, settings.seed)
     console.say(
         f"training on {len(data.labels) - data.num_synthetic:,} real and "
@@ -182,9 +183,30 @@ def _train_in(
         trainer.export(TrainingRun(settings.out, {}).weights("last"))
 
 
+def _load(
+    selection: Selection, synthetic: Synthetic | None, settings: TrainSettings, console: Console
+) -> TrainingSet:
+    """Return what is trained on, in memory if there is room for it."""
+    size, most = (settings.width, settings.height), settings.max_decoded_gb
+    data = load_training_set(selection, synthetic, size, most * 1e9)
+    if isinstance(data.pixels, StreamedPixels):
+        console.say(
+            f"{len(data.pixels):,} images would take more than --max-decoded-gb {most:g} when "
+            "decoded: each step reads its own"
+        )
+    return data
+
+
+def _keep_hashes(inputs: Inputs, train: Images, data: TrainingSet) -> None:
+    if isinstance(data.pixels, StreamedPixels):
+        inputs.hashes(train, data.pixels.size)
+    else:
+        inputs.keep_hashes(train, data.pixels[: len(train)])
+
+
 def _scenes(
     train: Images, data: TrainingSet, settings: TrainSettings, console: Console
-) -> Scenes | None:
+) -> Scenes | StreamedScenes | None:
     """Return people and streets of the real train images, if the run puts people before others.
 
     Raises:
@@ -193,7 +215,11 @@ def _scenes(
     if not needs_scenes(settings):
         return None
     size = (settings.width, settings.height)
-    scenes = take_apart(data.pixels[: len(train)], *read_masks(train, size))
+    scenes = (
+        streamed_scenes(train, size)
+        if isinstance(data.pixels, StreamedPixels)
+        else take_apart(data.pixels[: len(train)], *read_masks(train, size))
+    )
     console.say(
         f"new streets: {len(scenes.rows):,} of {len(train):,} real images have a mask and a street"
     )

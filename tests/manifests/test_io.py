@@ -89,6 +89,12 @@ def test_the_footer_carries_root_and_provenance(tiny_images, tmp_path):
     assert io.read_images(path).provenance == {"seed": "0", "root": str(tiny_images.root)}
 
 
+def test_a_table_and_its_root_may_be_named_by_text(tiny_images, tmp_path):
+    io.write_images(tiny_images, tmp_path / "images.parquet")
+    images = io.read_images(str(tmp_path / "images.parquet"), str(tmp_path))
+    assert images.file(0) == tmp_path / images.table["path"][0].as_py()
+
+
 def test_a_relative_root_starts_at_the_folder_of_the_table(tmp_path):
     (tmp_path / "pictures").mkdir()
     io.write_table(table(["a.jpg"]), tmp_path / "images.parquet", {"root": "pictures"})

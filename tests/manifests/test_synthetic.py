@@ -66,6 +66,7 @@ def test_a_finished_out_is_read(finish, synthetic_rows, tmp_path):
     rows = synthetic_rows(3, pixels.encode_jpeg)
     synthetic = finish(tmp_path / "out", rows)
     assert len(synthetic) == 9
+    assert read_synthetic(str(tmp_path / "out")).root == tmp_path / "out"
     assert synthetic.table["seed"].to_pylist()[:2] == [2**64 - 1, 2**64 - 2]
     assert list(synthetic.read_bytes(np.arange(9))) == [row["image"]["bytes"] for row in rows]
 

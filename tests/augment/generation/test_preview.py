@@ -1,8 +1,10 @@
 """``augment preview``."""
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -10,7 +12,8 @@ from augment.generation.preview import PreviewSettings, choose, preview
 from augment.quality.contact_sheets import draw_pose
 from manifests import io, pixels
 from manifests.runtime.console import Exit, UserError
-from manifests.synthetic import read_synthetic
+from manifests.schema import MANIFEST
+from manifests.synthetic import SCREENED_OUT, read_synthetic
 from tests.helpers.generation import QUIET
 
 
@@ -64,3 +67,33 @@ def test_a_preview_finds_images_that_moved_by_its_flag(people, out, tmp_path):
         preview(PreviewSettings(**settings), QUIET)
     moved = {"images": tmp_path / "moved/images.parquet", "root": tmp_path / "moved"}
     assert preview(PreviewSettings(**settings, **moved), QUIET) == Exit.DONE
+
+
+def test_of_a_screened_set_kept_images_stand_on_the_left_and_dropped_ones_on_the_right(
+    people, out, tmp_path
+):
+    screened = tmp_path / "screened"
+    shutil.copytree(out, screened)
+    table = read_synthetic(out).table
+    lost = {4, 11, 17}
+    errors = [f"{SCREENED_OUT}: number 9" if row in lost else None for row in range(len(table))]
+    errors[0] = "no image"
+    place = MANIFEST.get_field_index("error")
+    table = table.set_column(place, MANIFEST.field("error"), pa.array(errors, pa.string()))
+    io.write_table(table, screened / "manifest.parquet", {})
+    plan = {"run": screened, "out": tmp_path / "sheet.png", "rows": 8}
+    with pytest.raises(UserError, match="is what 'reid screen' left of a run; expected --images"):
+        preview(PreviewSettings(**plan), QUIET)
+
+    assert preview(PreviewSettings(**plan, images=people), QUIET) == Exit.DONE
+
+    with Image.open(tmp_path / "sheet.png") as file:
+        sheet = np.asarray(file)
+    made = read_synthetic(screened)
+    width = 3 * (128 + 6) - 6 + 24
+    kept = np.setdiff1d(np.arange(1, 20), sorted(lost))
+    for block, rows in enumerate((kept[choose(len(kept), 3, 0)], sorted(lost))):
+        for place, data in enumerate(made.read_bytes(np.array(rows))):
+            y, x = 24 + place * (256 + 16 + 6), 6 + block * width + 2 * (128 + 6)
+            tile = twice_as_large(pixels.decode(data, "result"))
+            assert np.array_equal(sheet[y : y + 256, x : x + 128], tile), (block, place)

@@ -59,7 +59,7 @@ def test_scoring_after_training_decodes_only_train_images_that_were_not_trained_
     tmp_path, monkeypatch
 ):
     images = write_people(tmp_path / "people")
-    decoded = counted(monkeypatch, "read_all")
+    decoded = counted(monkeypatch, "windows")
     whole = TrainSettings(images=images, out=tmp_path / "whole", **TINY)
     train(whole, QUIET)
     assert decoded == []
