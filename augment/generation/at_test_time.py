@@ -77,13 +77,11 @@ def test_time_plan(
     usable = keypoints.has_torso(joints)
     if own_streets:
         usable &= rows_with_street(ranked, size)
-    what = (
-        "shoulders, hips and a mask that leaves a street" if own_streets else "shoulders and hips"
-    )
     if not usable.any():
+        street = " and a mask that leaves a street" if own_streets else ""
         raise UserError(
-            f"found none of {len(ranked):,} query and gallery images with {what}, expected some; "
-            f"'augment detect{' --masks' if own_streets else ''}' adds them"
+            f"found none of {len(ranked):,} query and gallery images with shoulders, hips{street}, "
+            f"expected some; 'augment detect{' --masks' if own_streets else ''}' adds them"
         )
     rows = pc.sort_indices(
         ranked.table, sort_keys=[("person_id", "ascending"), ("image_id", "ascending")]

@@ -125,6 +125,8 @@ class GenerationPlan:
         """What the people left out have no image with."""
         if self.own_streets:
             return "shoulders, hips and a mask that leaves a street"
+        if self.at_test_time:
+            return "shoulders and hips"
         return "a mask" if self.keeps_pose else "a mask, shoulders and hips"
 
     def __len__(self) -> int:

@@ -125,6 +125,9 @@ def resolve(
     """
     _check_numbers(settings)
     height, width = weights.image_size
+    choices = settings.choices
+    if settings.purpose == "test-time":
+        choices = choices.model_copy(update={"pose_choice": "canonical"})
     lossy = settings.image_format == "jpg"
     content = Content(
         generator=weights.generator,
@@ -137,7 +140,7 @@ def resolve(
         per_id=plan.per_id,
         purpose=settings.purpose,
         seed=settings.seed,
-        **settings.choices.model_dump(),
+        **choices.model_dump(),
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,

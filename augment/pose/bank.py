@@ -115,7 +115,7 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
 
 
 def bank_digest(names: pa.Table, joints: Float32[np.ndarray, "poses 18 2"]) -> str:
-    """Return the ``PoseBank.digest`` of poses: of columns ``image_id`` and ``person_id``, and joints."""
+    """Return the ``PoseBank.digest`` of poses, whose ``image_id`` and ``person_id`` are given."""
     digest = hashlib.sha256()
     for column in ("image_id", "person_id"):
         for first in range(0, len(names), _BLOCK_ROWS):

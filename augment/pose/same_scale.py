@@ -31,7 +31,7 @@ def at_scale_of(
     with np.errstate(invalid="ignore", divide="ignore"):
         factor = (length / target_length)[:, None, None]
         moved = hips[:, None] + factor * (target - target_hips[:, None])
-    inside = ((moved >= -0.5) & (moved <= np.asarray(size) - 0.5)).all(axis=-1)
+    inside = np.all((moved >= -0.5) & (moved <= np.asarray(size) - 0.5), axis=-1)
     moved = np.where(inside[..., None], moved, np.nan)
     known = keypoints.has_torso(source) & keypoints.has_torso(target)
     known &= (length > 0) & (target_length > 0)
