@@ -11,7 +11,7 @@ from manifests.io import Images
 from manifests.keypoints import visible
 from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
-from manifests.schema import DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
+from manifests.schema import CANONICAL, DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
 from manifests.synthetic import Synthetic
 
 NUM_SHOWN = 3
@@ -131,11 +131,11 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
     )
     _check_none(
         where,
-        "pose_id that is no train image of these images",
+        "pose_id that is no train image of these images and no canonical pose",
         (
             f"{i} ({pose})"
             for i, pose in zip(ids, synthetic.strings("pose_id"), strict=True)
-            if pose not in person_of
+            if pose not in person_of and not pose.startswith(CANONICAL)
         ),
     )
     _check_none(

@@ -23,6 +23,9 @@ DISTRACTOR: Final = "0000"
 
 UNKNOWN_CAMERA: Final = -1
 
+CANONICAL: Final = "canonical:"
+"""``pose_id`` of a pose that no image shows begins with it: a standard pose of a made-up body."""
+
 KEYPOINTS: Final = pa.list_(pa.list_(pa.float32(), 2), NUM_JOINTS)
 
 _COMMON = (

@@ -9,7 +9,9 @@ from manifests.runtime.tables import Table
 
 
 def card(run: RunConfig, plan: GenerationPlan) -> str:
-    """Return the card as Markdown, with ``{errors}`` and ``{devices}`` left to be filled in.
+    """Return the card as Markdown, with what follows from the rows left to be filled in.
+
+    That is ``{errors}``, ``{devices}`` and ``{cameras}``.
 
     It follows from the run's contents alone: no time, host or folder.
     """
@@ -43,27 +45,47 @@ configs:
 
 # Synthetic images for person re-identification
 
-{content.rows:,} planned images of {len(plan.people):,} people ({content.per_id:,} each):
+{content.rows:,} planned images of {_whom(plan)} ({content.per_id:,} each):
 {_what(plan)}. {{errors}} of
 them failed and have an error text instead of an image.
-
+{_use(plan)}
 {Table.of(["", ""], rows).to_markdown()}
 
 The images show the people of the source data: its terms of use hold for them too. The encoding can
 mark an image as synthetic to a network if the real images were stored otherwise.
 
+{{cameras}}
+
 `manifest.parquet` has one row per planned image; `data/` has the same rows with the image bytes.
-`split` is always train, `camera_id` {_camera(plan)}, `keypoints`
-{_pose(plan)} in pixels (x, y).
+`split` is {"the source's" if plan.at_test_time else "always train"}, `camera_id`
+{_camera(plan)}, `keypoints` {_pose(plan)} in pixels (x, y).
 """
 
 
 def _what(plan: GenerationPlan) -> str:
     person = "the person of a real train image"
+    if plan.bank.canonical:
+        if plan.at_test_time:
+            person = "the person of a query or gallery image"
+        before = ", before the street of its source" if plan.own_streets else ""
+        return f"{person} in canonical poses, made by pose transfer{before}"
     if plan.keeps_pose:
         return f"{person}, as it is, before the street of another train image"
     pose = f"{person} in the pose of another train image, made by pose transfer"
     return f"{pose}, before the street of that image" if plan.bank.streets else pose
+
+
+def _whom(plan: GenerationPlan) -> str:
+    number = len(plan.people)
+    return f"{number:,} test images" if plan.at_test_time else f"{number:,} people"
+
+
+def _use(plan: GenerationPlan) -> str:
+    if not plan.at_test_time:
+        return ""
+    return (
+        "\nThey are for `reid score --centralise` alone: training on them would leak test data.\n"
+    )
 
 
 def _of_choices(content: Content) -> list[tuple[str, str]]:
@@ -77,7 +99,9 @@ def _of_choices(content: Content) -> list[tuple[str, str]]:
 
 
 def _of_streets(plan: GenerationPlan) -> list[tuple[str, str]]:
-    if not plan.bank.streets:
+    if plan.at_test_time:
+        return [(f"images left out for want of {plan.left_out_for}", f"{plan.num_left_out:,}")]
+    if not plan.bank.streets and not plan.own_streets:
         return []
     return [(f"people left out for want of {plan.left_out_for}", f"{plan.num_without_mask:,}")]
 

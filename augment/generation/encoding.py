@@ -67,13 +67,18 @@ def shard_table(
     seen = plan.bank.images.table.take(pa.array(rows.pose))
     # Before a street an image looks like one of the camera that saw it.
     camera_of = seen if plan.bank.streets else source
-    pose_ids, joints = seen["image_id"], plan.bank.joints[rows.pose]
+    pose_ids, joints = seen["image_id"], plan.target_joints(rows)
     if plan.keeps_pose:
         pose_ids, joints = source["image_id"], plan.source_joints[rows.source]
+    background_ids = pa.nulls(count, pa.string())
+    if plan.own_streets:
+        background_ids = source["image_id"]
+    elif plan.bank.streets:
+        background_ids = seen["image_id"]
     columns = {
         "image_id": pa.array(names),
         "path": pa.nulls(count, pa.string()),
-        "split": pa.repeat(pa.scalar("train"), count),
+        "split": source["split"],
         "person_id": pa.array(rows.people, pa.string()),
         "camera_id": camera_of["camera_id"],
         **{
@@ -87,7 +92,7 @@ def shard_table(
         "k": pa.array(rows.k.astype(np.int32)),
         "source_id": pa.array(source_ids),
         "pose_id": pose_ids,
-        "background_id": seen["image_id"] if plan.bank.streets else pa.nulls(count, pa.string()),
+        "background_id": background_ids,
         "seed": pa.array(rows.seed),
         "generator": pa.repeat(pa.scalar(content.generator), count),
         "weights_sha256": pa.repeat(pa.scalar(content.weights_sha256), count),

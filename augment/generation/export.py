@@ -73,6 +73,7 @@ def export(settings: ExportSettings, console: Console) -> Exit:
     if settings.images is not None:
         images = read_images(settings.images, settings.root)
     sound = synthetic.without_errors()
+    _check_purpose(sound)
     _check_distinct(sound)
     with new_folder(settings.out) as folder:
         written = _write(settings.to, images, sound, folder)
@@ -98,6 +99,16 @@ def _config(settings: ExportSettings) -> dict[str, Any]:
         "manifest_sha256": sha256_file(settings.run / "manifest.parquet"),
         "images_sha256": None if settings.images is None else sha256_file(settings.images),
     }
+
+
+def _check_purpose(synthetic: Synthetic) -> None:
+    splits = set(synthetic.strings("split")) - {"train"}
+    if splits:
+        raise UserError(
+            f"{synthetic.root}: found images of the splits {' and '.join(sorted(splits))}, made "
+            "for test time ('reid score --centralise' reads them as they are); expected train, "
+            "since files could be trained on"
+        )
 
 
 def _check_distinct(synthetic: Synthetic) -> None:

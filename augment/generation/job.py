@@ -172,7 +172,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     if not numbers:
         return
     _check_images_exist(job.plan.sources, "source images")
-    if job.needs & {"target_image", "background"}:
+    if job.needs & {"target_image", "background"} and not job.plan.own_streets:
         _check_images_exist(job.plan.bank.images, "images of target poses")
     sampling = job.run.content.sampling
     sampler = open_sampler(job, weights)
@@ -223,6 +223,15 @@ def failed_shards(out: StoragePath, run: RunConfig) -> list[int]:
 
 
 def _say_about(plan: GenerationPlan, console: Console) -> None:
+    if plan.at_test_time:
+        console.say(
+            f"{len(plan.sources):,} query and gallery images, each in {plan.per_id} poses, for "
+            f"'reid score --centralise' alone; {plan.num_left_out:,} are left out for want of "
+            f"{plan.left_out_for}",
+            event="test_images",
+            images=len(plan.sources),
+            left_out=plan.num_left_out,
+        )
     if plan.num_without_torso:
         console.say(
             f"{plan.num_without_torso:,} of {len(plan.people):,} people have no image with both "
@@ -246,8 +255,9 @@ def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
         seconds, bytes_per_row = sample_cost(job, sampler)
     run, num_people = job.run, len(job.plan.people)
     rows = run.content.rows
+    whose = "test images" if job.plan.at_test_time else "people"
     console.say(
-        f"{rows:,} images: {num_people:,} people x {run.content.per_id:,}, in "
+        f"{rows:,} images: {num_people:,} {whose} x {run.content.per_id:,}, in "
         f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
         f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
         f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",

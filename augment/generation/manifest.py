@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from augment.generation.camera_counts import CameraCounts
 from augment.generation.run_config import RunConfig
 from augment.generation.shards import (
     CARD,
@@ -44,6 +45,7 @@ class Tally:
     errors: int = 0
     devices: Counter[str] = field(default_factory=Counter[str])
     """Rows by the kind of device that made them."""
+    cameras: CameraCounts = field(default_factory=CameraCounts)
 
 
 def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
@@ -54,7 +56,8 @@ def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
     Args:
         out: The run's folder.
         run: Its contents.
-        card: The text of ``README.md``, with ``{errors}`` and ``{devices}`` to fill in.
+        card: The text of ``README.md``, with ``{errors}``, ``{devices}`` and ``{cameras}``
+            to fill in.
 
     Returns:
         Nothing if shards are missing.
@@ -68,6 +71,7 @@ def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
     try:
         tally = _write_manifest(out, run)
         text = card.replace("{errors}", f"{tally.errors:,}").replace("{devices}", _devices(tally))
+        text = text.replace("{cameras}", tally.cameras.table())
         io.write_bytes(text.encode(), out / CARD)
         success = Success(
             content_key=run.content_key,
@@ -120,6 +124,7 @@ def _write_manifest(out: StoragePath, run: RunConfig) -> Tally:
             device, rows = _rows_without_images(out, run, shard)
             last = _check_order(rows, last, shard_file(out, shard))
             tally.devices[device] += len(rows)
+            tally.cameras.add(rows)
             tally.rows += len(rows)
             tally.errors += len(rows) - rows["error"].null_count
             writer.write_table(_with_location(rows, shard), row_group_size=group_rows)

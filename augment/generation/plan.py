@@ -15,6 +15,8 @@ follows from (seed, person label, k) and the two input tables:
   joints, of each camera in turn, or of another camera than the target's.
 - A person with a single such row has it as the source of every k, so that row's pose is left out
   of the bank instead; both rules depend on nothing but the person and k.
+
+Images for test time are planned image by image and not person by person (``at_test_time``).
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ from augment.generation.choices import Choices
 from augment.generation.source_choice import SourcePicker
 from augment.generation.target_poses import RealImages, TargetPoses, camera_numbers, target_poses
 from augment.pose.bank import PoseBank, joints_in
+from augment.pose.same_scale import at_scale_of
 from manifests import keypoints
 from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
+from manifests.scenes import rows_with_street
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -70,6 +74,7 @@ class GenerationPlan:
     sources: Images
     """The train rows that may be sources, people in sorted order."""
     people: tuple[str, ...]
+    """In sorted order; at test time one for each source, who then comes as often."""
     first: Int64[np.ndarray, " people_and_end"]
     """Person ``i`` owns the sources ``first[i] : first[i + 1]``."""
     bank: PoseBank
@@ -84,11 +89,31 @@ class GenerationPlan:
     inside, and none of these images has shoulders and hips to move it by."""
     keeps_pose: bool = False
     """Whether a row shows its source's own pose, and of ``pose`` only what is behind it."""
+    own_streets: bool = False
+    """Whether people are shown before the streets of their sources: nobody saw the poses."""
+    size: tuple[int, int] = (64, 128)
+    """(width, height) of the generated images."""
+    first_k: Int64[np.ndarray, " people"] | None = None
+    """At test time, the ``k`` of each source's first row: its person may have several sources."""
+    num_left_out: int = 0
+    """Test images that have not what the system needs of a source."""
+
+    @property
+    def at_test_time(self) -> bool:
+        """Whether the images are made of query and gallery images, for test time alone."""
+        return self.first_k is not None
 
     @property
     def source_joints(self) -> Float32[np.ndarray, "sources 18 2"]:
         """In pixels of the generated image, as the network sees the source."""
         return self.picker.joints
+
+    def target_joints(self, rows: PlannedRows) -> Float32[np.ndarray, "rows 18 2"]:
+        """Return the target pose of every row, in pixels of the generated image."""
+        joints = self.bank.joints[rows.pose]
+        if not self.picker.choices.same_scale:
+            return joints
+        return at_scale_of(self.source_joints[rows.source], joints, self.size)
 
     @property
     def shown(self) -> Int64[np.ndarray, " sources"]:
@@ -98,6 +123,10 @@ class GenerationPlan:
     @property
     def left_out_for(self) -> str:
         """What the people left out have no image with."""
+        if self.own_streets:
+            return "shoulders, hips and a mask that leaves a street"
+        if self.at_test_time:
+            return "shoulders and hips"
         return "a mask" if self.keeps_pose else "a mask, shoulders and hips"
 
     def __len__(self) -> int:
@@ -125,7 +154,8 @@ class GenerationPlan:
             k = np.arange(first_k, end_k)
             poses = self.targets.drawn(person, self.people[person], self.per_id, self._own(person))
             sources, shown, seeds = self._chosen(person, k, poses[first_k:end_k])
-            yield [self.people[person]] * len(k), k, sources, shown, seeds
+            numbers = k if self.first_k is None else k + self.first_k[person]
+            yield [self.people[person]] * len(k), numbers, sources, shown, seeds
             start += len(k)
 
     def _own(self, person: int) -> int:
@@ -142,10 +172,12 @@ class GenerationPlan:
         """Return source, pose and seed of some rows of a person."""
         images = range(*self.first[person : person + 2].tolist())
         pools = self.picker.pools(images)
+        first_k = 0 if self.first_k is None else int(self.first_k[person])
         sources, poses = np.empty(len(k), np.int64), np.empty(len(k), np.int64)
         seeds = np.empty(len(k), np.uint64)
         for row, (number, candidates) in enumerate(zip(k.tolist(), drawn.tolist(), strict=True)):
-            bits, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=number)
+            counter = first_k + number
+            bits, seeds[row] = random_bits(self.seed, self.people[person], 2, counter=counter)
             pool = pools[number % len(pools)]
             sources[row], poses[row] = self.picker.pick(images, pool, candidates, int(bits))
         return sources, poses, seeds
@@ -160,6 +192,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
     *,
     masked: bool = False,
     keeps_pose: bool = False,
+    own_streets: bool = False,
     choices: Choices | None = None,
 ) -> GenerationPlan:
     """Return the plan for the train people of a table.
@@ -173,6 +206,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         masked: Take only sources with a mask, for systems that need it, and if their images show
             another pose than the sources, with shoulders and hips.
         keeps_pose: Images will show their sources' own poses.
+        own_streets: Take only sources whose mask leaves a street, before which they will be shown.
         choices: How sources, poses and backgrounds are chosen; none: by uniform draws.
 
     Raises:
@@ -189,6 +223,13 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         raise UserError(f"found no train rows in {len(images):,} images, expected some people")
     joints = joints_in(real, size)
     usable = _usable(real, joints, masked=masked, keeps_pose=keeps_pose)
+    if own_streets:
+        usable = usable[rows_with_street(real.take(usable), size)]
+        if not len(usable):
+            raise UserError(
+                "found no mask of a train image that leaves a street beside the person, expected "
+                "some: canonical poses are shown before the source's own street"
+            )
     people, person = _people(real.take(usable))
     candidates, num_without_torso = _candidates(real.take(usable), joints[usable], person)
     sources = real.take(usable[candidates])
@@ -213,9 +254,11 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         num_without_torso=num_without_torso,
         num_without_mask=pc.count_distinct(real.table["person_id"]).as_py() - len(people),
         keeps_pose=keeps_pose,
+        own_streets=own_streets,
+        size=size,
     )
     _check_bank_size(plan)
-    _check_stems(plan)
+    check_stems(plan)
     return plan
 
 
@@ -307,7 +350,7 @@ def _check_bank_size(plan: GenerationPlan) -> None:
         )
 
 
-def _check_stems(plan: GenerationPlan) -> None:
+def check_stems(plan: GenerationPlan) -> None:
     """Refuse sources whose generated images would share a name."""
     names = plan.sources.table["image_id"]
     stems = pc.replace_substring_regex(names, r"(?i)(\.(jpg|jpeg|png))+$", "")

@@ -22,7 +22,7 @@ from augment.generation.run_config import RunConfig
 from augment.interface.system import Need
 from manifests import pixels
 from manifests.io import Images
-from manifests.masks import Mask, mask_of
+from manifests.masks import Mask, mask_from_joints, mask_of
 from manifests.runtime.files import is_endless
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.thread_pool import thread_pool
@@ -112,6 +112,7 @@ class BatchReader:
         size = (run.content.width, run.content.height)
         self._shape = (run.content.sampling.batch_size, size[1], size[0])
         self._needs = frozenset(needs)
+        self._plan = plan
         self._pool = pool
         self._sources = ImageReader(plan.sources, size)
         self._targets = ImageReader(plan.bank.images, size)
@@ -127,7 +128,9 @@ class BatchReader:
         if "mask" in self._needs:
             alphas = (alpha_of(self._sources.mask(row)) for row in source_rows)
             needed["mask"] = self._padded(alphas)
-        if self._needs & {"target_image", "background"}:
+        if self._plan.own_streets:
+            needed |= self._own_streets(rows, source)
+        elif self._needs & {"target_image", "background"}:
             seen = self._batch(map(self._targets.read, pose_rows), errors)
             if "target_image" in self._needs:
                 needed["target_image"] = seen
@@ -136,6 +139,22 @@ class BatchReader:
                 needed["background"] = self._padded(self._pool.map(street, seen, cut), 3)
                 needed["hole"] = self._padded(map(hole_of, cut))
         return BatchImages(source, errors, needed)
+
+    def _own_streets(
+        self, rows: PlannedRows, source: UInt8[np.ndarray, "batch height width 3"]
+    ) -> dict[str, np.ndarray]:
+        """Return the sources' own streets, with holes also where the target poses will stand."""
+        places = {row: place for place, row in enumerate(rows.source.tolist())}
+        cut = {row: self._sources.mask(row) for row in places}
+        filled = self._pool.map(street, (source[place] for place in places.values()), cut.values())
+        streets = dict(zip(places, filled, strict=True))
+        size = (self._shape[2], self._shape[1])
+        stood = zip(rows.source.tolist(), self._plan.target_joints(rows), strict=True)
+        holes = (hole_of(cut[row] | mask_from_joints(joints, size)) for row, joints in stood)
+        return {
+            "background": self._padded((streets[row] for row in rows.source.tolist()), 3),
+            "hole": self._padded(holes),
+        }
 
     def _source(self, row: int, person: str) -> ByteImage | str:
         if person != self._person:

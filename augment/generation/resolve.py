@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from augment.checkpoints import store
+from augment.generation.at_test_time import test_time_plan
 from augment.generation.choices import Choices
 from augment.generation.options import options_of
 from augment.generation.plan import GenerationPlan, make_plan
@@ -26,7 +27,8 @@ from augment.generation.sampler import repays_compiling
 from augment.generation.settings import GenerateSettings
 from augment.generation.target_poses import camera_numbers
 from augment.interface.system import PoseTransfer
-from augment.pose.bank import pose_bank
+from augment.pose.bank import PoseBank, pose_bank
+from augment.pose.canonical import canonical_bank
 from manifests import io, subset
 from manifests.compute.devices import device_class, has_bf16, own_gpu, pick_device
 from manifests.runtime import cluster
@@ -83,14 +85,23 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     """
     assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
+    if settings.purpose == "test-time":
+        _check_test_time(settings, weights)
+        return test_time_plan(
+            images,
+            _bank_size(weights),
+            settings.choices,
+            settings.seed,
+            own_streets="background" in weights.system.needs,
+        )
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
     _check_choices(settings.choices, weights, images, poses)
     needs = weights.system.needs
-    height, width = weights.image_size
-    size = (width, height)
-    bank = pose_bank(poses, size, streets="background" in needs)
+    size = _bank_size(weights)
+    own_streets = settings.choices.pose_choice == "canonical" and "background" in needs
+    bank = _bank(settings, poses, size, streets="background" in needs)
     return make_plan(
         images,
         bank,
@@ -99,6 +110,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         size,
         masked="mask" in needs,
         keeps_pose=weights.system.keeps_pose,
+        own_streets=own_streets,
         choices=settings.choices,
     )
 
@@ -113,6 +125,9 @@ def resolve(
     """
     _check_numbers(settings)
     height, width = weights.image_size
+    choices = settings.choices
+    if settings.purpose == "test-time":
+        choices = choices.model_copy(update={"pose_choice": "canonical"})
     lossy = settings.image_format == "jpg"
     content = Content(
         generator=weights.generator,
@@ -122,9 +137,10 @@ def resolve(
         target_images_sha256=_target_images(plan, weights),
         masks_sha256=_masks(plan, weights),
         rows=len(plan),
-        per_id=settings.per_id,
+        per_id=plan.per_id,
+        purpose=settings.purpose,
         seed=settings.seed,
-        **settings.choices.model_dump(),
+        **choices.model_dump(),
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,
@@ -149,6 +165,64 @@ def resolve_again(run: RunConfig, settings: GenerateSettings, found: RunConfig) 
     return RunConfig(content=content, rows_per_shard=_rows_per_shard(settings, found, content))
 
 
+def _bank_size(weights: Weights) -> tuple[int, int]:
+    """Return (width, height) of the images, to which poses are stretched."""
+    height, width = weights.image_size
+    return width, height
+
+
+def _bank(
+    settings: GenerateSettings, poses: io.Images, size: tuple[int, int], *, streets: bool
+) -> PoseBank:
+    if settings.choices.pose_choice != "canonical":
+        return pose_bank(poses, size, streets=streets)
+    if settings.poses is not None:
+        raise UserError(
+            f"--poses {settings.poses}: found with --pose-choice canonical, which brings poses of "
+            "its own; expected one of them"
+        )
+    return canonical_bank(size)
+
+
+def _check_test_time(settings: GenerateSettings, weights: Weights) -> None:
+    """Refuse what means nothing where every test image is shown in the same poses."""
+    fields, choices = GenerateSettings.model_fields, Choices.model_fields
+    asked = {
+        **{name: (getattr(settings, name), fields[name].default) for name in _OF_TRAINING},
+        **{name: (getattr(settings.choices, name), choices[name].default) for name in _OF_CHOICE},
+    }
+    for name, (found, default) in asked.items():
+        if found != default:
+            raise UserError(
+                f"--{name.replace('_', '-')}: found {found} with --purpose test-time, expected "
+                "none: every query and gallery image is shown in each of the eight canonical poses"
+            )
+    if settings.choices.pose_choice not in {"uniform", "canonical"}:
+        raise UserError(
+            f"--pose-choice: found {settings.choices.pose_choice} with --purpose test-time, "
+            "expected canonical"
+        )
+    _check_canonical("--purpose test-time", weights)
+
+
+_OF_TRAINING: Final = ("per_id", "poses", "real_fraction", "data_seed")
+_OF_CHOICE: Final = ("source", "candidate_poses", "backgrounds")
+
+
+def _check_canonical(flag: str, weights: Weights) -> None:
+    """Refuse systems that canonical poses say too little to."""
+    if weights.system.keeps_pose:
+        raise UserError(
+            f"{flag}: found weights of {weights.generator}, which shows people in their own poses; "
+            "expected weights of a system that moves people, such as patn or posewarp"
+        )
+    if "target_image" in weights.system.needs:
+        raise UserError(
+            f"{flag}: found weights of {weights.generator}, which looks at the image that a target "
+            "pose was seen in; canonical poses have none, expected weights of patn or posewarp, say"
+        )
+
+
 def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses: io.Images) -> None:
     """Refuse what could choose nothing: a run that ignores a flag is taken for what it is not."""
     if choices.backgrounds != "any" and "background" not in weights.system.needs:
@@ -156,6 +230,24 @@ def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses:
             f"--backgrounds {choices.backgrounds}: found weights of {weights.generator}, which "
             "shows no street of another image; expected --backgrounds any, or weights of posewarp "
             "or recompose"
+        )
+    if choices.pose_choice == "canonical":
+        _check_canonical("--pose-choice canonical", weights)
+        if choices.backgrounds != "any":
+            raise UserError(
+                f"--backgrounds {choices.backgrounds}: found with --pose-choice canonical, whose "
+                "poses are shown before the source's own street; expected --backgrounds any"
+            )
+    elif choices.same_scale and "background" in weights.system.needs:
+        raise UserError(
+            f"--same-scale: found weights of {weights.generator}, which shows people in the place "
+            "where somebody stood in a street; expected --pose-choice canonical, or weights of a "
+            "system without streets, such as patn"
+        )
+    if choices.same_scale and weights.system.keeps_pose:
+        raise UserError(
+            f"--same-scale: found weights of {weights.generator}, which shows people in their own "
+            "poses; expected no --same-scale"
         )
     if choices.pose_choice != "uniform" and weights.system.keeps_pose:
         raise UserError(
@@ -174,14 +266,14 @@ def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses:
 
 
 def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:
-    needed = weights.system.needs & {"target_image", "background"}
+    needed = weights.system.needs & {"target_image", "background"} and not plan.own_streets
     return subset.sha256_of_images(plan.bank.images) if needed else None
 
 
 def _masks(plan: GenerationPlan, weights: Weights) -> str | None:
     needs = weights.system.needs
     sources = [plan.sources] if "mask" in needs else []
-    seen = [plan.bank.images] if "background" in needs else []
+    seen = [plan.bank.images] if "background" in needs and not plan.own_streets else []
     return masks_digest([*sources, *seen]) if sources or seen else None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from augment.generation.choices import Choices
+from augment.generation.choices import Choices, Purpose
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
@@ -93,6 +93,7 @@ class Content(Choices):
     rows: int
     per_id: int
     seed: int
+    purpose: Purpose = "training"
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Of the system's class ``Options``."""
     width: int
@@ -108,6 +109,8 @@ class Content(Choices):
         for name, choice in Choices.model_fields.items():
             if fields[name] == choice.default:
                 del fields[name]
+        if self.purpose == "training":
+            del fields["purpose"]
         return {k: value for k, value in fields.items() if k not in optional or value}
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
-from augment.generation.choices import Choices
+from augment.generation.choices import Choices, Purpose
 from augment.generation.run_config import ImageFormat, Precision, Subsampling
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
@@ -31,8 +31,11 @@ class GenerateSettings(Frozen):
     weights: str | None = None
     """Name of shipped weights, or a file; default: posewarp-market1501, for made-up people
     posewarp-sample."""
+    purpose: Purpose = "training"
+    """training: images of the train people; test-time: every query and gallery image in each of the
+    eight canonical poses, for 'reid score --centralise', and refused by 'reid train'."""
     per_id: int = 10
-    """Images per person."""
+    """Images per person; at test time there are eight of every image."""
     poses: Path | None = None
     """Images table whose train rows give the target poses (default: the same table)."""
     root: Path | None = None

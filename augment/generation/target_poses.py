@@ -178,7 +178,7 @@ class RealImages:
 def target_poses(choices: Choices, seed: int, bank: PoseBank, real: RealImages) -> TargetPoses:
     """Return the order of poses that the choices ask for; another seed gives another one."""
     lacks_cameras = choices.backgrounds == "lacking"
-    if choices.pose_choice == "uniform" and not lacks_cameras:
+    if choices.pose_choice in {"uniform", "canonical"} and not lacks_cameras:
         return UniformPoses(seed, len(bank), choices.candidate_poses)
     bank_values = [np.zeros(len(bank), np.int64)] * 3
     real_values = [np.full(len(real.images), -1)] * 3

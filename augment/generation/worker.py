@@ -167,7 +167,7 @@ class ShardPipeline:
     ) -> tuple[UInt8[Tensor, "batch height width 3"], Bool[Tensor, " batch"], Callable[[], None]]:
         """Start the batch on the device; the tensors are filled when the third value returns."""
         pose = _padded(self._plan.source_joints[rows.source], self._batch_size)
-        target = _padded(self._plan.bank.joints[rows.pose], self._batch_size)
+        target = _padded(self._plan.target_joints(rows), self._batch_size)
         condition = condition_of(images.source, pose, target, device=self._device, **images.needed)
         random = RowRandom(_padded(rows.seed, self._batch_size), self._device)
         result = self._generate(condition, random).float()

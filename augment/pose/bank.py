@@ -44,6 +44,8 @@ class PoseBank:
     """SHA-256 of the images' names, the joints and the people who were seen."""
     streets: bool = False
     """Whether every pose was seen before a street that can be used; ``images`` then has masks."""
+    canonical: bool = False
+    """Whether the poses are those of ``canonical_bank``, which no image shows."""
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -85,7 +87,7 @@ def pose_bank(images: Images, size: tuple[int, int], *, streets: bool = False) -
     columns = [*IMAGE_COLUMNS, *MASK_COLUMNS] if streets else IMAGE_COLUMNS
     seen = replace(train, table=train.table.select(columns)).take(usable)
     joints = joints[usable]
-    return PoseBank(seen, joints, _digest(seen.table, joints), streets)
+    return PoseBank(seen, joints, bank_digest(seen.table, joints), streets)
 
 
 def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "rows 18 2"]:
@@ -112,7 +114,8 @@ def joints_in(images: Images, size: tuple[int, int]) -> Float32[np.ndarray, "row
     return joints
 
 
-def _digest(names: pa.Table, joints: Float32[np.ndarray, "poses 18 2"]) -> str:
+def bank_digest(names: pa.Table, joints: Float32[np.ndarray, "poses 18 2"]) -> str:
+    """Return the ``PoseBank.digest`` of poses, whose ``image_id`` and ``person_id`` are given."""
     digest = hashlib.sha256()
     for column in ("image_id", "person_id"):
         for first in range(0, len(names), _BLOCK_ROWS):

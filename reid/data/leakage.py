@@ -25,7 +25,7 @@ from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.runtime.files import found_at
 from manifests.runtime.json_files import is_whole
-from manifests.schema import DISTRACTOR, JUNK
+from manifests.schema import CANONICAL, DISTRACTOR, JUNK
 from manifests.subset import sha256_of_images, subset_train
 from manifests.synthetic import Synthetic
 
@@ -115,6 +115,16 @@ def check_origin(images: Images, synthetic: Synthetic) -> None:
                     f"the split '{split_of[parent]}'; expected train images only, or the scores "
                     "would mean nothing"
                 )
+    check_generator(images, synthetic)
+
+
+def check_generator(images: Images, synthetic: Synthetic) -> None:
+    """Check that a generator was not trained on the test splits, as far as its weights say.
+
+    Raises:
+        UserError: If they say that they were trained on another split than train, or on test images
+            of this table.
+    """
     facts = generator_facts(synthetic)
     split = "train" if facts is None else facts.get("train_split", "train")
     if split != "train":
@@ -144,7 +154,10 @@ def origin_of(images: Images, real_train: Images, synthetic: Synthetic) -> Origi
     known, trained = set(images.strings("image_id")), set(real_train.strings("image_id"))
     columns = zip(*map(synthetic.strings, _PARENTS), strict=True)
     # Not every generator looks at a background.
-    parents = [{parent for parent in row if parent is not None} for row in columns]
+    parents = [
+        {parent for parent in row if parent is not None and not parent.startswith(CANONICAL)}
+        for row in columns
+    ]
     facts = generator_facts(synthetic)
     return Origin(
         num_rows=len(parents),

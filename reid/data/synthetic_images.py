@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from manifests import pixels
+from manifests.runtime.console import UserError
 from manifests.runtime.storage import storage_path
 from manifests.synthetic import read_synthetic
 
@@ -33,9 +34,15 @@ class SyntheticImages(Dataset[dict[str, Any]]):
             transform: Of an image, for example torchvision's v2 transforms.
 
         Raises:
-            UserError: If OUT is missing or not finished.
+            UserError: If OUT is missing or not finished, or was made for test time.
         """
         self._rows = read_synthetic(storage_path(str(out))).without_errors()
+        splits = set(self._rows.strings("split")) - {"train"}
+        if splits:
+            raise UserError(
+                f"{out}: found images of the splits {' and '.join(sorted(splits))}, made for test "
+                "time; expected images of train, to be trained on"
+            )
         self._transform = transform
         self._columns = {
             name: self._rows.table[name].to_pylist()

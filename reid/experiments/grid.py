@@ -20,7 +20,8 @@ from reid.data.batch_sampler import real_rows_per_batch
 from reid.data.dataset import select
 from reid.data.inputs import Inputs
 from reid.data.labels import labelled
-from reid.evaluation.score import ScoreSettings
+from reid.evaluation.centralise import Centralisation
+from reid.evaluation.score_settings import ScoreSettings
 from reid.experiments.arms import ArmTraining, CellTraining, arm_training, named_part
 from reid.models.backbone import did_you_mean
 from reid.training.batches import composition_of
@@ -42,6 +43,7 @@ class CellScoring(ScoreSettings):
     root: Suppress[Path | None] = None
     device: Suppress[Literal["auto", "cpu", "cuda"]] = "auto"
     near_duplicates: Suppress[bool] = False
+    centralisation: Suppress[Centralisation] = Centralisation()
 
 
 class StudySettings(TableFiles):

@@ -37,7 +37,7 @@ from manifests.synthetic import (
 )
 from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
-from reid.data.leakage import check_people, generator_facts
+from reid.data.leakage import check_origin, check_people, generator_facts
 from reid.evaluation.identity_similarity import Centroids, IdentitySimilarity, centroids_of
 from reid.models.features import Device, embed, load_network
 from reid.models.network import ReidNetwork
@@ -131,6 +131,7 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     run = read_run(settings.run)
     images = read_images(settings.images, settings.root)
     synthetic = read_synthetic(settings.synthetic)
+    check_origin(images, synthetic)
     _check_run(run, images)
     network = load_network(run, run.default_weights).to(pick_device(settings.device))
     config = _config(settings, run)

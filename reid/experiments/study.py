@@ -15,7 +15,8 @@ from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError
 from reid.data.inputs import Inputs
 from reid.evaluation.report import read_report, read_scored
-from reid.evaluation.score import TARGETS, ScoreSettings, check_rankable, choices, score
+from reid.evaluation.score import TARGETS, check_rankable, score
+from reid.evaluation.score_settings import ScoreSettings, choices
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import pictures_of, write_results
 from reid.models.run_folder import REPORT, read_run

@@ -38,7 +38,8 @@ from reid.data.labels import labels_of
 from reid.data.streamed import StreamedPixels, StreamedScenes, streamed_scenes
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.report import read_report
-from reid.evaluation.score import ScoreSettings, check_rankable, score
+from reid.evaluation.score import check_rankable, score
+from reid.evaluation.score_settings import ScoreSettings
 from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions, source_of
 from reid.models.features import embed

@@ -1,0 +1,347 @@
+"""Centralised features: a feature plus the mean of others of the same person, normalised.
+
+Pose2ID (Yuan et al., "From Poses to Identity: Training-Free Person Re-Identification via Feature
+Centralization", CVPR 2025): f' = normalise(f + eta * mean(g)). In its identity-guided part g are
+the features of images that a generator made of the image in eight canonical poses; in its part of
+neighbours (NFC) they are the nearest images' own. Differences: all features are brought to length
+one before; neighbours are the k nearest gallery images, mutual or not; a generator's images come
+as a folder of 'augment generate --purpose test-time'. The control takes flipped and shifted copies
+of the real image for g. No label is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from pydantic import Field
+
+from manifests import pixels
+from manifests.io import Images, sha256_file
+from manifests.runtime.console import Console, UserError
+from manifests.runtime.settings import AboveZero, Count, Frozen
+from manifests.runtime.storage import StoragePathFlag
+from manifests.synthetic import Synthetic, finished_manifest
+from reid.data.inputs import Inputs
+from reid.data.leakage import check_generator
+from reid.models.features import embed
+from reid.models.network import ReidNetwork
+
+Features = Float[np.ndarray, "rows width"]
+
+_CHUNK: Final = 2048
+"""Generated images, or copies, that are decoded at once."""
+
+_SHIFTS: Final = ((0, 0), (3, 0), (-3, 0), (0, 5), (0, -5), (3, 5), (-3, -5), (3, -5))
+"""(x, y) of the copies, in pixels of a crop of 128 rows; every other copy is mirrored."""
+MAX_COPIES: Final = 2 * len(_SHIFTS) - 1
+"""The next would be the image itself."""
+
+
+class Centralisation(Frozen):
+    """How features are centralised; by default not at all."""
+
+    centralise: StoragePathFlag | None = None
+    """Folder of 'augment generate --purpose test-time' of the same table: add the mean feature of
+    an image's generated images to its own."""
+    copies: Annotated[int, Field(ge=0, le=MAX_COPIES)] = 0
+    """The control of --centralise: add the mean feature of so many flipped and shifted copies of
+    the real image; 8 are as many as there are canonical poses."""
+    neighbours: Count = 0
+    """Add the mean feature of so many nearest gallery images, after the others."""
+    eta: Annotated[tuple[AboveZero, ...], Field(min_length=1)] = (1.0,)
+    """Weights of what is added; a score for each."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether features stay as they are."""
+        return self.centralise is None and not self.copies and not self.neighbours
+
+    def name(self, eta: float, of_set: GeneratedSet | None) -> str:
+        """Return a folder's name for the scores of one weight; empty if features stay."""
+        parts = [
+            "" if of_set is None else f"generated-{of_set.generator}-{of_set.sha256[:8]}",
+            f"copies-{self.copies}" if self.copies else "",
+            f"neighbours-{self.neighbours}" if self.neighbours else "",
+            f"eta-{eta:g}",
+        ]
+        return "" if self.is_plain else "-".join(part for part in parts if part)
+
+
+def check_settings(settings: Centralisation) -> None:
+    """Check that the flags agree.
+
+    Raises:
+        UserError: If generated images and their control are asked for at once, a weight stands
+            twice, or there are weights of nothing.
+    """
+    if settings.centralise is not None and settings.copies:
+        raise UserError(
+            "--copies: found with --centralise, whose control it is; expected one of them, in two "
+            "commands"
+        )
+    if len(set(settings.eta)) != len(settings.eta):
+        raise UserError(f"--eta: found {settings.eta}, expected each weight once")
+    if settings.is_plain and settings.eta != (1.0,):
+        raise UserError(
+            "--eta: found without --centralise, --copies or --neighbours, expected one of them"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSet:
+    """Images that were generated of test images."""
+
+    rows: Synthetic
+    generator: str
+    sha256: str
+    """Of the manifest."""
+
+    def of(self, images: Images) -> Int[np.ndarray, " rows"]:
+        """Return which of the images every row was made of, -1 for none of them."""
+        place = {name: row for row, name in enumerate(images.strings("image_id"))}
+        return np.array([place.get(name, -1) for name in self.rows.strings("source_id")], np.int64)
+
+
+def read_generated(settings: Centralisation, images: Images, inputs: Inputs) -> GeneratedSet | None:
+    """Return the set that the settings name, if it is one of these test images.
+
+    Raises:
+        UserError: If it is not finished, made for training, made of other images than the table's
+            query and gallery, or by a generator that was trained on them.
+    """
+    folder = settings.centralise
+    if folder is None:
+        return None
+    rows = inputs.synthetic(folder)
+    splits = set(rows.strings("split"))
+    if not splits <= {"query", "gallery"}:
+        raise UserError(
+            f"--centralise {folder}: found images of the split {' and '.join(sorted(splits))}, "
+            "expected images of query and gallery, from 'augment generate --purpose test-time'"
+        )
+    split_of = dict(zip(images.strings("image_id"), images.strings("split"), strict=True))
+    pairs = zip(rows.strings("source_id"), rows.strings("split"), strict=True)
+    for source, split in pairs:
+        if split_of.get(source) != split:
+            found = split_of.get(source, "no split of this table")
+            raise UserError(
+                f"--centralise {folder}: found images of {source}, which is in {found}, expected "
+                f"in {split}; make the set from the same --images"
+            )
+    check_generator(images, rows)
+    generators = sorted(set(rows.table["generator"].drop_null().to_pylist()))
+    sha256 = sha256_file(finished_manifest(folder))
+    return GeneratedSet(rows.without_errors(), "-".join(generators) or "unknown", sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What turns images into features."""
+
+    network: ReidNetwork
+    size: tuple[int, int]
+    """(width, height) of the network's input."""
+    console: Console
+    flip_test: bool
+
+    def unit(self, images: UInt8[np.ndarray, "rows height width 3"], label: str) -> Features:
+        """Return features of length one."""
+        quiet = Console(quiet=True)
+        return unit(embed(self.network, images, label, quiet, flip_test=self.flip_test))
+
+
+def unit(features: Features) -> Features:
+    """Return the features at length one; one of length zero stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(lengths > 0, lengths, 1)
+
+
+def centralised(features: Features, means: Features, eta: float) -> Features:
+    """Return f' = normalise(f + eta * mean), f at length one; a mean of zeros changes nothing.
+
+    >>> centralised(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]]), 1.0).round(3).tolist()
+    [[0.707, 0.707]]
+    """
+    return unit(unit(features) + eta * means)
+
+
+def means_of_generated(
+    found: GeneratedSet, images: Images, embedding: Embedding, label: str
+) -> tuple[Features, Bool[np.ndarray, " rows"]]:
+    """Return the mean feature of every image's generated images, and which images have some.
+
+    The mean is of features of length one; of images without any it is 0.
+
+    Raises:
+        UserError: If a shard is missing or damaged, or an image in it is none.
+    """
+    source = found.of(images)
+    rows = np.flatnonzero(source >= 0)
+    names = found.rows.strings("image_id")
+    sums, counts = _Sums(len(images)), np.bincount(source[rows], minlength=len(images))
+    with embedding.console.progress(label, len(rows)) as bar:
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            batch = np.stack(
+                [
+                    pixels.resize(pixels.decode(data, names[row]), embedding.size)
+                    for row, data in zip(part.tolist(), found.rows.read_bytes(part), strict=True)
+                ]
+            )
+            sums.add(source[part], embedding.unit(batch, label))
+            bar.advance(len(part))
+    return sums.divided(counts), counts > 0
+
+
+def means_of_copies(
+    images: UInt8[np.ndarray, "rows height width 3"], count: int, embedding: Embedding, label: str
+) -> Features:
+    """Return the mean feature, of features of length one, of so many copies of every image."""
+    sums = _Sums(len(images))
+    with embedding.console.progress(label, count * len(images)) as bar:
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
+            rows = np.arange(start, start + len(part))
+            for copy in copies(part, count):
+                sums.add(rows, embedding.unit(copy, label))
+                bar.advance(len(part))
+    return sums.divided(np.full(len(images), count))
+
+
+def copies(
+    images: UInt8[np.ndarray, "rows height width 3"], count: int
+) -> Iterator[UInt8[np.ndarray, "rows height width 3"]]:
+    """Give flipped and shifted copies of images; what comes in at an edge repeats it.
+
+    The first is the mirror image itself; then shifted, and mirrored every other time.
+    """
+    height, width = images.shape[1:3]
+    for number in range(count):
+        x, y = (
+            round(shift * height / 128) for shift in _SHIFTS[(number + number // 8) % len(_SHIFTS)]
+        )
+        rows = (np.arange(height) - y).clip(0, height - 1)
+        columns = (np.arange(width) - x).clip(0, width - 1)
+        if number % 2 == 0:
+            columns = columns[::-1]
+        yield np.ascontiguousarray(images[:, rows][:, :, columns])
+
+
+def means_of_neighbours(
+    features: Features, gallery: Features, count: int, *, own: bool
+) -> Features:
+    """Return the mean of the nearest gallery features of every feature, all of length one.
+
+    Args:
+        features: Of queries, or of the gallery itself.
+        gallery: Features of the gallery.
+        count: How many neighbours; all where there are fewer.
+        own: Whether ``features`` are the gallery's: no image is its own neighbour.
+    """
+    count = min(count, len(gallery) - own)
+    if count < 1:
+        return np.zeros_like(features)
+    means = np.empty_like(features)
+    for start in range(0, len(features), _CHUNK):
+        near = features[start : start + _CHUNK] @ gallery.T
+        if own:
+            near[np.arange(len(near)), np.arange(start, start + len(near))] = -np.inf
+        # By similarity and then by place, so that ties do not depend on the machine.
+        nearest = np.argsort(-near, axis=1, kind="stable")[:, :count]
+        means[start : start + _CHUNK] = gallery[nearest].mean(axis=1)
+    return means
+
+
+class _Sums:
+    """Sums of features by image, in float64: their order shall not matter."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._sums: np.ndarray | None = None
+
+    def add(self, rows: Int[np.ndarray, " some"], features: Features) -> None:
+        if self._sums is None:
+            self._sums = np.zeros((self._count, features.shape[1]))
+        np.add.at(self._sums, rows, features.astype(np.float64))
+
+    def divided(self, counts: Int[np.ndarray, " rows"]) -> Features:
+        if self._sums is None:
+            return np.zeros((self._count, 1))
+        return self._sums / np.maximum(counts, 1)[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Centraliser:
+    """The means of query and gallery, for any weight."""
+
+    settings: Centralisation
+    query: Features | None
+    gallery: Features | None
+    """None without generated images and copies."""
+    facts: dict[str, Any]
+    """What a report says of them."""
+
+    def features(self, query: Features, gallery: Features, eta: float) -> tuple[Features, Features]:
+        """Return the features of query and gallery under one weight."""
+        query, gallery = unit(query), unit(gallery)
+        if self.query is not None and self.gallery is not None:
+            query = centralised(query, self.query, eta)
+            gallery = centralised(gallery, self.gallery, eta)
+        if self.settings.neighbours:
+            count = self.settings.neighbours
+            near = [
+                means_of_neighbours(features, gallery, count, own=own)
+                for features, own in ((query, False), (gallery, True))
+            ]
+            query, gallery = (
+                centralised(features, means, eta)
+                for features, means in zip((query, gallery), near, strict=True)
+            )
+        return query, gallery
+
+
+def centraliser(
+    settings: Centralisation,
+    found: GeneratedSet | None,
+    parts: Mapping[str, tuple[Images, UInt8[np.ndarray, "rows height width 3"]]],
+    embedding: Embedding,
+) -> Centraliser:
+    """Return what centralises the features of query and gallery.
+
+    Args:
+        settings: Which means.
+        found: The generated images, if these are asked for.
+        parts: Images of ``query`` and ``gallery`` and their pixels.
+        embedding: What turns images into features.
+    """
+    means: dict[str, Features | None] = dict.fromkeys(parts)
+    facts: dict[str, Any] = {}
+    for name, (images, real) in parts.items():
+        if found is not None:
+            means[name], has = means_of_generated(found, images, embedding, f"{name}, generated")
+            facts[name] = {"num_images": len(has), "num_without": int((~has).sum())}
+        elif settings.copies:
+            means[name] = means_of_copies(real, settings.copies, embedding, f"{name}, copies")
+    return Centraliser(settings, means["query"], means["gallery"], facts)
+
+
+def protocol_entry(
+    settings: Centralisation, eta: float, found: GeneratedSet | None
+) -> dict[str, Any]:
+    """Return what a report's protocol says of how features were centralised."""
+    entry: dict[str, Any] = {"eta": eta}
+    if found is not None:
+        entry["generated"] = {"generator": found.generator, "manifest_sha256": found.sha256}
+    if settings.copies:
+        entry["copies"] = settings.copies
+    if settings.neighbours:
+        entry["neighbours"] = settings.neighbours
+    return entry

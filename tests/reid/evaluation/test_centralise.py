@@ -1,0 +1,218 @@
+"""Features plus the mean of others: of generated images, of copies, of neighbours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from augment.generation.job import generate
+from manifests.io import keypoint_column, read_images, write_images
+from manifests.pixels import decode, read_all, resize
+from manifests.runtime.console import Console, Exit, UserError
+from manifests.schema import IMAGES
+from manifests.synthetic import read_synthetic
+from reid.data.synthetic_images import SyntheticImages
+from reid.evaluation.centralise import (
+    MAX_COPIES,
+    Centralisation,
+    centralised,
+    copies,
+    means_of_neighbours,
+    unit,
+)
+from reid.evaluation.report import read_scored
+from reid.evaluation.score import score
+from reid.evaluation.score_settings import ScoreSettings
+from reid.experiments.comparison import arm_of, check_alike
+from reid.experiments.screen import ScreenSettings, screen
+from reid.models.features import embed, load_network
+from reid.models.run_folder import read_run
+from reid.training.train import TrainSettings, train
+from tests.helpers import trivial
+from tests.helpers.poses import standing
+from tests.helpers.reid_people import HEIGHT, WIDTH, write_people
+
+QUIET = Console(quiet=True)
+# float32 features, summed in float64.
+ROUNDING = 1e-5
+
+
+def posed(table: Path, without: tuple[str, ...] = ()) -> Path:
+    """Give every image of a table joints, but for these."""
+    images = read_images(table)
+    names = images.strings("image_id")
+    joints = np.stack([standing("front", row % 9) for row in range(len(names))])
+    joints = joints * np.array([WIDTH, HEIGHT]) / np.array([64, 128])
+    annotated = np.array([name not in without for name in names])
+    columns = {
+        "keypoints": keypoint_column(joints.astype(np.float32), annotated),
+        "width": pa.array([WIDTH] * len(names), pa.int32()),
+        "height": pa.array([HEIGHT] * len(names), pa.int32()),
+    }
+    changed = images.table
+    for name, column in columns.items():
+        changed = changed.set_column(IMAGES.get_field_index(name), IMAGES.field(name), column)
+    write_images(replace(images, table=changed), table)
+    return table
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    table = write_people(tmp_path_factory.mktemp("people"))
+    query = read_images(table).only("query").strings("image_id")
+    return posed(table, (query[0],))
+
+
+@pytest.fixture(scope="module")
+def run(images, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = {"steps": 2, "batch_size": 8, "height": 64, "width": 32, "device": "cpu"}
+    train(TrainSettings(images=images, out=out, score=False, **settings), QUIET)
+    return out
+
+
+@pytest.fixture(scope="module")
+def generated(images, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("sets") / "test-time"
+    settings = trivial.job_settings(images, out, per_id=10, purpose="test-time", image_format="png")
+    assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
+    return out
+
+
+def scored(run: Path, images: Path, **changes) -> dict[str, dict]:
+    how = Centralisation(**changes)
+    score(ScoreSettings(run=run, images=images, device="cpu", centralisation=how), QUIET)
+    folders = sorted((run / "scores").iterdir())
+    return {f.name: json.loads((f / "report.json").read_text()) for f in folders}
+
+
+def test_both_scores_stand_side_by_side_and_never_under_one_name(run, images, generated):
+    score(ScoreSettings(run=run, images=images, device="cpu"), QUIET)
+    before = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    reports = scored(run, images, centralise=generated, eta=(0.5, 1.0))
+
+    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before
+    plain = json.loads(before["report.json"])
+    found = {name: report for name, report in reports.items() if name.startswith("generated-")}
+    assert sorted(name.rpartition("-eta-")[2] for name in found) == ["0.5", "1"]
+    for name, report in found.items():
+        assert report["scores_without_centralisation"] == plain["scores"]
+        assert report["protocol"]["centralisation"]["eta"] == float(name.rpartition("-")[2])
+        # One query has no joints, so no generated image; it keeps its feature.
+        assert report["centralised_images"]["query"]["num_without"] == 1
+        assert report["centralised_images"]["gallery"]["num_without"] == 0
+    name = min(found)
+    assert read_scored(run / "scores" / name).report["scores"] == found[name]["scores"]
+    with pytest.raises(UserError, match="another protocol"):
+        check_alike([arm_of("plain", [run]), arm_of("other", [run / "scores" / name])])
+
+
+def test_a_centralised_score_never_takes_the_place_of_the_plain_one(images, generated, tmp_path):
+    out = tmp_path / "unscored"
+    settings = {"steps": 1, "batch_size": 8, "height": 64, "width": 32, "device": "cpu"}
+    train(TrainSettings(images=images, out=out, score=False, **settings), QUIET)
+    scored(out, images, centralise=generated)
+    assert not (out / "report.json").exists()
+
+
+def test_generated_features_are_added_as_the_formula_says(run, images, generated):
+    reports = scored(run, images, centralise=generated, eta=(1.0,))
+    (name,) = (name for name in reports if name.startswith("generated-") and name[-2:] == "-1")
+    network = load_network(read_run(run), "last")
+    rows = read_synthetic(generated)
+    made = [resize(decode(data, ""), (32, 64)) for data in rows.read_bytes(np.arange(len(rows)))]
+    made = unit(embed(network, np.stack(made), "made", QUIET))
+    sources = np.array(rows.strings("source_id"))
+    table = read_images(images)
+    features = {}
+    for split in ("query", "gallery"):
+        part = table.only(split)
+        real = unit(embed(network, read_all(part, (32, 64)), split, QUIET))
+        for image, feature in zip(part.strings("image_id"), real, strict=True):
+            own = made[sources == image]
+            assert len(own) in {0, 8}
+            total = feature + own.mean(axis=0) if len(own) else feature
+            features[image] = total / np.linalg.norm(total)
+    queries = read_scored(run / "scores" / name).table.to_pylist()
+    assert len(queries) == 8
+    for query in queries:
+        for other, distance in zip(query["ranked_ids"], query["ranked_distances"], strict=True):
+            expected = 1 - features[query["image_id"]] @ features[other]
+            assert abs(distance - expected) < ROUNDING
+
+
+def test_copies_and_neighbours_have_names_and_scores_of_their_own(run, images):
+    reports = scored(run, images, copies=8, eta=(0.5,)) | scored(run, images, neighbours=2)
+    assert reports["copies-8-eta-0.5"]["protocol"]["centralisation"] == {"eta": 0.5, "copies": 8}
+    entry = reports["neighbours-2-eta-1"]["protocol"]["centralisation"]
+    assert entry == {"eta": 1.0, "neighbours": 2}
+
+
+def test_copies_are_distinct_and_the_first_is_the_mirror_image():
+    image = np.random.default_rng(0).integers(0, 256, (1, 128, 64, 3)).astype(np.uint8)
+    made = list(copies(image, MAX_COPIES))
+    assert np.array_equal(made[0], image[:, :, ::-1])
+    assert len({copy.tobytes() for copy in made} | {image.tobytes()}) == MAX_COPIES + 1
+    # The second is shifted by three columns, the edge repeated.
+    assert np.array_equal(made[1][:, :, 3:], image[:, :, :-3])
+    assert np.array_equal(made[1][:, :, 0], image[:, :, 0])
+
+
+def test_no_gallery_image_is_its_own_neighbour():
+    gallery = unit(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))
+    means = means_of_neighbours(gallery, gallery, 1, own=True)
+    assert np.array_equal(means, gallery[[1, 0, 1]])
+    query = means_of_neighbours(gallery[2:], gallery, 2, own=False)
+    assert np.allclose(query, (gallery[2:] + gallery[1:2]) / 2)
+    assert np.array_equal(means_of_neighbours(gallery[:1], gallery[:1], 3, own=True), [[0, 0]])
+
+
+def test_a_mean_of_nothing_changes_nothing_but_the_length():
+    features = np.array([[3.0, 4.0]])
+    assert np.array_equal(centralised(features, np.zeros((1, 2)), 1.0), unit(features))
+
+
+def test_images_for_test_time_are_refused_where_something_is_trained(
+    run, images, generated, tmp_path
+):
+    settings = {"steps": 1, "batch_size": 8, "height": 64, "width": 32, "device": "cpu"}
+    with pytest.raises(UserError, match="in the split 'gallery'; expected train only"):
+        train(
+            TrainSettings(images=images, out=tmp_path / "t", synthetic=generated, **settings), QUIET
+        )
+    with pytest.raises(UserError, match="made for test time; expected images of train"):
+        SyntheticImages(generated)
+    screening = {"run": run, "images": images, "out": tmp_path / "s", "device": "cpu"}
+    with pytest.raises(UserError, match="expected train only"):
+        screen(ScreenSettings(synthetic=generated, **screening), QUIET)
+
+
+def test_what_cannot_be_centralised_is_refused_in_one_sentence(run, images, generated, tmp_path):
+    training = tmp_path / "training"
+    generate(trivial.job_settings(images, training, per_id=1), QUIET, trivial.trivial_weights())
+    for table, changes, message in (
+        (images, {"centralise": training}, "images of the split train, expected images of query"),
+        (images, {"centralise": tmp_path / "none"}, "no such folder"),
+        (images, {"centralise": generated, "copies": 8}, "--copies: found with --centralise"),
+        (images, {"eta": (0.5,)}, "--eta: found without"),
+        (images, {"copies": 8, "eta": (1.0, 1.0)}, "expected each weight once"),
+    ):
+        how = Centralisation(**changes)
+        with pytest.raises(UserError, match=message):
+            score(ScoreSettings(run=run, images=table, device="cpu", centralisation=how), QUIET)
+
+
+def test_a_set_of_other_test_images_is_refused(run, images, generated, tmp_path):
+    table = read_images(images)
+    splits = np.array(table.strings("split"))
+    kept = np.flatnonzero((splits != "query") | (np.cumsum(splits == "query") > 4))
+    fewer = tmp_path / "fewer.parquet"
+    write_images(table.take(kept), fewer)
+    how = Centralisation(centralise=generated)
+    with pytest.raises(UserError, match=r"found images of .*, which is in no split of this table"):
+        score(ScoreSettings(run=run, images=fewer, device="cpu", centralisation=how), QUIET)
