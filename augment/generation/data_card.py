@@ -49,7 +49,7 @@ them failed and have an error text instead of an image.
 
 {Table.of(["", ""], rows).to_markdown()}
 
-The images show the people of the source data: its terms of use hold for them too. The encoding can
+{_terms(plan)} The encoding can
 mark an image as synthetic to a network if the real images were stored otherwise.
 
 `manifest.parquet` has one row per planned image; `data/` has the same rows with the image bytes.
@@ -59,11 +59,23 @@ mark an image as synthetic to a network if the real images were stored otherwise
 
 
 def _what(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return "people who do not exist, in poses of real train images, before drawn backgrounds"
     person = "the person of a real train image"
     if plan.keeps_pose:
         return f"{person}, as it is, before the street of another train image"
     pose = f"{person} in the pose of another train image, made by pose transfer"
     return f"{pose}, before the street of that image" if plan.bank.streets else pose
+
+
+def _terms(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return (
+            "Nobody was meant to be shown, but a generator can draw the people it was trained on: "
+            "`reid screen` says how near the images come to them, and the terms of use of its\n"
+            "training data hold for them too."
+        )
+    return "The images show the people of the source data: its terms of use hold for them too."
 
 
 def _of_choices(content: Content) -> list[tuple[str, str]]:
@@ -83,6 +95,8 @@ def _of_streets(plan: GenerationPlan) -> list[tuple[str, str]]:
 
 
 def _camera(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return "unknown (-1), `source_id` null"
     return "that of the street (`background_id`)" if plan.bank.streets else "the source's"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from augment.checkpoints import store
 from augment.generation.choices import Choices
+from augment.generation.new_people import check_new_people, new_people_plan
 from augment.generation.options import options_of
 from augment.generation.plan import GenerationPlan, make_plan
 from augment.generation.run_config import (
@@ -86,11 +87,18 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
-    _check_choices(settings.choices, weights, images, poses)
+    if settings.people.new_people:
+        check_new_people(settings.people, weights.system, settings.choices, images)
+        _check_plain(settings, weights)
+    else:
+        _check_no_new_people(settings)
+        _check_choices(settings.choices, weights, images, poses)
     needs = weights.system.needs
     height, width = weights.image_size
     size = (width, height)
     bank = pose_bank(poses, size, streets="background" in needs)
+    if settings.people.new_people:
+        return new_people_plan(images, bank, settings.people, settings.per_id, settings.seed)
     return make_plan(
         images,
         bank,
@@ -125,6 +133,7 @@ def resolve(
         per_id=settings.per_id,
         seed=settings.seed,
         **settings.choices.model_dump(),
+        **settings.people.model_dump(),
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,
@@ -147,6 +156,25 @@ def resolve_again(run: RunConfig, settings: GenerateSettings, found: RunConfig) 
     sampling = _sampling(settings, found, run.content.rows)
     content = run.content.model_copy(update={"sampling": sampling})
     return RunConfig(content=content, rows_per_shard=_rows_per_shard(settings, found, content))
+
+
+def _check_no_new_people(settings: GenerateSettings) -> None:
+    if settings.people.first_person != 1:
+        raise UserError(
+            f"--first-person {settings.people.first_person}: found no --new-people, expected how "
+            "many people to draw"
+        )
+
+
+def _check_plain(settings: GenerateSettings, weights: Weights) -> None:
+    """Refuse what new people are not drawn by."""
+    if options_of(settings, weights.system) != weights.system.Options():
+        raise UserError(
+            "--options: found some that are not the defaults beside --new-people, which draws "
+            "people and backgrounds anyway; expected none"
+        )
+    if settings.compile == "yes":
+        raise UserError("--compile yes: found --new-people, expected --compile no or auto")
 
 
 def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses: io.Images) -> None:
@@ -214,7 +242,8 @@ def _sampling(settings: GenerateSettings, run: RunConfig | None, num_rows: int) 
             num_rows
             // cluster.worker_index(settings.worker, os.environ, settings.num_workers).count
         )
-        compiled = repays_compiling(device, share) if found is None else found.compiled
+        repays = not settings.people.new_people and repays_compiling(device, share)
+        compiled = repays if found is None else found.compiled
     return Sampling(
         device=device.type,
         precision=precision,
