@@ -94,14 +94,17 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
 
     Raises:
         UserError: If an image is in two rows, also across both tables; a synthetic row is not
-            in train; its source is no train image of the same person; or its pose or background is
-            not taken from a train image. The message names the folder and the first such rows.
+            in train; its source is no train image of the same person, or it has none and shows a
+            person of the real images; or its pose or background is not taken from a train image.
+            The message names the folder and the first such rows.
     """
     where = str(synthetic.root)
     train = images.only("train")
     person_of = dict(zip(train.strings("image_id"), train.strings("person_id"), strict=True))
     ids = synthetic.strings("image_id")
-    people, sources = synthetic.strings("person_id"), synthetic.strings("source_id")
+    is_new = synthetic.are_new()
+    of_somebody = synthetic.take(np.flatnonzero(~is_new))
+    check_new_people(images, synthetic)
     _check_none(where, "image_id in more than one row", _repeated(ids))
     real = set(images.strings("image_id"))
     _check_none(where, "image_id of a real image", (i for i in ids if i in real))
@@ -116,7 +119,7 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
         "source_id that is no train image of these images",
         (
             f"{i} ({source})"
-            for i, source in zip(ids, sources, strict=True)
+            for i, source in zip(*map(of_somebody.strings, ("image_id", "source_id")), strict=True)
             if source not in person_of
         ),
     )
@@ -125,7 +128,9 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
         "source_id that shows another person",
         (
             f"{i} ({person}, its source shows {person_of[source]})"
-            for i, person, source in zip(ids, people, sources, strict=True)
+            for i, person, source in zip(
+                *map(of_somebody.strings, ("image_id", "person_id", "source_id")), strict=True
+            )
             if person_of[source] != person
         ),
     )
@@ -148,6 +153,25 @@ def check_synthetic(images: Images, synthetic: Synthetic) -> int:
         ),
     )
     return synthetic.table["error"].null_count
+
+
+def check_new_people(images: Images, synthetic: Synthetic) -> None:
+    """Check that rows without a source show nobody of the real images.
+
+    Raises:
+        UserError: If one shows a person of any split; names the folder and the first such rows.
+    """
+    real = set(images.strings("person_id")) | {JUNK, DISTRACTOR}
+    new = synthetic.take(np.flatnonzero(synthetic.are_new()))
+    _check_none(
+        str(synthetic.root),
+        "no source_id, but a person_id of real images",
+        (
+            f"{i} ({person})"
+            for i, person in zip(*map(new.strings, ("image_id", "person_id")), strict=True)
+            if person in real
+        ),
+    )
 
 
 def _repeated(ids: list[str]) -> list[str]:

@@ -52,7 +52,7 @@ pose estimator was, 0 to 1."""
 
 _SYNTHETIC = (
     pa.field("k", pa.int32(), nullable=False),
-    pa.field("source_id", pa.string(), nullable=False),
+    pa.field("source_id", pa.string()),
     pa.field("pose_id", pa.string(), nullable=False),
     pa.field("background_id", pa.string()),
     pa.field("seed", pa.uint64(), nullable=False),
@@ -64,6 +64,9 @@ _SYNTHETIC = (
 
 BACKGROUND_COLUMNS: Final = ("background_id",)
 """Columns that a manifest from before there were backgrounds does not have."""
+
+NEW_PERSON: Final = "n{:06d}"
+"""``person_id`` of people who do not exist, by their number; such rows have no ``source_id``."""
 
 IMAGE_STRUCT: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct that ``datasets.load_dataset("parquet", ...)`` opens as an image."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from manifests.io import ROW_GROUP_ROWS, keypoint_array, parquet, read_table
 from manifests.runtime.console import UserError
@@ -37,6 +37,10 @@ class Synthetic:
     def strings(self, column: str) -> list[str]:
         """Return a text column as a list."""
         return self.table[column].to_pylist()
+
+    def are_new(self) -> Bool[np.ndarray, " rows"]:
+        """Return which rows show people who do not exist: they have no source."""
+        return np.asarray(self.table["source_id"].is_null())
 
     def keypoints(self) -> Float[np.ndarray, "rows 18 2"]:
         """Return the joints of every row as ``Images.keypoints`` does."""

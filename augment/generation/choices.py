@@ -1,15 +1,21 @@
-"""What the rows of a plan are drawn by: sources, target poses and the streets behind them."""
+"""What the rows of a plan are drawn by: people, sources, target poses, streets."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from manifests.runtime.settings import Frozen
+from manifests.schema import NEW_PERSON
 
 SourceChoice = Literal["random", "nearest", "most-joints", "each-camera"]
 PoseChoice = Literal["uniform", "balanced", "complementary", "canonical"]
 BackgroundChoice = Literal["any", "other-cameras", "lacking"]
 Purpose = Literal["training", "test-time"]
+
+MOST_NEW_PEOPLE: Final = 999_999
+"""The highest number of a person: labels sort as numbers do."""
 
 
 class Choices(Frozen):
@@ -31,3 +37,19 @@ class Choices(Frozen):
     more people."""
     same_scale: bool = False
     """Scale every target pose to its source: a torso as long, hips at the same place."""
+
+
+class NewPeople(Frozen):
+    """People who do not exist, in the place of those of the table."""
+
+    new_people: Annotated[int, Field(ge=0, le=MOST_NEW_PEOPLE)] = 0
+    """Draw so many people who do not exist, --per-id images each, in poses of the table; needs
+    weights of a system that can (dpig). 0: images of the people of the table."""
+    first_person: Annotated[int, Field(ge=1, le=MOST_NEW_PEOPLE)] = 1
+    """Number of the first of them: 1 is n000001. Another run with other numbers draws others."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their ``person_id``, sorted."""
+        end = self.first_person + self.new_people
+        return tuple(NEW_PERSON.format(number) for number in range(self.first_person, end))

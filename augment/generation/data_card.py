@@ -51,7 +51,7 @@ them failed and have an error text instead of an image.
 {_use(plan)}
 {Table.of(["", ""], rows).to_markdown()}
 
-The images show the people of the source data: its terms of use hold for them too. The encoding can
+{_terms(plan)} The encoding can
 mark an image as synthetic to a network if the real images were stored otherwise.
 
 {{cameras}}
@@ -63,6 +63,8 @@ mark an image as synthetic to a network if the real images were stored otherwise
 
 
 def _what(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return "people who do not exist, in poses of real train images, before drawn backgrounds"
     person = "the person of a real train image"
     if plan.bank.canonical:
         if plan.at_test_time:
@@ -88,6 +90,16 @@ def _use(plan: GenerationPlan) -> str:
     )
 
 
+def _terms(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return (
+            "Nobody was meant to be shown, but a generator can draw the people it was trained on: "
+            "`reid screen` says how near the images come to them, and the terms of use of its\n"
+            "training data hold for them too."
+        )
+    return "The images show the people of the source data: its terms of use hold for them too."
+
+
 def _of_choices(content: Content) -> list[tuple[str, str]]:
     """Return a line for every choice that is not a uniform draw."""
     chosen = {name: getattr(content, name) for name in Choices.model_fields}
@@ -107,6 +119,8 @@ def _of_streets(plan: GenerationPlan) -> list[tuple[str, str]]:
 
 
 def _camera(plan: GenerationPlan) -> str:
+    if plan.are_new:
+        return "unknown (-1), `source_id` null"
     return "that of the street (`background_id`)" if plan.bank.streets else "the source's"
 
 

@@ -13,7 +13,7 @@ from augment.generation.plan import GenerationPlan, PlannedRows, synthetic_id
 from augment.generation.run_config import Encoding, RunConfig
 from manifests import pixels
 from manifests.io import keypoint_column
-from manifests.schema import IMAGE_STRUCT, SHARD
+from manifests.schema import IMAGE_STRUCT, IMAGES, SHARD, UNKNOWN_CAMERA
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,12 @@ def shard_table(
     content = run.content
     images = [image for batch in batches for image in batch.images]
     errors = [error for batch in batches for error in batch.errors]
-    source = plan.sources.take(rows.source).table
+    source = _sources(plan, rows)
     source_ids = source["image_id"].to_pylist()
+    named_after = rows.people if plan.are_new else source_ids
     names = [
         synthetic_id(name, k, content.encoding.ending)
-        for name, k in zip(source_ids, rows.k.tolist(), strict=True)
+        for name, k in zip(named_after, rows.k.tolist(), strict=True)
     ]
     digests = [None if image is None else hashlib.sha256(image).hexdigest() for image in images]
     count = len(rows)
@@ -90,7 +91,7 @@ def shard_table(
         "keypoints": keypoint_column(joints),
         "sha256": pa.array(digests, pa.string()),
         "k": pa.array(rows.k.astype(np.int32)),
-        "source_id": pa.array(source_ids),
+        "source_id": pa.array(source_ids, pa.string()),
         "pose_id": pose_ids,
         "background_id": background_ids,
         "seed": pa.array(rows.seed),
@@ -101,6 +102,18 @@ def shard_table(
         "image": _image_column(images, names),
     }
     return pa.Table.from_arrays([_one_chunk(columns[name]) for name in SHARD.names], schema=SHARD)
+
+
+def _sources(plan: GenerationPlan, rows: PlannedRows) -> pa.Table:
+    """Return the rows of the sources; of new people nothing is known but that no camera is."""
+    if not plan.are_new:
+        return plan.sources.take(rows.source).table
+    empty = {
+        name: pa.nulls(len(rows), IMAGES.field(name).type)
+        for name in ("image_id", "sequence", "frame")
+    }
+    unknown = pa.scalar(UNKNOWN_CAMERA, IMAGES.field("camera_id").type)
+    return pa.table({**empty, "camera_id": pa.repeat(unknown, len(rows))})
 
 
 def _image_column(images: list[bytes | None], names: list[str]) -> pa.Array:

@@ -48,6 +48,9 @@ class ExportSettings(Frozen):
     FOLDER --table', keypoints.csv and sources.csv."""
     out: Path
     """New folder."""
+    new_people_from: int | None = None
+    """With market1501: number of the first of --new-people, 1502 for example, on camera 1; the
+    others keep theirs. Without it, everybody is counted from 1 and names.csv maps back."""
     images: Path | None = None
     """With market1501: the real images of this table come along."""
     root: Path | None = None
@@ -64,6 +67,10 @@ def export(settings: ExportSettings, console: Console) -> Exit:
     synthetic = read_synthetic(settings.run)
     if settings.images is not None and settings.to != "market1501":
         raise UserError(f"--images: found with --to {settings.to}, expected with --to market1501")
+    if settings.new_people_from is not None and settings.to != "market1501":
+        raise UserError(
+            f"--new-people-from: found with --to {settings.to}, expected with --to market1501"
+        )
     config = _config(settings)
     if (settings.out / run_record.RUN_RECORD).is_file():
         run_record.check_same_config(settings.out / run_record.RUN_RECORD, config)
@@ -76,7 +83,7 @@ def export(settings: ExportSettings, console: Console) -> Exit:
     _check_purpose(sound)
     _check_distinct(sound)
     with new_folder(settings.out) as folder:
-        written = _write(settings.to, images, sound, folder)
+        written = _write(settings, images, sound, folder)
         run_record.write(folder, config)
     failed = len(synthetic) - len(sound)
     left_out = f", {failed:,} failed rows left out" if failed else ""
@@ -84,18 +91,22 @@ def export(settings: ExportSettings, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _write(to: Layout, images: Images | None, synthetic: Synthetic, folder: Path) -> int:
-    if to == "market1501":
-        return write_market1501(images, synthetic, folder)
-    WRITERS[to](synthetic, folder)
+def _write(
+    settings: ExportSettings, images: Images | None, synthetic: Synthetic, folder: Path
+) -> int:
+    if settings.to == "market1501":
+        return write_market1501(images, synthetic, folder, settings.new_people_from)
+    WRITERS[settings.to](synthetic, folder)
     return len(synthetic)
 
 
 def _config(settings: ExportSettings) -> dict[str, Any]:
     """Return what decides the files, for the folder's run record."""
+    first = settings.new_people_from
     return {
         "command": "augment export",
         "to": settings.to,
+        **({} if first is None else {"new_people_from": first}),
         "manifest_sha256": sha256_file(settings.run / "manifest.parquet"),
         "images_sha256": None if settings.images is None else sha256_file(settings.images),
     }

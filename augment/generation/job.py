@@ -171,7 +171,8 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     """
     if not numbers:
         return
-    _check_images_exist(job.plan.sources, "source images")
+    if not job.plan.are_new:
+        _check_images_exist(job.plan.sources, "source images")
     if job.needs & {"target_image", "background"} and not job.plan.own_streets:
         _check_images_exist(job.plan.bank.images, "images of target poses")
     sampling = job.run.content.sampling

@@ -52,7 +52,7 @@ class PlannedRows:
     people: tuple[str, ...]
     k: Int64[np.ndarray, " rows"]
     source: Int64[np.ndarray, " rows"]
-    """Rows of ``GenerationPlan.sources``."""
+    """Rows of ``GenerationPlan.sources``; -1 where people are new."""
     pose: Int64[np.ndarray, " rows"]
     """Rows of ``GenerationPlan.bank``."""
     seed: UInt64[np.ndarray, " rows"]
@@ -102,6 +102,9 @@ class GenerationPlan:
     def at_test_time(self) -> bool:
         """Whether the images are made of query and gallery images, for test time alone."""
         return self.first_k is not None
+
+    are_new: bool = False
+    """Whether the people do not exist (``new_people``): rows have no source."""
 
     @property
     def source_joints(self) -> Float32[np.ndarray, "sources 18 2"]:
@@ -170,6 +173,9 @@ class GenerationPlan:
         drawn: Int64[np.ndarray, "rows candidates"],
     ) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
         """Return source, pose and seed of some rows of a person."""
+        if self.are_new:
+            seeds = [random_bits(self.seed, self.people[person], 2, counter=row)[1] for row in k]
+            return np.full(len(k), -1), drawn[:, 0], np.array(seeds, np.uint64)
         images = range(*self.first[person : person + 2].tolist())
         pools = self.picker.pools(images)
         first_k = 0 if self.first_k is None else int(self.first_k[person])
@@ -257,13 +263,13 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
         own_streets=own_streets,
         size=size,
     )
-    _check_bank_size(plan)
+    check_bank_size(plan)
     check_stems(plan)
     return plan
 
 
 def synthetic_id(source_id: str, k: int, ending: str) -> str:
-    """Return the ``image_id`` of a generated image.
+    """Return the ``image_id`` of a generated image, after its source or its new person.
 
     >>> synthetic_id("0002_c1s1_000451_03.jpg", 7, ".jpg")
     '0002_c1s1_000451_03_aug00007.jpg'
@@ -337,7 +343,12 @@ def _positions(names: pa.ChunkedArray, among: pa.ChunkedArray) -> Int64[np.ndarr
     return positions.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def _check_bank_size(plan: GenerationPlan) -> None:
+def check_bank_size(plan: GenerationPlan) -> None:
+    """Refuse a bank with fewer poses than a person needs.
+
+    Raises:
+        UserError: If it has.
+    """
     single = plan.first[:-1][np.diff(plan.first) == 1]
     available = len(plan.bank) - bool((plan.shown[single] >= 0).any())
     each = plan.picker.choices.candidate_poses

@@ -133,7 +133,10 @@ def contact_sheet(
     size = results[0].shape[1], results[0].shape[0]
     row_of = {name: row for row, name in enumerate(sources.strings("image_id"))}
     originals: list[np.ndarray] = []
-    for name in shown.strings("source_id"):
+    for name, is_new in zip(shown.strings("source_id"), shown.are_new(), strict=True):
+        if is_new:
+            originals.append(np.full_like(results[0], 255))
+            continue
         if name not in row_of:
             raise UserError(f"source image '{name}': not in the images table; name it by --images")
         originals.append(pixels.resize(pixels.read(sources.file(row_of[name])), size))

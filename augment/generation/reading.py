@@ -116,6 +116,7 @@ class BatchReader:
         self._pool = pool
         self._sources = ImageReader(plan.sources, size)
         self._targets = ImageReader(plan.bank.images, size)
+        self._are_new = plan.are_new
         self._person: str | None = None
         self._kept: dict[int, ByteImage | str] = {}
 
@@ -123,7 +124,9 @@ class BatchReader:
         """Return the images of these rows; what is wrong with one of a row's is its error."""
         errors: list[str | None] = [None] * len(rows)
         source_rows, pose_rows = rows.source.tolist(), rows.pose.tolist()
-        source = self._batch(map(self._source, source_rows, rows.people), errors)
+        # Nobody has seen new people: their sources are black and not looked at.
+        seen_in = [] if self._are_new else map(self._source, source_rows, rows.people)
+        source = self._batch(seen_in, errors)
         needed: dict[str, np.ndarray] = {}
         if "mask" in self._needs:
             alphas = (alpha_of(self._sources.mask(row)) for row in source_rows)

@@ -12,6 +12,7 @@ import torch
 from augment.checkpoints import store
 from augment.generation.at_test_time import test_time_plan
 from augment.generation.choices import Choices
+from augment.generation.new_people import check_new_people, new_people_plan
 from augment.generation.options import options_of
 from augment.generation.plan import GenerationPlan, make_plan
 from augment.generation.run_config import (
@@ -97,11 +98,18 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
     poses = images if settings.poses is None else io.read_images(settings.poses, settings.root)
-    _check_choices(settings.choices, weights, images, poses)
+    if settings.people.new_people:
+        check_new_people(settings.people, weights.system, settings.choices, images)
+        _check_plain(settings, weights)
+    else:
+        _check_no_new_people(settings)
+        _check_choices(settings.choices, weights, images, poses)
     needs = weights.system.needs
     size = _bank_size(weights)
     own_streets = settings.choices.pose_choice == "canonical" and "background" in needs
     bank = _bank(settings, poses, size, streets="background" in needs)
+    if settings.people.new_people:
+        return new_people_plan(images, bank, settings.people, settings.per_id, settings.seed)
     return make_plan(
         images,
         bank,
@@ -141,6 +149,7 @@ def resolve(
         purpose=settings.purpose,
         seed=settings.seed,
         **choices.model_dump(),
+        **settings.people.model_dump(),
         options=options_of(settings, weights.system).model_dump(mode="json"),
         width=width,
         height=height,
@@ -197,6 +206,11 @@ def _check_test_time(settings: GenerateSettings, weights: Weights) -> None:
                 f"--{name.replace('_', '-')}: found {found} with --purpose test-time, expected "
                 "none: every query and gallery image is shown in each of the eight canonical poses"
             )
+    if settings.people.new_people:
+        raise UserError(
+            f"--new-people {settings.people.new_people}: found with --purpose test-time, which "
+            "shows query and gallery images; expected one of them"
+        )
     if settings.choices.pose_choice not in {"uniform", "canonical"}:
         raise UserError(
             f"--pose-choice: found {settings.choices.pose_choice} with --purpose test-time, "
@@ -221,6 +235,25 @@ def _check_canonical(flag: str, weights: Weights) -> None:
             f"{flag}: found weights of {weights.generator}, which looks at the image that a target "
             "pose was seen in; canonical poses have none, expected weights of patn or posewarp, say"
         )
+
+
+def _check_no_new_people(settings: GenerateSettings) -> None:
+    if settings.people.first_person != 1:
+        raise UserError(
+            f"--first-person {settings.people.first_person}: found no --new-people, expected how "
+            "many people to draw"
+        )
+
+
+def _check_plain(settings: GenerateSettings, weights: Weights) -> None:
+    """Refuse what new people are not drawn by."""
+    if options_of(settings, weights.system) != weights.system.Options():
+        raise UserError(
+            "--options: found some that are not the defaults beside --new-people, which draws "
+            "people and backgrounds anyway; expected none"
+        )
+    if settings.compile == "yes":
+        raise UserError("--compile yes: found --new-people, expected --compile no or auto")
 
 
 def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses: io.Images) -> None:
@@ -306,7 +339,8 @@ def _sampling(settings: GenerateSettings, run: RunConfig | None, num_rows: int) 
             num_rows
             // cluster.worker_index(settings.worker, os.environ, settings.num_workers).count
         )
-        compiled = repays_compiling(device, share) if found is None else found.compiled
+        repays = not settings.people.new_people and repays_compiling(device, share)
+        compiled = repays if found is None else found.compiled
     return Sampling(
         device=device.type,
         precision=precision,

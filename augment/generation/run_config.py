@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow.compute
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from augment.generation.choices import Choices, Purpose
+from augment.generation.choices import Choices, NewPeople, Purpose
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePath
 
-CODE_VERSION: Final = 6
+CODE_VERSION: Final = 7
 """Raised when the same settings and inputs begin to give other bytes."""
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
@@ -76,7 +76,7 @@ class Encoding(Frozen):
         return f".{self.image_format}"
 
 
-class Content(Choices):
+class Content(Choices, NewPeople):
     """What decides every row and every byte of an image."""
 
     code_version: int = CODE_VERSION
@@ -106,7 +106,8 @@ class Content(Choices):
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
         optional = ("options", "target_images_sha256", "masks_sha256")
-        for name, choice in Choices.model_fields.items():
+        chosen = {**Choices.model_fields, **NewPeople.model_fields}
+        for name, choice in chosen.items():
             if fields[name] == choice.default:
                 del fields[name]
         if self.purpose == "training":

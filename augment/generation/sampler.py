@@ -17,6 +17,7 @@ from augment.generation.run_config import Precision
 from augment.interface.condition import Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
+from augment.pose.pose import Pose
 from manifests.compute.devices import device_class
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
@@ -51,6 +52,10 @@ class Sampler:
         if self.compiled:
             return _compiled(self.network, self.device, self.options)
         return lambda condition, random: self.network.generate(condition, random, self.options)
+
+    def draw_people(self, who: RowRandom, random: RowRandom, target_pose: Pose) -> Tensor:
+        """Return images of people who do not exist; never compiled."""
+        return self.network.new_people(who, random, target_pose)
 
     @property
     def kind(self) -> str:

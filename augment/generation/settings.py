@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
-from augment.generation.choices import Choices, Purpose
+from augment.generation.choices import Choices, NewPeople, Purpose
 from augment.generation.run_config import ImageFormat, Precision, Subsampling
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
@@ -47,6 +47,7 @@ class GenerateSettings(Frozen):
     seed: int = 0
     """Another seed gives other sources and poses."""
     choices: OmitArgPrefixes[Choices] = Choices()
+    people: OmitArgPrefixes[NewPeople] = NewPeople()
     device: str = "auto"
     """Where the network runs: auto, cpu, cuda or cuda:N; auto and cuda: with several GPUs, the one
     of the local rank that torchrun or srun gives."""

@@ -184,12 +184,16 @@ def _sheets(made: Synthetic, train: Images, choices: Choices) -> list[Sheet]:
                 len(mine),
                 [Tile(real_names[row], f"camera {cameras[row]}") for row in real[:_PER_PERSON]],
                 [
-                    Tile(names[row], f"k {ks[row]}", f"from {sources[row]}, pose of {poses[row]}")
+                    Tile(names[row], f"k {ks[row]}", _made_of(sources[row], poses[row]))
                     for row in mine[:_PER_PERSON]
                 ],
             )
         )
     return sheets
+
+
+def _made_of(source: str | None, pose: str) -> str:
+    return f"pose of {pose}" if source is None else f"from {source}, pose of {pose}"
 
 
 def _generated(synthetic: Synthetic, names: list[str], choices: Choices) -> dict[str, str]:

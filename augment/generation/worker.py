@@ -20,6 +20,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor
 
 from augment.generation.encoding import EncodedBatch, encode_batch, shard_table
+from augment.generation.new_people import seeds_of
 from augment.generation.plan import GenerationPlan, PlannedRows
 from augment.generation.reading import BatchImages, PlannedBatch, ShardInProgress, read_batches
 from augment.generation.run_config import RunConfig
@@ -28,6 +29,8 @@ from augment.generation.shards import publish
 from augment.interface.condition import as_pixels, condition_of
 from augment.interface.randomness import RowRandom
 from augment.interface.system import Need
+from augment.pose.pose import Pose
+from manifests.compute.devices import upload
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.storage import StoragePath
 
@@ -130,6 +133,7 @@ class ShardPipeline:
         self._run = job.run
         self._plan = job.plan
         self._fail = job.fail
+        self._sampler = sampler
         self._generate = sampler.generator()
         self._device = sampler.device
         self._batch_size = job.run.content.sampling.batch_size
@@ -166,11 +170,19 @@ class ShardPipeline:
         self, rows: PlannedRows, images: BatchImages
     ) -> tuple[UInt8[Tensor, "batch height width 3"], Bool[Tensor, " batch"], Callable[[], None]]:
         """Start the batch on the device; the tensors are filled when the third value returns."""
-        pose = _padded(self._plan.source_joints[rows.source], self._batch_size)
         target = _padded(self._plan.target_joints(rows), self._batch_size)
-        condition = condition_of(images.source, pose, target, device=self._device, **images.needed)
         random = RowRandom(_padded(rows.seed, self._batch_size), self._device)
-        result = self._generate(condition, random).float()
+        if self._plan.are_new:
+            seeds = _padded(seeds_of(self._plan.seed, rows.people), self._batch_size)
+            pose = Pose(upload(torch.from_numpy(target), self._device))
+            result = self._sampler.draw_people(RowRandom(seeds, self._device), random, pose)
+        else:
+            joints = _padded(self._plan.source_joints[rows.source], self._batch_size)
+            condition = condition_of(
+                images.source, joints, target, device=self._device, **images.needed
+            )
+            result = self._generate(condition, random)
+        result = result.float()
         # One pass: a sum is finite if and only if all of an image's values in [-1, 1] are.
         finite = torch.isfinite(result.sum(dim=(1, 2, 3)))
         generated = as_pixels(result)

@@ -215,6 +215,7 @@ class Dpig(PoseTransfer):
         """Draw the pose."""
 
     factors: ClassVar[tuple[str, ...]] = FACTORS
+    draws_people: ClassVar[bool] = True
     sampling: ClassVar[tuple[str, ...]] = ("encoder", "generator", "pose_autoencoder", "mappers")
     discriminator_names: ClassVar[tuple[str, ...]] = (
         "discriminator",
@@ -359,6 +360,17 @@ class Dpig(PoseTransfer):
         if pose is None:
             pose = self.decode_pose(codes["pose"])
         return self.draw(codes["foreground"], codes["background"], pose).clamp(-1, 1)
+
+    def new_people(
+        self, who: RowRandom, random: RowRandom, target_pose: Pose
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return drawn people before drawn backgrounds, RGB in [-1, 1], as the paper makes them.
+
+        One foreground code per person, a fresh background code per image.
+        """
+        foreground = self.code_from("foreground", who.normal(self._widths["foreground"]))
+        background = self.code_from("background", random.normal(self._widths["background"]))
+        return self.draw(foreground, background, target_pose).clamp(-1, 1)
 
     def draw(
         self,

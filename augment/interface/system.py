@@ -62,6 +62,9 @@ class PoseTransfer(nn.Module, ABC):
     factors: ClassVar[tuple[str, ...]] = ()
     """What ``take_apart`` takes images apart into; most systems do not."""
 
+    draws_people: ClassVar[bool] = False
+    """Whether ``new_people`` draws people who do not exist; most systems do not."""
+
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
@@ -111,6 +114,18 @@ class PoseTransfer(nn.Module, ABC):
         Args:
             codes: One for each of ``factors``.
             pose: The pose itself, in pixels of the network's images, in place of its code.
+        """
+        raise NotImplementedError
+
+    def new_people(
+        self, who: RowRandom, random: RowRandom, target_pose: Pose
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB images in [-1, 1] of people who do not exist.
+
+        Args:
+            who: Rows of equal seeds show one person.
+            random: All that may differ between two images of a person but the pose.
+            target_pose: In pixels of the network's images.
         """
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ NAME_COLUMNS: Final = ("name", "image_id", "person_id", "camera_id", "split")
 
 _JPEG: Final = b"\xff\xd8\xff"
 _FRAMES: Final = 10**6
+_MOST_NUMBER: Final = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,12 @@ def export(images: Images | None, synthetic: Synthetic | None, out: Path) -> int
         return write_market1501(images, synthetic, folder)
 
 
-def write_market1501(images: Images | None, synthetic: Synthetic | None, folder: Path) -> int:
+def write_market1501(
+    images: Images | None,
+    synthetic: Synthetic | None,
+    folder: Path,
+    new_people_from: int | None = None,
+) -> int:
     """Write Market-1501's folders into an empty one and return the number of images.
 
     Synthetic images go to ``bounding_box_train``, named after their source:
@@ -67,18 +73,23 @@ def write_market1501(images: Images | None, synthetic: Synthetic | None, folder:
         images: Real images; none for synthetic ones alone.
         synthetic: A finished run; none for real images alone.
         folder: Empty.
+        new_people_from: Number of the first person who does not exist, the others after it, on
+            camera 1; the real ones keep theirs. None: everybody is counted from 1.
 
     Raises:
         UserError: If images are missing or damaged (names the first and counts them), a synthetic
             one is no JPEG, there are more people or cameras than the layout has, two images have
-            one name, or a rule of ``rules.check_synthetic`` is broken.
+            one name, numbers of new people are taken or have over four digits, or a rule of
+            ``rules.check_synthetic`` is broken.
     """
     if images is not None and synthetic is not None:
         rules.check_synthetic(images, synthetic)
     synthetic = None if synthetic is None else synthetic.without_errors()
     real = [] if images is None else _rows_of(images)
     made = [] if synthetic is None else _rows_of(synthetic)
-    sources = [] if synthetic is None else synthetic.strings("source_id")
+    sources = [] if synthetic is None else _sources(synthetic)
+    if synthetic is not None and new_people_from is not None:
+        made, sources = _numbered_from(new_people_from, real, made, sources, synthetic)
     names = _names(real, made, sources, synthetic)
     _check_distinct([*names.real, *names.synthetic])
     for part in FOLDERS.values():
@@ -90,6 +101,39 @@ def write_market1501(images: Images | None, synthetic: Synthetic | None, folder:
     if names.are_changed:
         _write_names([*real, *made], [*names.real, *names.synthetic], folder)
     return len(real) + len(made)
+
+
+def _sources(synthetic: Synthetic) -> list[str]:
+    """Return what each row is named after: its source, or for new people the person."""
+    columns = (synthetic.strings(name) for name in ("source_id", "person_id"))
+    return [source or person for source, person in zip(*columns, strict=True)]
+
+
+def _numbered_from(
+    first: int,
+    real: Sequence[_Row],
+    made: Sequence[_Row],
+    sources: Sequence[str],
+    synthetic: Synthetic,
+) -> tuple[list[_Row], list[str]]:
+    """Return the synthetic rows and their sources, new people as if seen by camera 1."""
+    is_new = synthetic.are_new().tolist()
+    new = sorted({row.person_id for row, new in zip(made, is_new, strict=True) if new})
+    number = {person: f"{first + place:04d}" for place, person in enumerate(new)}
+    taken = sorted({row.person_id for row in real} & set(number.values()))
+    if taken or first < 1 or first + len(new) - 1 > _MOST_NUMBER:
+        found = f"'{taken[0]}' is a real person" if taken else f"{len(new):,} people from {first}"
+        raise UserError(
+            f"--new-people-from {first}: {found}; expected numbers from 1 to {_MOST_NUMBER:,} that "
+            "nobody has"
+        )
+    rows, named = list(made), list(sources)
+    for place, (row, new_row) in enumerate(zip(made, is_new, strict=True)):
+        if new_row:
+            person = number[row.person_id]
+            rows[place] = replace(row, person_id=person, camera_id=1)
+            named[place] = f"{_stem(person, 1, 0)}.jpg"
+    return rows, named
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,9 @@ def replacement_sampler(
 
     A person's real rows are shown equally often, give or take one.
 
+    Raises:
+        UserError: If a synthetic row shows somebody without a real one.
+
     >>> labels, flags = np.array([0, 0, 1, 0, 0, 1]), np.array([False] * 3 + [True] * 3)
     >>> shown = replacement_sampler(labels, flags, seed=0)
     >>> sorted(shown[3:5].tolist()), int(shown[5])
@@ -102,6 +105,11 @@ def replacement_sampler(
     for label in np.unique(labels[synthetic]):
         rows = np.flatnonzero(synthetic & (labels == label))
         own = real if label == NO_IDENTITY else real[labels[real] == label]
+        if not len(own):
+            raise UserError(
+                "--control repeated-real: found synthetic images of people without real ones, "
+                "as new people are; expected a real image to show in the place of each"
+            )
         keys = random_bits(seed, "repeated real", len(own), stream=int(label) + 1)
         shown[rows] = np.resize(own[np.argsort(keys, kind="stable")], len(rows))
     return shown

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from manifests import pixels
 from manifests.io import Images
+from manifests.rules import check_new_people
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.thread_pool import thread_pool
@@ -82,6 +83,7 @@ def select(
     check_people(images, set(names.tolist()))
     if synthetic is not None:
         check_origin(images, synthetic)
+        check_new_people(images, synthetic)
     if num_validation_people > len(names) - 2:
         raise UserError(
             f"--val-people {num_validation_people} leaves fewer than 2 of {len(names)} people "
@@ -113,8 +115,9 @@ def _synthetic_rows(synthetic: Synthetic, train: set[str], aside: set[str]) -> n
     """Return the finished rows of the people that are trained on."""
     table = synthetic.table
     columns = {name: table.column(name).to_pylist() for name in ("person_id", "error", "image_id")}
-    for person, name in zip(columns["person_id"], columns["image_id"], strict=True):
-        if person != JUNK and person not in train:
+    who = zip(columns["person_id"], columns["image_id"], synthetic.are_new(), strict=True)
+    for person, name, is_new in who:
+        if not is_new and person != JUNK and person not in train:
             raise UserError(
                 f"{synthetic.root}: synthetic image {name} shows person {person}, who has no "
                 "train image in the images table; was it made from another data set?"
@@ -142,8 +145,8 @@ def load_training_set(
 
     Where these would take more than ``max_decoded_bytes``, they are read when a step asks for them.
 
-    A person's label is the same whether his image is real or synthetic. A synthetic row of
-    person "-1" has no identity.
+    A person's label is the same whether his image is real or synthetic; people who do not exist
+    are people like others. A synthetic row of person "-1" has no identity.
 
     Raises:
         PixelError: If an image cannot be read; it names the file or row.

@@ -39,6 +39,10 @@ class Centroids:
     sums: Float[np.ndarray, "people width"]
     """Of the unit features of every person's real images."""
 
+    def directions(self) -> Float[np.ndarray, "people width"]:
+        """Return every person's centroid, of length 1."""
+        return _unit(self.sums)
+
     def similarity(
         self, features: Float[np.ndarray, "images width"], own: Int[np.ndarray, " images"]
     ) -> IdentitySimilarity:
@@ -72,7 +76,7 @@ class Centroids:
         own: Int[np.ndarray, " images"],
         similarity: Float[np.ndarray, " images"],
     ) -> IdentitySimilarity:
-        centroids = _unit(self.sums)
+        centroids = self.directions()
         rank, nearest = np.empty(len(unit), np.int64), np.empty(len(unit), np.int64)
         for start in range(0, len(unit), _CHUNK):
             part = slice(start, start + _CHUNK)

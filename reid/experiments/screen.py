@@ -39,6 +39,7 @@ from reid.data.dataset import Selection, decode_rows, select
 from reid.data.labels import labelled
 from reid.data.leakage import check_origin, check_people, generator_facts
 from reid.evaluation.identity_similarity import Centroids, IdentitySimilarity, centroids_of
+from reid.evaluation.new_people import new_people_similarity
 from reid.models.features import Device, embed, load_network
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import TrainingRun, read_run
@@ -111,18 +112,55 @@ class Screener:
         own: Int[np.ndarray, " rows"],
         centroids: Centroids,
     ) -> IdentitySimilarity:
-        """Return whom some synthetic images look like; they are read window by window."""
+        """Return whom some synthetic images look like."""
+        if not len(rows):
+            return IdentitySimilarity(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+        return centroids.similarity(self.features(synthetic, rows), own)
+
+    def features(
+        self, synthetic: Synthetic, rows: Int[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, "rows width"]:
+        """Return the features of some synthetic images; they are read window by window."""
         features: list[Float[np.ndarray, "window width"]] = []
         with self.console.progress("synthetic", len(rows)) as bar:
             for start in range(0, len(rows), _WINDOW):
                 window = decode_rows(synthetic, rows[start : start + _WINDOW], self.size)
                 features.append(embed(self.network, window, "synthetic", Console(quiet=True)))
                 bar.advance(len(window))
-        return centroids.similarity(np.concatenate(features), own)
+        return np.concatenate(features)
+
+    def of_new_people(
+        self, synthetic: Synthetic, rows: Int[np.ndarray, " rows"], centroids: Centroids
+    ) -> dict[str, float | int]:
+        """Say how people who do not exist lie among real ones, and return it."""
+        people, person = labelled(synthetic.take(rows).strings("person_id"))
+        found = new_people_similarity(self.features(synthetic, rows), person, centroids)
+        facts = {
+            "people": len(people),
+            "images": len(rows),
+            "share_memorised": found.share_memorised,
+            "cosine_within": found.within,
+            "cosine_between": found.between,
+            "cosine_to_nearest_real": float(np.median(found.to_real)),
+            "cosine_between_nearest_real": float(np.median(found.real_to_real)),
+        }
+        self.console.say(
+            f"{len(people):,} new people: {found.share_memorised:.1%} are nearer to a train person "
+            "than train people are to the nearest other (median cosine "
+            f"{facts['cosine_between_nearest_real']:.3f}), "
+            f"themselves {facts['cosine_to_nearest_real']:.3f}; images and their own person "
+            f"{found.within:.3f}, two new people {found.between:.3f}",
+            event="new_people",
+            **facts,
+        )
+        return facts
 
 
 def screen(settings: ScreenSettings, console: Console) -> Exit:
     """Write OUT/manifest.parquet, and OUT/screen.parquet with what was found of every image.
+
+    People who do not exist have nobody to look like: all of their images stay, and how near they
+    come to real people is said.
 
     Raises:
         UserError: If an input cannot be used, the run saw synthetic images or people of the
@@ -149,22 +187,25 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
         data_seed=settings.data_seed,
     )
     screener = Screener(network, (run.recipe["width"], run.recipe["height"]), console)
-    rows = _rows_of_somebody(synthetic, selection)
+    rows, new = _rows_of_somebody(synthetic, selection)
     shown = synthetic.take(rows).strings("person_id")
     # Everybody has a real image, so these are the people of the real images.
     people, own = labelled(selection.train.strings("person_id") + shown)
     own_of_real, own_of_synthetic = np.split(own, [len(selection.train)])
     centroids, real = screener.of_real(selection.train, own_of_real)
+    facts = _facts(run, synthetic)
+    if len(new):
+        facts["new_people"] = screener.of_new_people(synthetic, new, centroids)
     found = screener.of_synthetic(synthetic, rows, own_of_synthetic, centroids)
     factors = factors_of(found.rank, settings)
     _say(settings, real, found, factors, console)
     _say_leak(images, synthetic.take(rows), np.array(people)[found.nearest], console)
-    if not factors.any():
+    if len(rows) and not factors.any():
         raise UserError(
             f"{settings.synthetic}: all {len(rows):,} images would be dropped; expected a run "
             "that knows the people, or a larger --drop-beyond"
         )
-    run_record.write(settings.out, config, _facts(run, synthetic))
+    run_record.write(settings.out, config, facts)
     seen = _seen(synthetic, rows, found, factors, people)
     write_table(seen, settings.out / SCREEN_TABLE, {})
     manifest = _screened(synthetic, rows, seen, settings.out)
@@ -218,13 +259,20 @@ def _facts(run: TrainingRun, synthetic: Synthetic) -> dict[str, Any]:
     }
 
 
-def _rows_of_somebody(synthetic: Synthetic, selection: Selection) -> Int[np.ndarray, " rows"]:
-    """Return the finished rows that show somebody; the others have no person to lose."""
-    names = np.array(synthetic.take(selection.synthetic_rows).strings("person_id"))
-    rows = selection.synthetic_rows[names != JUNK]
-    if not len(rows):
+def _rows_of_somebody(
+    synthetic: Synthetic, selection: Selection
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " new_rows"]]:
+    """Return the finished rows that show somebody, and those of people who do not exist.
+
+    Others have no person to lose.
+    """
+    finished = synthetic.take(selection.synthetic_rows)
+    shows_somebody, is_new = np.array(finished.strings("person_id")) != JUNK, finished.are_new()
+    rows = selection.synthetic_rows[shows_somebody & ~is_new]
+    new = selection.synthetic_rows[shows_somebody & is_new]
+    if not len(rows) and not len(new):
         raise UserError(f"{synthetic.root}: has no image of a person; expected some to look at")
-    return rows
+    return rows, new
 
 
 def _say(

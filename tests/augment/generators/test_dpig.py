@@ -354,3 +354,30 @@ def test_from_the_command_line_it_trains_all_stages_and_draws_what_options_ask_f
     drawn = _generated(given, weights, tmp_path / "drawn", "--options.sample-background")
     assert plain.keys() == drawn.keys()
     assert all(not np.array_equal(plain[row], drawn[row]) for row in plain)
+
+
+def test_new_people_are_one_foreground_before_backgrounds_of_their_own():
+    network = _narrow()
+    pose = Pose(_pair().condition.target_pose.joints[:1].expand(3, -1, -1))
+
+    def drawn(who, images):
+        seeds = (np.array(values, np.uint64) for values in (who, images))
+        with torch.no_grad():
+            return network.new_people(*(RowRandom(some, "cpu") for some in seeds), pose)
+
+    first, second, third = drawn([7, 7, 8], [1, 2, 1])
+    assert first.shape == (3, 128, 64)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert torch.equal(drawn([9, 7, 8], [5, 2, 2])[1], second)
+    codes = {factor: [] for factor in ("foreground", "background")}
+    for factor, kept in codes.items():
+        network.mappers[factor].register_forward_hook(
+            lambda _, given, code, kept=kept: kept.append(code)
+        )
+    drawn([7, 7, 8], [1, 2, 1])
+    (people,), (behind,) = codes["foreground"], codes["background"]
+    assert torch.allclose(people[0], people[1])
+    assert not torch.allclose(people[0], people[2])
+    assert torch.allclose(behind[0], behind[2])
+    assert not torch.allclose(behind[0], behind[1])

@@ -237,3 +237,28 @@ def test_people_of_one_image_have_a_centroid_and_nothing_to_leave_out(settings, 
     said = capsys.readouterr().err
     assert "synthetic images: " in said
     assert "left out" not in said
+
+
+def test_new_people_stay_and_are_held_against_real_ones(
+    people, trained, synthetic, tmp_path, capsys
+):
+    # The images of 0001 are now somebody's who does not exist, and looks like 0001.
+    for path in (synthetic / "manifest.parquet", synthetic / "data/part-000000.parquet"):
+        table = pq.read_table(path)
+        rows = [
+            row | {"person_id": "n000001", "source_id": None} if row["person_id"] == "0001" else row
+            for row in table.to_pylist()
+        ]
+        write_table(pa.Table.from_pylist(rows, table.schema), path, {})
+    out = tmp_path / "screened"
+    settings = ScreenSettings(
+        synthetic=synthetic, run=trained, images=people, out=out, device="cpu", drop_beyond=1
+    )
+    assert screen(settings, Console()) == Exit.DONE
+    assert "1 new people: 100.0% are nearer to a train person" in capsys.readouterr().err
+    facts = json.loads((out / "run.json").read_text())["new_people"]
+    assert (facts["people"], facts["images"], facts["share_memorised"]) == (1, 2, 1.0)
+    looked_at = set(pq.read_table(out / "screen.parquet")["person_id"].to_pylist())
+    assert looked_at == {f"{person:04d}" for person in range(2, 7)}
+    kept = read_synthetic(out).without_errors()
+    assert kept.strings("person_id").count("n000001") == 2
