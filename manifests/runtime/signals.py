@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -86,7 +86,12 @@ def _not_lost(again: Callable[[], None]) -> Generator[None]:
 
     def hook(found: UnraisableHookArgs) -> None:
         if isinstance(found.exc_value, Stopped):
-            again()
+            is_sent = False
+            while not is_sent:
+                # On a busy machine it comes back while it is still being sent.
+                with suppress(Stopped):
+                    again()
+                    is_sent = True
         else:
             before(found)
 
