@@ -1,4 +1,4 @@
-"""Seconds of one thread that groups of like poses take: found once for every bank, stored nowhere."""
+"""Seconds of one thread that groups of like poses take, which are stored nowhere."""
 
 from __future__ import annotations
 

@@ -113,7 +113,8 @@ def _sources(plan: GenerationPlan, rows: PlannedRows) -> pa.Table:
         for name in ("image_id", "sequence", "frame")
     }
     unknown = pa.scalar(UNKNOWN_CAMERA, IMAGES.field("camera_id").type)
-    return pa.table({**empty, "camera_id": pa.repeat(unknown, len(rows))})
+    known = {"camera_id": unknown, "split": pa.scalar("train")}
+    return pa.table({**empty, **{name: pa.repeat(one, len(rows)) for name, one in known.items()}})
 
 
 def _image_column(images: list[bytes | None], names: list[str]) -> pa.Array:

@@ -147,10 +147,12 @@ class BatchReader:
         self, rows: PlannedRows, source: UInt8[np.ndarray, "batch height width 3"]
     ) -> dict[str, np.ndarray]:
         """Return the sources' own streets, with holes also where the target poses will stand."""
-        places = {row: place for place, row in enumerate(rows.source.tolist())}
-        cut = {row: self._sources.mask(row) for row in places}
-        filled = self._pool.map(street, (source[place] for place in places.values()), cut.values())
-        streets = dict(zip(places, filled, strict=True))
+        first_rows = {row: place for place, row in enumerate(rows.source.tolist())}
+        cut = {row: self._sources.mask(row) for row in first_rows}
+        filled = self._pool.map(
+            street, (source[place] for place in first_rows.values()), cut.values()
+        )
+        streets = dict(zip(first_rows, filled, strict=True))
         size = (self._shape[2], self._shape[1])
         stood = zip(rows.source.tolist(), self._plan.target_joints(rows), strict=True)
         holes = (hole_of(cut[row] | mask_from_joints(joints, size)) for row, joints in stood)

@@ -196,11 +196,11 @@ def _bank(
 def _check_test_time(settings: GenerateSettings, weights: Weights) -> None:
     """Refuse what means nothing where every test image is shown in the same poses."""
     fields, choices = GenerateSettings.model_fields, Choices.model_fields
-    asked = {
+    found_by_flag = {
         **{name: (getattr(settings, name), fields[name].default) for name in _OF_TRAINING},
         **{name: (getattr(settings.choices, name), choices[name].default) for name in _OF_CHOICE},
     }
-    for name, (found, default) in asked.items():
+    for name, (found, default) in found_by_flag.items():
         if found != default:
             raise UserError(
                 f"--{name.replace('_', '-')}: found {found} with --purpose test-time, expected "
