@@ -1,4 +1,4 @@
-"""Pages that mkdocs makes while it builds: the commands' help, README's systems, what changed."""
+"""Pages that mkdocs makes while it builds: the commands' help, what changed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,10 @@ SCRIPT: Final = re.compile(r"<script\b.*?</script>", re.DOTALL)
 FOREIGN: Final = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?https?:[^>]*")
 """What a browser would ask another host for."""
 
-PICTURES: Final = {
-    "systems.png": "Made-up people: source, target pose, PATN, XingGAN, GFLA, DPTN, real image",
-    "streets.png": "Made-up people: source, target pose, PATN, pose warp, recompose, real image",
-}
-
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to the site."""
-    makers = {"commands": commands, "systems": systems, "release-notes": release_notes}
+    makers = {"commands": commands, "release-notes": release_notes}
     for name, made in makers.items():
         files.append(File.generated(config, f"{name}.md", content=made()))
     return files
@@ -61,22 +56,6 @@ def commands() -> str:
     for program, names in COMMANDS.items():
         for name in names:
             parts += [f"## {program} {name}", f"```text\n{help_of(program, name)}\n```"]
-    return "\n\n".join(parts)
-
-
-def systems() -> str:
-    """Return the page of systems and weights: README's sections, pictures of made-up people.
-
-    Raises:
-        ValueError: If README has no such section.
-    """
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
-    parts = ["# Systems and weights"]
-    for title in ("## Systems", "## Shipped weights"):
-        start = readme.index(f"\n{title}\n")
-        end = readme.index("\n## ", start + 1)
-        parts.append(readme[start:end].replace("](docs/", "](").strip())
-    parts += [f"![{about}]({name})\n\n*{about}.*" for name, about in PICTURES.items()]
     return "\n\n".join(parts)
 
 
