@@ -50,7 +50,7 @@ def test_a_report_without_an_entry_is_refused(run, entry):
     report = json.loads((run / "report.json").read_text())
     del report[entry]
     (run / "report.json").write_text(json.dumps(report))
-    with pytest.raises(UserError, match=r"report\.json: found (no|other) entr"):
+    with pytest.raises(UserError, match=rf"report\.json: entry '{entry}': field required"):
         read_scored(run)
 
 
