@@ -230,7 +230,6 @@ def report_folder(folder: Path, how: Mapping[str, Any], weights: str, name: str)
         # Damaged: scoring again is the cure.
         return folder
     same = how.items() <= report["protocol"].items() and report["weights"] == weights
-    same &= "centralisation" not in report["protocol"]
     return folder if same else folder / SCORES / name
 
 
