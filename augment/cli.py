@@ -27,7 +27,7 @@ PROGRAM: Final = Program(
             "settings_for",
             "list a folder of crops in a table",
             example="index Market-1501-v15.09.15 --out images.parquet",
-            basic=("layout", "keypoints", "pattern", "table"),
+            basic=("layout", "keypoints", "pattern", "table", "columns", "test-people"),
         ),
         "detect": Command(
             "augment.pose.detect",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from manifests.datasets.crops import Crop, Report, check_folder
 from manifests.datasets.csv_table import read_csv
+from manifests.datasets.drawn_split import draw_test_people
 from manifests.datasets.layouts import NO_OPTIONS, Layout, LayoutOptions
 from manifests.datasets.named_crops import table_of_crops
 from manifests.datasets.skipped import Skipped, files_below
@@ -41,7 +43,15 @@ def index(root: Path, options: LayoutOptions) -> tuple[Images, Report]:
 LAYOUT: Final = Layout(
     "any folder of crops, listed by --table or found by --pattern",
     index,
-    options=("table", "pattern", "keypoints", "allow_skipped", "skip_broken"),
+    options=(
+        "table",
+        "pattern",
+        "columns",
+        "test_people",
+        "keypoints",
+        "allow_skipped",
+        "skip_broken",
+    ),
 )
 
 
@@ -51,14 +61,17 @@ def index_table(
     """Return the images below a folder that a CSV lists.
 
     Columns: ``path``, ``person_id``, ``camera_id`` (a whole number; empty = unknown), ``split``
-    (train, query or gallery). The path starts at the folder and is the ``image_id``.
+    (train, query or gallery; not needed where the options draw test people), under these names or
+    those of the options. The path starts at the folder and is the ``image_id``.
 
     Raises:
         UserError: If the folder, the CSV or an image is missing or damaged, a column is missing
             or unknown, a value is not allowed, or a path is in two rows.
     """
     check_folder(root)
-    frame = read_csv(csv, ",")
+    frame = read_csv(csv, ",").rename(columns=_names(options.columns))
+    if options.test_people and "split" not in frame.columns:
+        frame["split"] = "train"
     _check_columns(csv, list(frame.columns))
     crops: list[Crop] = []
     cells = (frame[name] for name in COLUMNS)
@@ -68,7 +81,7 @@ def index_table(
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
-    return table_of_crops(crops, root, provenance, options, Skipped())
+    return _table_of(crops, root, provenance, options, Skipped())
 
 
 def index_pattern(
@@ -102,7 +115,42 @@ def index_pattern(
             f"'{regex[:_LONGEST_SHOWN]}' (it must match the whole path below the folder)"
         )
     provenance = {"layout": "pattern", "pattern": regex}
-    return table_of_crops(crops, root, provenance, options, skipped)
+    return _table_of(crops, root, provenance, options, skipped)
+
+
+def _table_of(
+    crops: list[Crop],
+    root: Path,
+    provenance: dict[str, str],
+    options: LayoutOptions,
+    skipped: Skipped,
+) -> tuple[Images, Report]:
+    """Return the table of crops, test people drawn if the options say so."""
+    said = ""
+    if options.test_people:
+        crops, said = draw_test_people(crops, options.test_people)
+        provenance = {**provenance, "test_people": f"{options.test_people:g}"}
+    elif all(crop.split == "train" for crop in crops):
+        said = (
+            "all are train images, on which no network can be scored: --test-people 0.5 draws some "
+            "people for query and gallery"
+        )
+    images, report = table_of_crops(crops, root, provenance, options, skipped)
+    return images, replace(report, notes=(*report.notes, said)) if said else report
+
+
+def _names(columns: tuple[str, ...]) -> dict[str, str]:
+    """Return our name of each column of a CSV that has another there."""
+    names: dict[str, str] = {}
+    for text in columns:
+        ours, separator, theirs = text.partition("=")
+        if not separator or ours not in COLUMNS or not theirs or theirs in names:
+            raise UserError(
+                f"--columns: found '{text}', expected NAME=COLUMN, each once, with a NAME of "
+                f"{', '.join(COLUMNS)}"
+            )
+        names[theirs] = ours
+    return names
 
 
 def _crop(path: str, person: str, camera: str, split: str, where: str) -> Crop:
@@ -120,7 +168,8 @@ def _check_columns(csv: Path, found: list[str]) -> None:
     if sorted(found) != sorted(COLUMNS):
         raise UserError(
             f"{csv}:1: found the columns {', '.join(map(repr, found))}; "
-            f"expected {', '.join(COLUMNS)}, separated by commas"
+            f"expected {', '.join(COLUMNS)}, separated by commas (--columns path=NAME ... where "
+            "they have other names, --test-people 0.5 where there is no split)"
         )
 
 

@@ -46,10 +46,16 @@ class IndexSettings(Frozen):
     keypoint_missing: MissingJoint = "minus-one"
     """zero where 0,0 stands for a missing joint."""
     table: Path | None = None
-    """CSV with columns path, person_id, camera_id, split; its paths start at ROOT (folder)."""
+    """CSV with columns path, person_id, camera_id and, unless --test-people draws it, split; its
+    paths start at ROOT (folder)."""
     pattern: str | None = None
     """Regular expression of the paths below ROOT, with named groups person_id, camera_id, split
     (folder)."""
+    columns: tuple[str, ...] = ()
+    """How columns of --table are called: person_id=identity camera_id=cam (folder)."""
+    test_people: float = 0.0
+    """Crops without a split: draw this share of the people for tests, one query per camera, the
+    rest gallery; 0.5 is usual (folder)."""
     allow_skipped: bool = False
     """Go on where images are left out by their names, or a folder cannot be read."""
     skip_broken: bool = False
@@ -101,6 +107,8 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         KeypointOptions(settings.keypoints, **reading),
         settings.table,
         settings.pattern,
+        settings.columns,
+        settings.test_people,
         settings.allow_skipped,
         settings.skip_broken,
     )

@@ -30,6 +30,10 @@ class LayoutOptions:
     keypoints: KeypointOptions = field(default_factory=KeypointOptions)
     table: Path | None = None
     pattern: str | None = None
+    columns: tuple[str, ...] = ()
+    """NAME=COLUMN each: what a column of ``table`` is called there."""
+    test_people: float = 0.0
+    """Draw this share of the people for query and gallery; 0 keeps splits as they are."""
     allow_skipped: bool = False
     """Take the rest where more than a few images are none of the data set by their names."""
     skip_broken: bool = False

@@ -16,6 +16,7 @@ from manifests.datasets.folder import index_pattern, index_table
 from manifests.datasets.layouts import LayoutOptions
 from manifests.io import read_images, write_images
 from manifests.runtime.console import UserError
+from manifests.schema import SPLITS
 
 HEADER = "path,person_id,camera_id,split\n"
 PATTERN = r"(?P<split>\w+)/(?P<person_id>\w+)/cam(?P<camera_id>\d+)_\d+\.(jpg|png)"
@@ -173,3 +174,81 @@ def test_a_csv_keeps_its_text_and_its_line_numbers(tmp_path):
     frame = read_csv(tmp_path / "t.csv", ",")
     assert list(frame.index) == [2, 4]
     assert frame.to_numpy().tolist() == [["0002", "NA"], ["-1", ""]]
+
+
+@pytest.fixture
+def unsplit(tmp_path, person) -> Path:
+    """Crops of eight people without a split: p0 is seen by one camera, the others by two."""
+    root = tmp_path / "unsplit"
+    root.mkdir()
+    for number in range(8):
+        for camera, count in ((1, 3), (2, 1 if number % 2 else 2))[: 1 if number == 0 else 2]:
+            for image in range(count):
+                data = pixels.encode_jpeg(person(number, (48, 96)))
+                (root / f"p{number}_c{camera}_{image}.jpg").write_bytes(data)
+    return root
+
+
+UNSPLIT = r"(?P<person_id>p\d)_c(?P<camera_id>\d)_\d.jpg"
+
+
+def test_test_people_are_drawn_with_queries_that_can_be_found(unsplit):
+    images, report = index_pattern(unsplit, UNSPLIT, LayoutOptions(test_people=0.5))
+    rows = images.table.select(["person_id", "split", "camera_id"]).to_pylist()
+    people = {split: {r["person_id"] for r in rows if r["split"] == split} for split in SPLITS}
+    assert len(people["train"]) == len(people["query"]) == len(people["gallery"]) == 4
+    assert people["query"] == people["gallery"]
+    assert people["train"].isdisjoint(people["query"])
+    assert "p0" in people["train"]
+    queries = [row for row in rows if row["split"] == "query"]
+    for query in queries:
+        assert any(
+            row["person_id"] == query["person_id"] and row["camera_id"] != query["camera_id"]
+            for row in rows
+            if row["split"] == "gallery"
+        )
+    seen = [(row["person_id"], row["camera_id"]) for row in queries]
+    assert len(set(seen)) == len(seen)
+    assert f"drawn: 4 of 8 people for tests, with {len(queries)} queries" in report.text()
+    again, _ = index_pattern(unsplit, UNSPLIT, LayoutOptions(test_people=0.5))
+    assert again.table.equals(images.table)
+
+
+def test_a_table_with_other_columns_and_no_split(unsplit):
+    names = sorted(path.name for path in unsplit.glob("*.jpg"))
+    lines = [f"{name},{name[:2]},{name[4]}" for name in names]
+    (unsplit / "labels.csv").write_text("\n".join(["file,who,cam", *lines]), encoding="utf-8")
+    columns = ("path=file", "person_id=who", "camera_id=cam")
+    options = LayoutOptions(columns=columns, test_people=0.5)
+    images, _ = index_table(unsplit, unsplit / "labels.csv", options)
+    by_pattern, _ = index_pattern(
+        unsplit, UNSPLIT, LayoutOptions(test_people=0.5, allow_skipped=True)
+    )
+    assert images.table.equals(by_pattern.table)
+    with pytest.raises(UserError, match=r"'file', 'who', 'cam'; .* \(--columns path=NAME"):
+        index_table(unsplit, unsplit / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_people": 1.0}, "--test-people 1: expected a share"),
+        ({"test_people": -0.5}, "--test-people -0.5: expected a share"),
+        ({"test_people": 0.95}, "wants 8 of 8 people, found 7 whom two cameras saw"),
+        ({"columns": ("who=file",)}, "--columns: found 'who=file', expected NAME=COLUMN"),
+        ({"columns": ("path",)}, "--columns: found 'path', expected NAME=COLUMN"),
+    ],
+)
+def test_splits_that_cannot_be_drawn_are_refused(unsplit, options, message):
+    (unsplit / "labels.csv").write_text("path,person_id,camera_id,split\n", encoding="utf-8")
+    chosen = LayoutOptions(**options, allow_skipped=True)
+    how = (index_table, unsplit / "labels.csv") if chosen.columns else (index_pattern, UNSPLIT)
+    with pytest.raises(UserError, match=message):
+        how[0](unsplit, how[1], chosen)
+
+
+def test_a_split_of_ones_own_is_not_drawn_over_and_none_is_told(crops, unsplit):
+    with pytest.raises(UserError, match="is in the split 'query' already"):
+        index_pattern(crops, PATTERN, LayoutOptions(test_people=0.5))
+    assert "--test-people 0.5 draws some" in index_pattern(unsplit, UNSPLIT)[1].text()
+    assert "--test-people" not in index_pattern(crops, PATTERN)[1].text()
