@@ -90,7 +90,8 @@ class TrainSettings(Frozen):
     """Finished folder of 'augment generate', or its URL; its images join their people."""
     synthetic_share: Share | None = None
     """Synthetic part of every batch (random sampler) or of each person's images in it (identity
-    sampler). Without it, rows are drawn from one pool."""
+    sampler), in the place of real ones. With --synthetic-mix replace and no share, rows are drawn
+    from one pool."""
     synthetic_mix: Mix | None = None
     """add: synthetic images come on top of a batch, in a forward pass of their own (own batch
     statistics) with the cross entropy alone; replace: they take the place of real ones. Without it
@@ -194,7 +195,7 @@ class TrainSettings(Frozen):
     tensorboard: bool = False
     """Write RUN/tensorboard beside the log."""
     score: bool = True
-    """Score query against gallery at the end."""
+    """Score query against gallery at the end, the default; --no-score leaves it out."""
     protocol: Protocol = "market1501"
     """Of that score and of the validation people; all-cameras ignores only the query's own image,
     for data of one camera."""
