@@ -167,6 +167,7 @@ def compare_scenes(
     selection = select(images, None, real_fraction=1.0, num_validation_people=0, data_seed=0)
     size = (settings.width, settings.height)
     data = load_training_set(selection, None, size)
+    assert isinstance(data.pixels, np.ndarray), "all in memory without a bound"
     scenes = scenes_for(selection.train, data.pixels, size)
     device = pick_device(settings.device)
     network = drawn_network(settings, len(data.people), 0)
