@@ -1,26 +1,22 @@
 # The commands augment and reid with their pinned packages, for a user without rights.
 #
-#   docker build -t reid-augment .                            CPU
-#   docker build --build-arg DEVICE=cuda -t reid-augment .    NVIDIA GPUs
+#   docker build -t reid-augment .                                    NVIDIA GPUs and CPUs
+#   docker build --build-arg TORCH_INDEX=URL -t reid-augment .        CPUs alone, much smaller: the URL
+#                                                                     of PyTorch's index of CPU wheels
 #   docker run --rm -v "$PWD:/data" reid-augment augment generate --per-id 10 --out synthetic
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim-bookworm AS build
-ARG DEVICE=cpu
+ARG TORCH_INDEX=
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 RUN python -m venv /opt/reid-augment
 ENV PATH=/opt/reid-augment/bin:$PATH
 WORKDIR /source
-# What changes rarely comes first: packages before the code, torch before the others. The wheels of
-# torch on PyPI bring CUDA; those for CPUs alone are much smaller.
+# What changes rarely comes first: packages before the code, torch before the others. The usual
+# wheels of torch bring CUDA.
 COPY constraints.txt ./
-RUN case "$DEVICE" in \
-        cpu) index=https://download.pytorch.org/whl/cpu ;; \
-        cuda) index=https://pypi.org/simple ;; \
-        *) echo "DEVICE: found '$DEVICE', expected cpu or cuda" >&2; exit 2 ;; \
-    esac; \
-    pip install --no-cache-dir --no-deps --index-url "$index" --constraint constraints.txt \
-        torch torchvision
+RUN pip install --no-cache-dir --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
+        --constraint constraints.txt torch torchvision
 COPY pyproject.toml ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; extras = project["optional-dependencies"]; print(*project["dependencies"], *(line for extra in ("litert", "imagenet", "s3", "onnx") for line in extras[extra]), sep="\n")' \
         >requirements.txt; \
