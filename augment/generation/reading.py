@@ -116,7 +116,6 @@ class BatchReader:
         self._pool = pool
         self._sources = ImageReader(plan.sources, size)
         self._targets = ImageReader(plan.bank.images, size)
-        self._are_new = plan.are_new
         self._person: str | None = None
         self._kept: dict[int, ByteImage | str] = {}
 
@@ -125,7 +124,7 @@ class BatchReader:
         errors: list[str | None] = [None] * len(rows)
         source_rows, pose_rows = rows.source.tolist(), rows.pose.tolist()
         # Nobody has seen new people: their sources are black and not looked at.
-        seen_in = [] if self._are_new else map(self._source, source_rows, rows.people)
+        seen_in = [] if self._plan.are_new else map(self._source, source_rows, rows.people)
         source = self._batch(seen_in, errors)
         needed: dict[str, np.ndarray] = {}
         if "mask" in self._needs:
