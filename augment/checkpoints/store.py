@@ -128,8 +128,14 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> PoseTransfe
     header = read_header(path)
     network_class = generators.system(header.generator)
     config = network_class.Config.from_json(json.dumps(header.config), where=f"header of {path}")
-    with torch.device("meta"):
-        network = network_class(config)
+    try:
+        with torch.device("meta"):
+            network = network_class(config)
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise UserError(
+            f"header of {path}: found settings that no {header.generator} can be built with; "
+            "expected those of a training"
+        ) from error
     tensors = read_tensors(path)
     check_same_tensors(tensors, expected_tensors(network, tensors), f"{path} ({header.generator})")
     for name, _ in list(network.named_children()):
