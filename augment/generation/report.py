@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
 from tyro.conf import Positional
 
 from augment.generation.preview import source_images
@@ -13,7 +11,7 @@ from augment.generation.synthetic_page import Choices, write_synthetic_page
 from manifests.pages.page import check_page
 from manifests.pages.training_page import Training, is_training, write_training_page
 from manifests.runtime.console import Console, Exit
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Frozen, Positive
 from manifests.runtime.storage import StoragePathFlag
 from manifests.synthetic import read_synthetic
 
@@ -34,9 +32,9 @@ class ReportSettings(Frozen):
     """Where the real images lie, if not where the table says."""
     embed_images: bool = False
     """Put images into the page; without it real images are linked, generated ones are blank."""
-    people: Annotated[int, Field(ge=1)] = 12
+    people: Positive = 12
     """How many people have a sheet."""
-    max_images: Annotated[int, Field(ge=1)] = 2_000
+    max_images: Positive = 2_000
     """How many images of each kind are measured, drawn by --seed."""
     seed: int = 0
     """Another seed shows other people and measures other images."""

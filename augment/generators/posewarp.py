@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
@@ -32,7 +31,7 @@ from augment.objectives.imagenet_features import EARLY_LAYERS
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Frozen, NotNegative, Positive, Width
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Width
 
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 """Of the re-ID network: an eighth and a sixteenth."""
@@ -175,7 +174,7 @@ class PoseWarp(PoseTransfer):
         """Learning rate of all but the discriminator."""
         discriminator_learning_rate: NotNegative = 4e-4
         """Learning rate of the discriminator."""
-        warmup_steps: Annotated[int, Field(ge=0)] = 6_000
+        warmup_steps: Count = 6_000
         """Steps without the discriminator."""
         steps: Positive = 19_000
         """Steps with it; over the last two thirds the learning rate falls to zero."""

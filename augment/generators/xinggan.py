@@ -33,7 +33,7 @@ from augment.objectives.two_discriminators import (
 from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Depth, Frozen, NotNegative
+from manifests.runtime.settings import Depth, Frozen, NotNegative, Width
 
 NUM_CANDIDATES: Final = 10
 """Images made from the appearance, and as many from the shape."""
@@ -127,7 +127,7 @@ class Xinggan(PoseTransfer):
     class Config(TwoDiscriminatorsConfig):
         """Published values are the defaults, for Market-1501."""
 
-        base_width: Annotated[int, Field(ge=2)] = 64
+        base_width: Annotated[Width, Field(ge=2)] = 64
         """Channels of the first layer; the blocks have four times as many."""
         num_blocks: Depth = 9
         """Blocks that move the person from pose to pose."""

@@ -37,6 +37,10 @@ DISCRIMINATORS: Final = ("discriminators.shape", "discriminators.appearance")
 """Where the discriminators are in a system that calls them ``discriminators``."""
 
 
+PoolSize = Annotated[int, Field(ge=0, le=65_536)]
+"""Images that a pool keeps; of 128 x 64 pixels already these take some 50 GB."""
+
+
 class TwoDiscriminatorsConfig(Frozen):
     """Settings of the training; PATN's published values for Market-1501 are the defaults."""
 
@@ -50,7 +54,7 @@ class TwoDiscriminatorsConfig(Frozen):
     """Height of the images in pixels."""
     image_width: Width = 64
     """Width of the images in pixels."""
-    pool_size: Count = 50
+    pool_size: PoolSize = 50
     """Past fakes that each discriminator remembers."""
     weight_l1: NotNegative = 10.0
     """Weight of the mean absolute difference from the real image."""

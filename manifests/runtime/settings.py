@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.runtime.console import UserError
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+MOST: Final = 2**63 - 1
+"""The largest number that 64 bits hold; torch, Arrow and NumPy take no larger ones."""
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(gt=0, le=MOST)]
 Width = Annotated[int, Field(gt=0, le=8192)]
 """Channels of a layer, or pixels of a side: a network of more is not even built."""
 Depth = Annotated[int, Field(gt=0, le=256)]

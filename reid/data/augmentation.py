@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manifests.compute.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Count, Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Augmentation(Frozen):
 
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of mirroring left and right."""
-    pad: Annotated[int, Field(ge=0)] = 8
+    pad: Count = 8
     """Pixels added on every side before a crop of the old size is taken at a random place."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of blanking a random rectangle (Zhong et al. 2020)."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from tyro.conf import Suppress
 
 from manifests.runtime.console import UserError
+from manifests.runtime.settings import Positive
 from manifests.runtime.storage import StoragePath, storage_path
 from manifests.runtime.tables import TableFiles
 from reid.data.batch_sampler import real_rows_per_batch
@@ -76,7 +77,7 @@ class StudySettings(TableFiles):
     """Every arm is trained once for each."""
     budget: Literal["steps", "epochs"] = "steps"
     """What is equal for all: optimiser steps (--train.steps), or --epochs over the real images."""
-    epochs: Annotated[int, Field(gt=0)] = 60
+    epochs: Positive = 60
     """With --budget epochs: how often a run sees each of its real images."""
     html: Path | None = None
     """Also write a page to this file, with figures and the queries won and lost."""

@@ -25,7 +25,7 @@ from manifests.io import Images, read_images, sha256_file, write_bytes, write_ta
 from manifests.pixels import read_all
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Frozen, Positive
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import JUNK, MANIFEST, SCREEN, SCREEN_TABLE
 from manifests.synthetic import (
@@ -65,9 +65,9 @@ class ScreenSettings(Frozen):
     """Part of the train images that say what people look like, as in reid train."""
     data_seed: int = 0
     """Chooses that part, as in reid train."""
-    drop_beyond: Annotated[int, Field(ge=1)] = 10
+    drop_beyond: Positive = 10
     """Drop an image if its own person is not among so many nearest ones."""
-    weigh_beyond: Annotated[int, Field(ge=1)] | None = None
+    weigh_beyond: Positive | None = None
     """Weigh an image down if its own person is not among so many nearest ones (default: none)."""
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     """What such an image counts for in the loss, times what it counted for before."""

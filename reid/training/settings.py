@@ -14,7 +14,15 @@ from manifests.compute.imagenet import imagenet_file
 from manifests.runtime import run_record
 from manifests.runtime.command_line import value_of
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import AboveZero, Count, Frozen, NotNegative, Positive, Share
+from manifests.runtime.settings import (
+    AboveZero,
+    Count,
+    Frozen,
+    NotNegative,
+    Positive,
+    Share,
+    Width,
+)
 from manifests.runtime.storage import StoragePathFlag
 from reid.data.augmentation import Augmentation
 from reid.data.batch_sampler import Sampler
@@ -25,7 +33,7 @@ from reid.models.features import Device
 from reid.models.head import Neck
 from reid.training.recipes import RECIPES, RecipeName
 
-AboveOne = Annotated[int, Field(gt=1)]
+AboveOne = Annotated[Positive, Field(gt=1)]
 
 Optimizer = Literal["adamw", "adam", "amsgrad", "sgd"]
 Schedule = Literal["one-cycle", "cosine", "multi-step"]
@@ -124,9 +132,9 @@ class TrainSettings(Frozen):
     """bnneck puts batch normalisation between features and classifier."""
     last_stride: Literal[1, 2] = 2
     """Stride of the last stage; 1 for ResNets, MobileNetV2 and what timm builds so."""
-    height: Positive = 128
+    height: Width = 128
     """Height of the network's input in pixels."""
-    width: Positive = 64
+    width: Width = 64
     """Width of the network's input in pixels."""
 
     steps: Positive = 3000

@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 import augment
+from augment import generators
 from augment.checkpoints import store
 from augment.checkpoints.convert import convert_weights
 from augment.generators.patn import Patn
@@ -183,3 +185,34 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     torch.save({"weights": Bomb()}, tmp_path / "bomb.pth")
     with pytest.raises(UserError, match=r"bomb\.pth"):
         convert_weights("patn", TINY, [tmp_path / "bomb.pth"], tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", generators.names())
+def test_a_number_of_a_header_that_is_too_large_is_named(name, tmp_path):
+    config_class = generators.system(name).Config
+    config = json.loads(config_class().to_json())
+    path = tmp_path / "w.safetensors"
+
+    def load(numbers):
+        damaged = store.Header(generator=name, config=config | numbers, facts={})
+        store.save_weights({}, path, damaged)
+        store.load(path)
+
+    numbers = [key for key, value in config.items() if type(value) is int]
+    assert numbers
+    for number in numbers:
+        with pytest.raises(UserError, match=f"setting '{number}'"):
+            load({number: 10**30})
+    # Those that no network is built from, as steps are, may be so large.
+    large = {number: 2**62 for number in numbers if _accepts(config_class, {number: 2**62})}
+    if large:
+        with pytest.raises(UserError, match="tensors missing"):
+            load(large)
+
+
+def _accepts(config_class, numbers):
+    try:
+        config_class(**numbers)
+    except ValidationError:
+        return False
+    return True
