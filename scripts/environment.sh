@@ -1,4 +1,7 @@
 # Sourced by demo and test: makes .venv with pinned versions, says what it is doing.
+#
+# TORCH_INDEX=URL takes torch from another index than the usual one, whose wheels bring CUDA: with
+# PyTorch's index of CPU wheels all takes 2.5 GB instead of 6.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -30,7 +33,15 @@ make_environment() {
         echo "could not make .venv (on Debian: apt-get install python3-venv)" >&2
         exit 1
     }
-    echo "Installing the package and what it needs (about 3 GB with torch, a few minutes) ..."
+    if [ -n "${TORCH_INDEX:-}" ]; then
+        echo "Installing torch from TORCH_INDEX ..."
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+            --index-url "$TORCH_INDEX" --constraint constraints.txt torch torchvision || {
+            echo "torch could not be installed from $TORCH_INDEX" >&2
+            exit 1
+        }
+    fi
+    echo "Installing the package and what it needs (with CUDA 3 GB to load, 6 GB on disk) ..."
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
         --constraint constraints.txt --editable ".$1" || {
         echo "the installation failed; the same command tries again" >&2
