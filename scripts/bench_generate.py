@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from augment import generators
 from augment.checkpoints import store
 from augment.generation.job import generate
-from augment.generation.run_config import Precision
 from augment.generation.sampler import Sampler, prepare_for_sampling, sampling_mode
 from augment.generation.settings import GenerateSettings
 from augment.interface.condition import Condition, condition_of
@@ -35,6 +34,7 @@ from augment.pose.maps import gaussians
 from augment.pose.pose import Pose
 from manifests import io, pixels
 from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.compute.precision import fast_precision
 from manifests.io import Images
 from manifests.masks import mask_of
 from manifests.runtime.console import Console
@@ -105,11 +105,6 @@ def plain(network: PoseTransfer, rows: Images, out: Path, device: torch.device) 
     return (time.perf_counter() - began) / len(rows) - drawn_again
 
 
-def precision_of(device: torch.device) -> Precision:
-    """Return the arithmetic that the whole command takes there."""
-    return "bf16" if has_bf16(device) else "float32"
-
-
 def batch_of(rows: Images, batch_size: int, device: torch.device) -> Condition:
     """Return a batch that lies on the device."""
     joints = torch.from_numpy(rows.keypoints()[:batch_size]).to(device)
@@ -143,7 +138,7 @@ def bare(sampler: Sampler, rows: Images, batch_size: int) -> float:
     generate_batch = sampler.generator()
     batches = max(1, len(rows) // batch_size)
     random = RowRandom.numbered(batch_size, device)
-    with sampling_mode(device, precision_of(device)):
+    with sampling_mode(device, fast_precision(device)):
         seconds = seconds_of(lambda: generate_batch(condition, random), batches, device)
     return seconds / batch_size
 
@@ -229,7 +224,7 @@ def show(options: argparse.Namespace, folder: Path) -> None:
     rows = posed_rows(images, max(options.count, batch_size), slow)
     slow_rows = posed_rows(images, options.plain_count, slow)
     flops = flops_per_image(slow, rows, device)
-    fast = prepare_for_sampling(store.load(options.weights, device), precision_of(device))
+    fast = prepare_for_sampling(store.load(options.weights, device), fast_precision(device))
     sampler = Sampler(fast, device, fast.Options(), options.compile == "yes")
     settings = GenerateSettings(
         images=options.images,
@@ -249,7 +244,8 @@ def show(options: argparse.Namespace, folder: Path) -> None:
         times["whole"].append(whole(settings))
     speed = {name: 1 / median(values) for name, values in times.items()}
     rate = median(rates)
-    arithmetic, compiled = precision_of(device), "compiled" if sampler.compiled else "not compiled"
+    arithmetic = fast_precision(device)
+    compiled = "compiled" if sampler.compiled else "not compiled"
     about = (
         f"{device_class(device)}, {torch.get_num_threads()} CPU threads, batch {batch_size}, "
         f"{arithmetic}, {compiled}, {len(people_of(images)):,} people x {options.per_id}"

@@ -22,13 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from augment import generators
-from augment.generation.run_config import Precision
 from augment.generation.sampler import prepare_for_sampling, sampling_mode
 from augment.interface.condition import Background, Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
-from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.compute.devices import device_class, pick_device
+from manifests.compute.precision import Precision, fast_precision
 from manifests.runtime.tables import Number, Table, TableFiles
 
 BATCH_SIZES: Final = {"cpu": 16, "cuda": 256}
@@ -136,7 +136,7 @@ def measure(
     names: list[str], device: torch.device, batch_size: int, count: int, repeats: int
 ) -> dict[str, tuple[float, float]]:
     """Return (images a second, time of the whole over that of its convolutions) by system."""
-    precision: Precision = "bf16" if has_bf16(device) else "float32"
+    precision = fast_precision(device)
     runs: dict[str, Runs] = {}
     for name in names:
         network = prepare_for_sampling(build(name).to(device), precision)
@@ -178,7 +178,7 @@ def main() -> None:
     for device in devices:
         batch_size = options.batch_size or BATCH_SIZES[device.type]
         columns.append(measure(options.systems, device, batch_size, options.count, options.repeats))
-        precision = "bf16" if has_bf16(device) else "float32"
+        precision = fast_precision(device)
         about.append(
             f"{device.type.upper()}: {device_class(device)}, {torch.get_num_threads()} threads, "
             f"{precision}, batch {batch_size}, medians of {options.repeats}"

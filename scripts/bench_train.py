@@ -38,7 +38,8 @@ from augment.objectives.two_discriminators import FEATURE_LAYER
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
-from manifests.compute.devices import device_class, has_bf16, pick_device
+from manifests.compute.devices import device_class, pick_device
+from manifests.compute.precision import fast_precision
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.tables import Number, Table, TableFiles
 
@@ -315,8 +316,7 @@ def main() -> None:
         features=options.features,
         batch_size=options.batch_size,
     )
-    precision = "bfloat16" if has_bf16(device) else "float32"
-    settings = LoopSettings(precision=precision, compile=options.compile)
+    settings = LoopSettings(compile=options.compile)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         images = usable(io.read_images(options.images), options.count)
@@ -339,7 +339,10 @@ def main() -> None:
     )
     rows: list[list[str | Number]] = [
         [label, Number(rate[name], ".3f"), Number(options.batch_size * rate[name], ".1f")]
-        for name, label in (("plain", "plain: float32"), ("ours", f"augment train: {precision}"))
+        for name, label in (
+            ("plain", "plain: float32"),
+            ("ours", f"augment train: {fast_precision(device)}"),
+        )
     ]
     rows.append(["ratio", Number(rate["ours"] / rate["plain"]), ""])
     table = Table.of(["way", "steps/s", "pairs/s"], rows, "lrr")

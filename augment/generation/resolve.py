@@ -31,7 +31,8 @@ from augment.interface.system import PoseTransfer
 from augment.pose.bank import PoseBank, pose_bank
 from augment.pose.canonical import canonical_bank
 from manifests import io, subset
-from manifests.compute.devices import device_class, has_bf16, own_gpu, pick_device
+from manifests.compute.devices import device_class, own_gpu, pick_device
+from manifests.compute.precision import fast_precision
 from manifests.runtime import cluster
 from manifests.runtime.console import UserError
 from manifests.schema import UNKNOWN_CAMERA
@@ -325,8 +326,7 @@ def _sampling(settings: GenerateSettings, run: RunConfig | None, num_rows: int) 
     on_cpu = device.type == "cpu"
     precision, batch_size, threads = settings.precision, settings.batch_size, settings.threads
     if precision == "auto":
-        best = "bf16" if has_bf16(device) else "float32"
-        precision = best if found is None else found.precision
+        precision = fast_precision(device) if found is None else found.precision
     if batch_size == "auto":
         best = CPU_BATCH_SIZE if on_cpu else GPU_BATCH_SIZE
         batch_size = best if found is None else found.batch_size

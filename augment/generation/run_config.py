@@ -16,6 +16,7 @@ import pyarrow.compute
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from augment.generation.choices import Choices, NewPeople, Purpose
+from manifests.compute.precision import Precision
 from manifests.io import Images, keypoint_array
 from manifests.runtime import run_record
 from manifests.runtime.console import UserError
@@ -31,7 +32,6 @@ pc: Any = pyarrow.compute
 _BLOCK_ROWS: Final = 65_536
 """Rows that ``table_digest`` looks at at once."""
 
-Precision = Literal["bf16", "float32"]
 ImageFormat = Literal["jpg", "png"]
 Subsampling = Literal["4:2:0", "4:4:4"]
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from augment.generation.run_config import Precision
 from augment.interface.condition import Condition
 from augment.interface.randomness import RowRandom
 from augment.interface.system import PoseTransfer
 from augment.pose.pose import Pose
 from manifests.compute.devices import device_class
+from manifests.compute.precision import Precision
 from manifests.runtime.console import UserError
 from manifests.runtime.settings import Frozen
 

@@ -9,11 +9,10 @@ from pydantic import Field
 from tyro.conf import OmitArgPrefixes
 
 from augment.generation.choices import Choices, NewPeople, Purpose
-from augment.generation.run_config import ImageFormat, Precision, Subsampling
+from augment.generation.run_config import ImageFormat, Subsampling
+from manifests.compute.precision import Auto, Precision
 from manifests.runtime.settings import Frozen
 from manifests.runtime.storage import StoragePathFlag
-
-Auto = Literal["auto"]
 
 DEFAULT_WEIGHTS: Final = "posewarp-market1501"
 SAMPLE_WEIGHTS: Final = "posewarp-sample"

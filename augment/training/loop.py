@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,12 +28,11 @@ from augment.training.parallel import (
 )
 from augment.training.rmsprop import TensorFlowRMSProp
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
+from manifests.compute.precision import Auto, Precision, settled_precision
 from manifests.runtime.console import UserError
 from manifests.runtime.json_files import is_whole
 from manifests.runtime.random_numbers import random_bits
 from manifests.runtime.settings import AboveZero, Frozen
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class LoopSettings(Frozen):
@@ -41,8 +40,9 @@ class LoopSettings(Frozen):
 
     seed: int = 0
     """Of the first weights, the pairs and all else that is random."""
-    precision: Precision = "bfloat16"
-    """Arithmetic of the networks; losses, weights and optimisers stay float32."""
+    precision: Auto | Precision = "auto"
+    """Arithmetic of the networks, bf16 or float32; auto: bf16 where the device computes in it.
+    Losses, weights and optimisers stay float32."""
     channels_last: bool = True
     """Channels lie innermost in memory: faster convolutions."""
     compile: bool = False
@@ -64,11 +64,13 @@ class Trainer:
     images_seen: int = 0
     stage: Stage = field(init=False)
     ema: EMA = field(init=False)
+    _precision: Precision = field(init=False)
     _parameters: dict[str, list[Tensor]] = field(init=False)
     _optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
         check_batches_divide(self.network.stages(), self.group)
+        self._precision = settled_precision(self.settings.precision, self.device)
         synchronise_batch_norm(self.network, self.group, self.device)
         if self.settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -130,7 +132,7 @@ class Trainer:
         return pair, self._run(pair)
 
     def _autocast(self) -> torch.autocast:
-        enabled = self.settings.precision == "bfloat16"
+        enabled = self._precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _run(self, pair: Pair) -> Mapping[str, Tensor]:

@@ -20,10 +20,12 @@ from augment.training.settings import TrainSettings, settings_for
 from manifests import io
 from manifests.compute.devices import pick_device
 from manifests.compute.distributed import ProcessGroup, init_distributed, rank_device
+from manifests.compute.precision import settled_precision
 from manifests.compute.training_log import Progress, TrainingLog
 from manifests.compute.training_state import read_training_state, restoring
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.one_process import alone_in
+from manifests.runtime.run_record import RUN_RECORD
 from manifests.runtime.signals import SOON, recording
 
 __all__ = ["TrainSettings", "settings_for", "train"]
@@ -42,6 +44,9 @@ def train(settings: TrainSettings, console: Console) -> Exit:
     """
     deadline = _deadline(settings.stop_after_minutes)
     device = pick_device(rank_device(settings.device))
+    record = settings.out / RUN_RECORD
+    precision = settled_precision(settings.precision, device, [record])
+    settings = settings.model_copy(update={"precision": precision})
     with init_distributed(device) as group:
         if not group.is_primary:
             console = Console(quiet=True)

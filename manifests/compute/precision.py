@@ -1,0 +1,42 @@
+"""Which arithmetic a network is computed in, where that is left to the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import torch
+
+from manifests.compute.devices import has_bf16
+from manifests.runtime import run_record
+from manifests.runtime.storage import StoragePath
+
+Precision = Literal["bf16", "float32"]
+Auto = Literal["auto"]
+
+
+def fast_precision(device: torch.device) -> Precision:
+    """Return bf16 where the device computes in it; elsewhere it takes up to four times as long."""
+    return "bf16" if has_bf16(device) else "float32"
+
+
+def settled_precision(
+    precision: Auto | Precision, device: torch.device, records: Iterable[StoragePath] = ()
+) -> Precision:
+    """Return the arithmetic of a training whose settings may leave it to the machine.
+
+    A training that has begun keeps its own, so that it goes on bit for bit on another machine.
+
+    Args:
+        precision: Of the settings.
+        device: Where it is computed.
+        records: Files ``run.json`` that it may stand in; the first that has one counts.
+    """
+    if precision != "auto":
+        return precision
+    for record in records:
+        recorded = run_record.read(record)["config"].get("precision") if record.exists() else None
+        for known in get_args(Precision):
+            if recorded == known:
+                return known
+    return fast_precision(device)
