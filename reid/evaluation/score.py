@@ -53,9 +53,10 @@ def score(
     """
     inputs = inputs or Inputs()
     check_settings(settings.centralisation)
-    if settings.centralisation.centralise is not None and settings.targets:
+    flag = settings.centralisation.set_flag
+    if flag is not None and settings.targets:
         raise UserError(
-            "--centralise: found with --targets, expected one of them: generated images are of one "
+            f"{flag[0]}: found with --targets, expected one of them: generated images are of one "
             "table"
         )
     run = read_run(settings.run)
