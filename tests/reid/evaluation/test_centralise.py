@@ -182,10 +182,9 @@ def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_o
         part = read_images(images).only(split)
         real = read_all(part, (32, 64))
         made = [unit(embed(network, copy, split, QUIET)) for copy in copies(real, 2)]
-        for image, own in zip(part.strings("image_id"), np.stack(made, axis=1), strict=True):
-            if image in sources:
-                added[image] = own
-    assert len(added) == len(sources)
+        added.update(zip(part.strings("image_id"), np.stack(made, axis=1), strict=True))
+    assert len(added) == len(sources) + 2
+    added = {image: own for image, own in added.items() if image in sources}
     check_distances(run, images, name, added)
 
 
@@ -265,7 +264,6 @@ def test_a_set_of_other_test_images_is_refused(run, images, generated, tmp_path)
         message = rf"{flag} .*: found images of .*, which is in no split of this table"
         with pytest.raises(UserError, match=message):
             score(ScoreSettings(run=run, images=fewer, device="cpu", centralisation=how), QUIET)
+        settings = {"images": images, "targets": (f"other={images}",), "centralisation": how}
         with pytest.raises(UserError, match=f"{flag}: found with --targets"):
-            targets = (f"other={images}",)
-            settings = {"images": images, "targets": targets, "centralisation": how}
             score(ScoreSettings(run=run, device="cpu", **settings), QUIET)
