@@ -47,7 +47,8 @@ class Centralisation(Frozen):
 
     centralise: StoragePathFlag | None = None
     """Folder of 'augment generate --purpose test-time' of the same table: add the mean feature of
-    an image's generated images to its own."""
+    an image's generated images to its own. With a --targets NAME=TABLE it is of that table, which
+    then is scored alone."""
     copies: Annotated[int, Field(ge=0, le=MAX_COPIES)] = 0
     """The control of --centralise: add the mean feature of so many flipped and shifted copies of
     the real image; 8 are as many as there are canonical poses."""

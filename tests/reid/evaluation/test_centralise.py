@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ from tests.helpers.reid_people import HEIGHT, WIDTH, write_people
 QUIET = Console(quiet=True)
 # float32 features, summed in float64.
 ROUNDING = 1e-5
+# There are 8 poses at test time; 10 is the default of --per-id.
+AT_TEST_TIME = {"per_id": 10, "purpose": "test-time", "image_format": "png"}
 
 
 def posed(table: Path, without: tuple[str, ...] = ()) -> Path:
@@ -81,7 +84,7 @@ def run(images, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def generated(images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sets") / "test-time"
-    settings = trivial.job_settings(images, out, per_id=10, purpose="test-time", image_format="png")
+    settings = trivial.job_settings(images, out, **AT_TEST_TIME)
     assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
     return out
 
@@ -188,6 +191,61 @@ def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_o
     check_distances(run, images, name, added)
 
 
+def test_a_network_of_another_data_set_is_scored_as_one(run, images, tmp_path, capsys):
+    # Both data sets call their people 0001, 0002 and so on; in this one, those of the test.
+    other = posed(write_people(tmp_path / "other", num_train=0, num_test=3))
+    out = tmp_path / "of-other"
+    generate(trivial.job_settings(other, out, **AT_TEST_TIME), QUIET, trivial.trivial_weights())
+    for how in (Centralisation(centralise=out), Centralisation(copies=2, copies_for=out)):
+        with pytest.raises(UserError, match=r"3 people are in train and in query .*--targets NAM"):
+            score(ScoreSettings(run=run, images=other, device="cpu", centralisation=how), QUIET)
+
+        before = {path.name for path in (run / "scores").glob("*")}
+        settings = {"images": images, "targets": (f"other={other}",), "centralisation": how}
+        score(ScoreSettings(run=run, device="cpu", **settings), Console())
+        assert {path.name for path in (run / "scores").glob("*")} == before
+        assert "without centralisation mAP" in capsys.readouterr().err
+    reports = [
+        read_scored(path).report for path in (run / "targets" / "other" / "scores").iterdir()
+    ]
+    assert len(reports) == 2
+    for report in reports:
+        assert report["centralised_images"]["query"] == {"num_images": 6, "num_without": 0}
+        assert report["leakage"]["train_and_test_share_people"] is None
+    assert not (run / "targets" / "other" / "report.json").exists()
+
+
+def test_people_of_a_single_image_and_images_without_joints_are_counted_and_said(
+    run, images, tmp_path, capsys
+):
+    table = read_images(images)
+    names = table.strings("image_id")
+    # Of 0007 a query is left, of 0008 a gallery image, of 0009 one query has no joints.
+    alone = {"0007": "0007_c1_query_0.jpg", "0008": "0008_c1_gallery_1.jpg"}
+    kept = [row for row, name in enumerate(names) if alone.get(name[:4], name) == name]
+    few = tmp_path / "few.parquet"
+    write_images(table.take(np.array(kept)), few)
+    posed(few, ("0009_c1_query_0.jpg",))
+    out = tmp_path / "set"
+    generate(trivial.job_settings(few, out, **AT_TEST_TIME), QUIET, trivial.trivial_weights())
+    for how, name in (
+        ({"centralise": out}, "generated-*"),
+        ({"centralise": out, "neighbours": 50}, "generated-*-neighbours-50-*"),
+        ({"copies": 2, "copies_for": out}, "copies-2-for-*"),
+    ):
+        target = tmp_path / name[:20]
+        shutil.copytree(run, target, ignore=shutil.ignore_patterns("scores", "targets"))
+        settings = {"images": few, "centralisation": Centralisation(**how)}
+        score(ScoreSettings(run=target, device="cpu", **settings), Console())
+        said = capsys.readouterr().err
+        assert "1 query and 0 gallery images have no generated image and keep their plain" in said
+        assert "over 4 queries (1 without a match left out)" in said
+        (report,) = [read_scored(path).report for path in (target / "scores").glob(name)]
+        assert report["unmatched"] == [alone["0007"]]
+        assert report["centralised_images"]["query"] == {"num_images": 5, "num_without": 1}
+        assert report["centralised_images"]["gallery"] == {"num_images": 6, "num_without": 0}
+
+
 def test_copies_and_neighbours_have_names_and_scores_of_their_own(run, images):
     reports = scored(run, images, copies=8, eta=(0.5,)) | scored(run, images, neighbours=2)
     assert reports["copies-8-eta-0.5"]["protocol"]["centralisation"] == {"eta": 0.5, "copies": 8}
@@ -264,6 +322,7 @@ def test_a_set_of_other_test_images_is_refused(run, images, generated, tmp_path)
         message = rf"{flag} .*: found images of .*, which is in no split of this table"
         with pytest.raises(UserError, match=message):
             score(ScoreSettings(run=run, images=fewer, device="cpu", centralisation=how), QUIET)
-        settings = {"images": images, "targets": (f"other={images}",), "centralisation": how}
-        with pytest.raises(UserError, match=f"{flag}: found with --targets"):
+        targets = tuple(f"{name}={images}" for name in ("one", "other"))
+        settings = {"images": images, "targets": targets, "centralisation": how}
+        with pytest.raises(UserError, match=f"{flag}: found with 2 --targets, expected at most"):
             score(ScoreSettings(run=run, device="cpu", **settings), QUIET)
