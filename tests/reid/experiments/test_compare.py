@@ -199,6 +199,12 @@ def test_the_interval_between_features_of_several_seeds_is_over_people_and_seeds
     assert found.num_seeds == 3
 
 
+def test_a_report_that_says_of_its_features_what_nobody_wrote_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", 0, centralisation=GENERATED | {"generated": "patn"})
+    with pytest.raises(UserError, match=r"entry 'protocol\.centralisation\.generated': input shou"):
+        read_arm(str(folder))
+
+
 def test_one_protocol_that_is_centralised_is_said_in_the_table(tmp_path):
     arms = [
         read_arm(str(write_run(tmp_path / name, 0, centralisation=GENERATED, kind=name)))
