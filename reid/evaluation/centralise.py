@@ -6,7 +6,8 @@ the features of images that a generator made of the image in eight canonical pos
 neighbours (NFC) they are the nearest images' own. Differences: all features are brought to length
 one before; neighbours are the k nearest gallery images, mutual or not; a generator's images come
 as a folder of 'augment generate --purpose test-time'. The control takes flipped and shifted copies
-of the real image for g. No label is looked at.
+of the real image for g, of every image or of those alone that such a folder has generated images
+of. No label is looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from manifests import pixels
 from manifests.io import Images, sha256_file
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.settings import AboveZero, Count, Frozen
-from manifests.runtime.storage import StoragePathFlag
+from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.synthetic import Synthetic, finished_manifest
 from reid.data.inputs import Inputs
 from reid.data.leakage import check_generator
@@ -46,10 +47,14 @@ class Centralisation(Frozen):
 
     centralise: StoragePathFlag | None = None
     """Folder of 'augment generate --purpose test-time' of the same table: add the mean feature of
-    an image's generated images to its own."""
+    an image's generated images to its own. With a --targets NAME=TABLE it is of that table, which
+    then is scored alone."""
     copies: Annotated[int, Field(ge=0, le=MAX_COPIES)] = 0
     """The control of --centralise: add the mean feature of so many flipped and shifted copies of
     the real image; 8 are as many as there are canonical poses."""
+    copies_for: StoragePathFlag | None = None
+    """Copies of those images alone that this folder of --purpose test-time has generated images of:
+    the control of --centralise with the same folder. The others keep their plain feature."""
     neighbours: Count = 0
     """Add the mean feature of so many nearest gallery images, after the others."""
     eta: Annotated[tuple[AboveZero, ...], Field(min_length=1)] = (1.0,)
@@ -60,11 +65,19 @@ class Centralisation(Frozen):
         """Whether features stay as they are."""
         return self.centralise is None and not self.copies and not self.neighbours
 
+    @property
+    def set_flag(self) -> tuple[str, StoragePath] | None:
+        """Return the flag that names a folder of generated images, and the folder."""
+        flags = {"--centralise": self.centralise, "--copies-for": self.copies_for}
+        named = [(flag, folder) for flag, folder in flags.items() if folder is not None]
+        return named[0] if named else None
+
     def name(self, eta: float, of_set: GeneratedSet | None) -> str:
         """Return a folder's name for the scores of one weight; empty if features stay."""
+        added = f"copies-{self.copies}-for" if self.copies else "generated"
         parts = [
-            "" if of_set is None else f"generated-{of_set.generator}-{of_set.sha256[:8]}",
-            f"copies-{self.copies}" if self.copies else "",
+            "" if of_set is None else f"{added}-{of_set.generator}-{of_set.sha256[:8]}",
+            f"copies-{self.copies}" if self.copies and of_set is None else "",
             f"neighbours-{self.neighbours}" if self.neighbours else "",
             f"eta-{eta:g}",
         ]
@@ -75,13 +88,19 @@ def check_settings(settings: Centralisation) -> None:
     """Check that the flags agree.
 
     Raises:
-        UserError: If generated images and their control are asked for at once, a weight stands
-            twice, or there are weights of nothing.
+        UserError: If generated images and their control are asked for at once, a set says which
+            images get copies and there are none, a weight stands twice, or there are weights of
+            nothing.
     """
     if settings.centralise is not None and settings.copies:
         raise UserError(
             "--copies: found with --centralise, whose control it is; expected one of them, in two "
             "commands"
+        )
+    if settings.copies_for is not None and not settings.copies:
+        raise UserError(
+            f"--copies-for {settings.copies_for}: found without --copies, expected how many copies "
+            "an image gets (--copies 8)"
         )
     if len(set(settings.eta)) != len(settings.eta):
         raise UserError(f"--eta: found {settings.eta}, expected each weight once")
@@ -105,6 +124,10 @@ class GeneratedSet:
         place = {name: row for row, name in enumerate(images.strings("image_id"))}
         return np.array([place.get(name, -1) for name in self.rows.strings("source_id")], np.int64)
 
+    def has_some_of(self, images: Images) -> Bool[np.ndarray, " rows"]:
+        """Return which of the images have generated ones."""
+        return np.isin(np.arange(len(images)), self.of(images))
+
 
 def read_generated(settings: Centralisation, images: Images, inputs: Inputs) -> GeneratedSet | None:
     """Return the set that the settings name, if it is one of these test images.
@@ -113,14 +136,14 @@ def read_generated(settings: Centralisation, images: Images, inputs: Inputs) -> 
         UserError: If it is not finished, made for training, made of other images than the table's
             query and gallery, or by a generator that was trained on them.
     """
-    folder = settings.centralise
-    if folder is None:
+    if settings.set_flag is None:
         return None
+    flag, folder = settings.set_flag
     rows = inputs.synthetic(folder)
     splits = set(rows.strings("split"))
     if not splits <= {"query", "gallery"}:
         raise UserError(
-            f"--centralise {folder}: found images of the split {' and '.join(sorted(splits))}, "
+            f"{flag} {folder}: found images of the split {' and '.join(sorted(splits))}, "
             "expected images of query and gallery, from 'augment generate --purpose test-time'"
         )
     split_of = dict(zip(images.strings("image_id"), images.strings("split"), strict=True))
@@ -129,7 +152,7 @@ def read_generated(settings: Centralisation, images: Images, inputs: Inputs) -> 
         if split_of.get(source) != split:
             found = split_of.get(source, "no split of this table")
             raise UserError(
-                f"--centralise {folder}: found images of {source}, which is in {found}, expected "
+                f"{flag} {folder}: found images of {source}, which is in {found}, expected "
                 f"in {split}; make the set from the same --images"
             )
     check_generator(images, rows)
@@ -175,8 +198,8 @@ def centralised(features: Features, means: Features, eta: float) -> Features:
 
 def means_of_generated(
     found: GeneratedSet, images: Images, embedding: Embedding, label: str
-) -> tuple[Features, Bool[np.ndarray, " rows"]]:
-    """Return the mean feature of every image's generated images, and which images have some.
+) -> Features:
+    """Return the mean feature of every image's generated images.
 
     The mean is of features of length one; of images without any it is 0.
 
@@ -198,22 +221,31 @@ def means_of_generated(
             )
             sums.add(source[part], embedding.unit(batch, label))
             bar.advance(len(part))
-    return sums.divided(counts), counts > 0
+    return sums.divided(counts)
 
 
 def means_of_copies(
-    images: UInt8[np.ndarray, "rows height width 3"], count: int, embedding: Embedding, label: str
+    images: UInt8[np.ndarray, "rows height width 3"],
+    counts: Int[np.ndarray, " rows"],
+    embedding: Embedding,
+    label: str,
 ) -> Features:
-    """Return the mean feature, of features of length one, of so many copies of every image."""
-    sums = _Sums(len(images))
-    with embedding.console.progress(label, count * len(images)) as bar:
-        for start in range(0, len(images), _CHUNK):
-            part = images[start : start + _CHUNK]
-            rows = np.arange(start, start + len(part))
-            for copy in copies(part, count):
+    """Return the mean feature, of features of length one, of copies of every image.
+
+    Args:
+        images: The real ones.
+        counts: How many copies each gets; 0 for none, else one number for all.
+        embedding: What turns images into features.
+        label: Of the bar.
+    """
+    sums, copied = _Sums(len(images)), np.flatnonzero(counts)
+    with embedding.console.progress(label, int(counts.sum())) as bar:
+        for start in range(0, len(copied), _CHUNK):
+            rows = copied[start : start + _CHUNK]
+            for copy in copies(images[rows], int(counts.max())):
                 sums.add(rows, embedding.unit(copy, label))
-                bar.advance(len(part))
-    return sums.divided(np.full(len(images), count))
+                bar.advance(len(rows))
+    return sums.divided(counts)
 
 
 def copies(
@@ -318,18 +350,21 @@ def centraliser(
 
     Args:
         settings: Which means.
-        found: The generated images, if these are asked for.
+        found: The generated images, if these are asked for, or decide which images get copies.
         parts: Images of ``query`` and ``gallery`` and their pixels.
         embedding: What turns images into features.
     """
     means: dict[str, Features | None] = dict.fromkeys(parts)
     facts: dict[str, Any] = {}
     for name, (images, real) in parts.items():
+        has = np.ones(len(images), bool) if found is None else found.has_some_of(images)
+        if settings.copies:
+            counts = settings.copies * has
+            means[name] = means_of_copies(real, counts, embedding, f"{name}, copies")
+        elif found is not None:
+            means[name] = means_of_generated(found, images, embedding, f"{name}, generated")
         if found is not None:
-            means[name], has = means_of_generated(found, images, embedding, f"{name}, generated")
             facts[name] = {"num_images": len(has), "num_without": int((~has).sum())}
-        elif settings.copies:
-            means[name] = means_of_copies(real, settings.copies, embedding, f"{name}, copies")
     return Centraliser(settings, means["query"], means["gallery"], facts)
 
 
@@ -339,7 +374,8 @@ def protocol_entry(
     """Return what a report's protocol says of how features were centralised."""
     entry: dict[str, Any] = {"eta": eta}
     if found is not None:
-        entry["generated"] = {"generator": found.generator, "manifest_sha256": found.sha256}
+        name = "copies_for" if settings.copies else "generated"
+        entry[name] = {"generator": found.generator, "manifest_sha256": found.sha256}
     if settings.copies:
         entry["copies"] = settings.copies
     if settings.neighbours:

@@ -25,6 +25,9 @@ from reid.models.run_folder import QUERIES, REPORT, write_json
 SCORES: Final = "scores"
 """Folder of further scores of a run, under other protocols than that of its own report."""
 
+CENTRALISATION: Final = "centralisation"
+"""The entry of a protocol on what was added to features; not there where they are plain."""
+
 _DIGEST: Final = "queries_sha256"
 
 QUERY_TABLE: Final = pa.schema(
@@ -95,6 +98,34 @@ def unknown_cameras(protocol: Mapping[str, Any]) -> str:
     if not any(numbers):
         return ""
     return f"{numbers[0]:,} queries and {numbers[1]:,} gallery images are of unknown cameras"
+
+
+def features_in_words(centralisation: Mapping[str, Any]) -> str:
+    """Return what was added to features, by that entry of a protocol; it is empty if nothing was.
+
+    >>> features_in_words({})
+    'as the network gives them'
+    >>> features_in_words({"eta": 0.5, "copies": 8})
+    'plus 0.5 times the mean of 8 copies'
+    """
+    if not centralisation:
+        return "as the network gives them"
+    generated, copies, copies_for, neighbours = map(
+        centralisation.get, ("generated", "copies", "copies_for", "neighbours")
+    )
+    added = [
+        f"the set {_set_in_words(generated)}" if generated else "",
+        f"{copies} copies" if copies else "",
+        f"{neighbours} neighbours" if neighbours else "",
+    ]
+    if copies_for:
+        added[1] += f" of the images in the set {_set_in_words(copies_for)}"
+    said = ", then of ".join(filter(None, added))
+    return f"plus {centralisation['eta']:g} times the mean of {said}"
+
+
+def _set_in_words(of_set: Mapping[str, str]) -> str:
+    return f"{of_set['generator']}-{of_set['manifest_sha256'][:8]}"
 
 
 def scores(ranking: Ranking) -> dict[str, float]:

@@ -27,9 +27,23 @@ class _Config(_Block):
     steps: _Count | None = None
 
 
+class _GeneratedSet(_Block):
+    generator: StrictStr
+    manifest_sha256: StrictStr
+
+
+class _Centralisation(_Block):
+    eta: _Number
+    generated: _GeneratedSet | None = None
+    copies: _Count | None = None
+    copies_for: _GeneratedSet | None = None
+    neighbours: _Count | None = None
+
+
 class _Protocol(_Block):
     query: _Entries
     gallery: _Entries
+    centralisation: _Centralisation | None = None
 
 
 class _Scores(_Block):

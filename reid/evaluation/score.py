@@ -20,7 +20,7 @@ from reid.evaluation.report import SCORES, report_folder
 from reid.evaluation.score_settings import ScoreSettings, choices
 from reid.evaluation.score_table import Scorer, score_table
 from reid.models.features import RawFeatures, load_network
-from reid.models.run_folder import read_run
+from reid.models.run_folder import TrainingRun, read_run
 
 TARGETS: Final = "targets"
 
@@ -38,7 +38,8 @@ def score(
 
     Where there is a report under another protocol already, it stays, and the new one goes to
     RUN/scores/PROTOCOL. Scores of centralised features always go there, a folder for each weight,
-    with the plain score under a name of its own beside them.
+    with the plain score under a name of its own beside them. Generated images are of one table; if
+    a target is named, they are of that, and it alone is scored.
 
     Args:
         settings: What is scored, and how.
@@ -53,19 +54,23 @@ def score(
     """
     inputs = inputs or Inputs()
     check_settings(settings.centralisation)
-    if settings.centralisation.centralise is not None and settings.targets:
+    flag = settings.centralisation.set_flag
+    if flag is not None and len(settings.targets) > 1:
         raise UserError(
-            "--centralise: found with --targets, expected one of them: generated images are of one "
-            "table"
+            f"{flag[0]}: found with {len(settings.targets)} --targets, expected at most one: "
+            "generated images are of one table"
         )
     run = read_run(settings.run)
     device = pick_device(settings.device)
     which = run.default_weights if settings.which == "auto" else settings.which
     tables = _tables(settings, inputs)
-    generated = read_generated(settings.centralisation, tables[settings.run], inputs)
     # The table of the training was checked before it.
     if inputs.digest(settings.images) != run.recipe["images_sha256"]:
-        check_people(tables[settings.run], run.people)
+        _check_people(tables[settings.run], run)
+    if flag is not None:
+        # The target's, where there is one.
+        tables = dict([*tables.items()][-1:])
+    generated = read_generated(settings.centralisation, next(iter(tables.values())), inputs)
     network = load_network(run, which).to(device)
     if settings.feature == "raw":
         network = replace(network, module=RawFeatures(network.module))
@@ -80,6 +85,16 @@ def score(
         with naming_all_broken(images):
             score_table(scorer, images, targets, facts, is_home=is_home)
     return Exit.DONE
+
+
+def _check_people(images: Images, run: TrainingRun) -> None:
+    try:
+        check_people(images, run.people)
+    except UserError as error:
+        raise UserError(
+            f"{error}; if this is another data set, whose names are its own, it is scored by "
+            "--targets NAME=TABLE beside the --images of the training"
+        ) from error
 
 
 def _target(scorer: Scorer, folder: Path, which: str, eta: float) -> Path:

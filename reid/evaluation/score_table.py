@@ -26,6 +26,7 @@ from reid.evaluation.centralise import (
 )
 from reid.evaluation.ranking import DistanceFunction, Ranking, distance_of, rank
 from reid.evaluation.report import (
+    CENTRALISATION,
     Nearest,
     protocol_block,
     scores,
@@ -116,7 +117,7 @@ class TestSet:
         ranking, found, span, seconds = self.rank(features)
         how = choices(settings, TrainingRun(settings.run, dict(self.facts)))
         if centralisation is not None:
-            how["centralisation"] = centralisation
+            how[CENTRALISATION] = centralisation
         protocol = protocol_block(self.query, self.every, how)
         facts = {
             **self.facts,

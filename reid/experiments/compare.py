@@ -34,6 +34,9 @@ class CompareSettings(TableFiles):
     arms: Positional[tuple[str, ...]]
     """The baseline, then the others: each a run, a folder of runs (its seeds) or a quoted pattern,
     if need be with NAME= before it."""
+    other_features: bool = False
+    """The arms are the same networks, with features centralised in different ways by 'reid score
+    --centralise, --copies, --neighbours'; without it such scores are not compared."""
     html: Path | None = None
     """Also write a page to this file, with figures and the queries won and lost."""
     images: Path | None = None
@@ -49,8 +52,8 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
 
     Raises:
         UserError: If there are fewer than two arms, one has no scored run, its runs differ in more
-            than the seed, two were scored under different protocols, or a
-            file cannot be written.
+            than the seed, two were scored under different protocols, features of different networks
+            are to be compared, or a file cannot be written.
     """
     if len(settings.arms) < 2:
         raise UserError(
@@ -59,7 +62,7 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     pictures = PictureChoice(settings.images, settings.root, settings.embed_images)
     pictures.check(settings.html)
     arms = [read_arm(text) for text in settings.arms]
-    check_alike(arms)
+    check_alike(arms, other_features=settings.other_features)
     baseline, *others = arms
     comparisons = compare_arms(baseline, others)
     text = markdown(baseline, comparisons)

@@ -15,7 +15,14 @@ from manifests.compute.statistics import Difference, holm, paired_difference
 from manifests.runtime.console import UserError
 from manifests.runtime.run_record import RUN_RECORD, differences
 from manifests.runtime.tables import Cell, Column, Number, Table
-from reid.evaluation.report import SCORES, Scored, read_scored, unknown_cameras
+from reid.evaluation.report import (
+    CENTRALISATION,
+    SCORES,
+    Scored,
+    features_in_words,
+    read_scored,
+    unknown_cameras,
+)
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (
@@ -31,6 +38,9 @@ _ENOUGH_SEEDS: Final = 3
 _FEW_STEPS: Final = 100
 """Of optimisation: a network trained for fewer has hardly begun to learn."""
 _SEEDS_SAID: Final = {1: "one seed", 2: "two seeds"}
+_HOW_TO_COMPARE_FEATURES: Final = (
+    "; --other-features holds features of the same networks against each other"
+)
 COLUMNS: Final = ("mAP", "rank_1", "rank_5", "rank_10", "mINP")
 
 
@@ -140,27 +150,61 @@ def training_of(run: Scored) -> dict[str, Any]:
     return run.recipe | {"seed": None, "weights": run.report["weights"]}
 
 
-def check_alike(arms: Sequence[Arm]) -> None:
+def check_alike(arms: Sequence[Arm], *, other_features: bool = False) -> None:
     """Check that all runs were scored under one protocol and on the same queries.
+
+    Args:
+        arms: All arms, the baseline first.
+        other_features: Whether the arms are the same networks, with features centralised in
+            different ways: then that entry of the protocol may differ from arm to arm.
 
     Raises:
         UserError: If not; the message names the entries that differ.
     """
     first = arms[0].runs[0]
     for arm in arms:
+        if other_features:
+            _check_features_alone_differ(arms[0], arm)
         for run in arm.runs:
             differing = differences(first.report["protocol"], run.report["protocol"])
+            of_features = [one for one in differing if one.startswith(CENTRALISATION)]
+            if other_features:
+                differing = [one for one in differing if one not in of_features]
             if differing:
                 raise UserError(
                     f"{run.folder} was scored under another protocol than {first.folder} "
                     f"({'; '.join(differing)}); expected the same, so score it again, or name the "
                     f"folders of one protocol in RUN/{SCORES}"
+                    + (_HOW_TO_COMPARE_FEATURES if differing == of_features else "")
                 )
             if not np.array_equal(first.queries, run.queries):
                 raise UserError(
                     f"{run.folder} was scored on other queries than {first.folder}; expected the "
                     "same ones"
                 )
+
+
+def _check_features_alone_differ(baseline: Arm, arm: Arm) -> None:
+    first, *rest = arm.runs
+    for run in rest:
+        features = differences(_features(first), _features(run), f"{CENTRALISATION}.")
+        if features:
+            raise UserError(
+                f"arm '{arm.name}': {run.folder} has other features than {first.folder} "
+                f"({'; '.join(features)}); expected one kind of features per arm"
+            )
+    seeds = differences({"seeds": baseline.seeds}, {"seeds": arm.seeds})
+    trained = differences(training_of(baseline.runs[0]), training_of(arm.runs[0]))
+    if seeds or trained:
+        raise UserError(
+            f"--other-features: arm '{arm.name}' has other networks than '{baseline.name}' "
+            f"({'; '.join(seeds + trained)}); expected the same, so that features alone differ"
+        )
+
+
+def _features(run: Scored) -> dict[str, Any]:
+    """Return what was added to the features; nothing where they are plain."""
+    return run.report["protocol"].get(CENTRALISATION) or {}
 
 
 def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:
@@ -244,9 +288,19 @@ def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
-        f"{', re-ranked' if protocol.get('reranking') else ''}. Gains are paired; 95 % intervals "
-        f"are over people and seeds; p by Holm.{f' {cameras}.' if cameras else ''}"
+        f"{', re-ranked' if protocol.get('reranking') else ''}{_features_said(arms)}. Gains are "
+        "paired; 95 % intervals are over people and seeds; p by "
+        f"Holm.{f' {cameras}.' if cameras else ''}"
     )
+
+
+def _features_said(arms: Sequence[Arm]) -> str:
+    """Return what was added to features, by arm where that differs; empty if nothing."""
+    features = [features_in_words(_features(arm.runs[0])) for arm in arms]
+    if len(set(features)) == 1:
+        return f", features {features[0]}" if _features(arms[0].runs[0]) else ""
+    named = "; ".join(f"{arm.name}: {said}" for arm, said in zip(arms, features, strict=True))
+    return f". The same networks with other features ({named})"
 
 
 def seed_warning(baseline: Arm, comparisons: Sequence[Comparison]) -> str | None:

@@ -165,7 +165,7 @@ def write_comparison(
         "embed_note": _embed_note(pictures),
         "seeds_note": _seeds_note(groups),
         "provenance": _provenance(runs),
-        "protocol": entries(runs[0].report["protocol"]),
+        "protocol": entries(_common_protocol(runs)),
         "command": _command(),
     }
     size = write_page(page, "comparison.html", context, _TEMPLATES)
@@ -207,6 +207,14 @@ class PictureChoice:
 
 def _arms(group: Group) -> list[Arm]:
     return [group.baseline, *(comparison.arm for comparison in group.comparisons)]
+
+
+def _common_protocol(runs: Sequence[Scored]) -> dict[str, Any]:
+    """Return the protocol without what differs: how features were centralised."""
+    first, *rest = (run.report["protocol"] for run in runs)
+    return {
+        name: value for name, value in first.items() if all(one.get(name) == value for one in rest)
+    }
 
 
 def _sections(groups: Sequence[Group], *, has_figures: bool) -> list[tuple[str, str]]:

@@ -146,6 +146,22 @@ def test_test_images_without_joints_are_left_out_and_counted(tmp_path):
     assert not left_out & set(plan.sources.strings("image_id"))
 
 
+def test_test_images_none_of_which_can_be_shown_are_refused_with_what_adds_joints(tmp_path):
+    people = as_test_images(trivial.write_people(tmp_path / "people"))
+    images = io.read_images(people)
+    place = images.table.schema.get_field_index("keypoints")
+    column = io.keypoint_column(images.keypoints(), np.zeros(len(images), bool))
+    changed = images.table.set_column(place, images.table.schema.field("keypoints"), column)
+    bare = people.with_name("bare.parquet")
+    io.write_images(replace(images, table=changed), bare)
+    found = "found none of 12 query and gallery images with shoulders, hips"
+    with pytest.raises(UserError, match=f"{found}, expected some; 'augment detect' adds them"):
+        plan_of(settings(bare, purpose="test-time"), trivial.trivial_weights())
+    # With joints and without masks, a system with streets has nothing to show.
+    with pytest.raises(UserError, match=f"{found} and a mask .*'augment detect --masks' adds them"):
+        plan_of(settings(people, purpose="test-time"), open_weights("posewarp-sample"))
+
+
 def test_canonical_poses_stand_before_the_street_of_their_source(tmp_path):
     people = as_test_images(trivial.write_people(tmp_path / "people", masked=True))
     weights = open_weights("posewarp-sample")
@@ -215,6 +231,7 @@ def test_the_card_counts_images_by_person_and_camera(tmp_path):
     [
         ({"purpose": "test-time", "per_id": 4}, "--per-id: found 4 with --purpose test-time"),
         ({"purpose": "test-time", "real_fraction": 0.5}, "--real-fraction: found 0.5 with"),
+        ({"purpose": "test-time", "poses": Path("x.parquet")}, "--poses: found .* with --purpose"),
         (
             {"purpose": "test-time", "choices": {"source": "nearest"}},
             "--source: found nearest with --purpose test-time",

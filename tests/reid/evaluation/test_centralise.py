@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from manifests.pixels import decode, read_all, resize
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.schema import IMAGES
 from manifests.synthetic import read_synthetic
+from reid.data.inputs import Inputs
 from reid.data.synthetic_images import SyntheticImages
 from reid.evaluation.centralise import (
     MAX_COPIES,
@@ -23,6 +25,7 @@ from reid.evaluation.centralise import (
     centralised,
     copies,
     means_of_neighbours,
+    read_generated,
     unit,
 )
 from reid.evaluation.report import read_scored
@@ -40,6 +43,8 @@ from tests.helpers.reid_people import HEIGHT, WIDTH, write_people
 QUIET = Console(quiet=True)
 # float32 features, summed in float64.
 ROUNDING = 1e-5
+# There are 8 poses at test time; 10 is the default of --per-id.
+AT_TEST_TIME = {"per_id": 10, "purpose": "test-time", "image_format": "png"}
 
 
 def posed(table: Path, without: tuple[str, ...] = ()) -> Path:
@@ -79,7 +84,7 @@ def run(images, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def generated(images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sets") / "test-time"
-    settings = trivial.job_settings(images, out, per_id=10, purpose="test-time", image_format="png")
+    settings = trivial.job_settings(images, out, **AT_TEST_TIME)
     assert generate(settings, QUIET, trivial.trivial_weights()) == Exit.DONE
     return out
 
@@ -128,15 +133,20 @@ def test_generated_features_are_added_as_the_formula_says(run, images, generated
     made = [resize(decode(data, ""), (32, 64)) for data in rows.read_bytes(np.arange(len(rows)))]
     made = unit(embed(network, np.stack(made), "made", QUIET))
     sources = np.array(rows.strings("source_id"))
-    table = read_images(images)
+    added = {image: made[sources == image] for image in set(sources)}
+    assert {len(own) for own in added.values()} == {8}
+    check_distances(run, images, name, added)
+
+
+def check_distances(run: Path, images: Path, name: str, added: dict[str, np.ndarray]) -> None:
+    """Check a score against features plus, with a weight of 1, the mean of what is added."""
+    table, network = read_images(images), load_network(read_run(run), "last")
     features = {}
     for split in ("query", "gallery"):
         part = table.only(split)
         real = unit(embed(network, read_all(part, (32, 64)), split, QUIET))
         for image, feature in zip(part.strings("image_id"), real, strict=True):
-            own = made[sources == image]
-            assert len(own) in {0, 8}
-            total = feature + own.mean(axis=0) if len(own) else feature
+            total = feature + added[image].mean(axis=0) if image in added else feature
             features[image] = total / np.linalg.norm(total)
     queries = read_scored(run / "scores" / name).table.to_pylist()
     assert len(queries) == 8
@@ -144,6 +154,96 @@ def test_generated_features_are_added_as_the_formula_says(run, images, generated
         for other, distance in zip(query["ranked_ids"], query["ranked_distances"], strict=True):
             expected = 1 - features[query["image_id"]] @ features[other]
             assert abs(distance - expected) < ROUNDING
+
+
+def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_other(
+    run, images, generated, capsys
+):
+    how = Centralisation(copies=2, copies_for=generated)
+    score(ScoreSettings(run=run, images=images, device="cpu", centralisation=how), Console())
+    said = "1 query and 0 gallery images have no generated image and keep their plain feature"
+    assert said in capsys.readouterr().err
+
+    set_of = read_generated(how, read_images(images), Inputs())
+    assert set_of is not None
+    name = f"copies-2-for-trivial-{set_of.sha256[:8]}-eta-1"
+    report = read_scored(run / "scores" / name).report
+    assert report["protocol"]["centralisation"] == {
+        "eta": 1.0,
+        "copies": 2,
+        "copies_for": {"generator": "trivial", "manifest_sha256": set_of.sha256},
+    }
+    # The gallery's junk is never ranked.
+    assert report["centralised_images"] == {
+        "query": {"num_images": 8, "num_without": 1},
+        "gallery": {"num_images": 9, "num_without": 0},
+    }
+    network = load_network(read_run(run), "last")
+    sources = set(read_synthetic(generated).strings("source_id"))
+    added = {}
+    for split in ("query", "gallery"):
+        part = read_images(images).only(split)
+        real = read_all(part, (32, 64))
+        made = [unit(embed(network, copy, split, QUIET)) for copy in copies(real, 2)]
+        added.update(zip(part.strings("image_id"), np.stack(made, axis=1), strict=True))
+    assert len(added) == len(sources) + 2
+    added = {image: own for image, own in added.items() if image in sources}
+    check_distances(run, images, name, added)
+
+
+def test_a_network_of_another_data_set_is_scored_as_one(run, images, tmp_path, capsys):
+    # Both data sets call their people 0001, 0002 and so on; in this one, those of the test.
+    other = posed(write_people(tmp_path / "other", num_train=0, num_test=3))
+    out = tmp_path / "of-other"
+    generate(trivial.job_settings(other, out, **AT_TEST_TIME), QUIET, trivial.trivial_weights())
+    for how in (Centralisation(centralise=out), Centralisation(copies=2, copies_for=out)):
+        with pytest.raises(UserError, match=r"3 people are in train and in query .*--targets NAM"):
+            score(ScoreSettings(run=run, images=other, device="cpu", centralisation=how), QUIET)
+
+        before = {path.name for path in (run / "scores").glob("*")}
+        settings = {"images": images, "targets": (f"other={other}",), "centralisation": how}
+        score(ScoreSettings(run=run, device="cpu", **settings), Console())
+        assert {path.name for path in (run / "scores").glob("*")} == before
+        assert "without centralisation mAP" in capsys.readouterr().err
+    reports = [
+        read_scored(path).report for path in (run / "targets" / "other" / "scores").iterdir()
+    ]
+    assert len(reports) == 2
+    for report in reports:
+        assert report["centralised_images"]["query"] == {"num_images": 6, "num_without": 0}
+        assert report["leakage"]["train_and_test_share_people"] is None
+    assert not (run / "targets" / "other" / "report.json").exists()
+
+
+def test_people_of_a_single_image_and_images_without_joints_are_counted_and_said(
+    run, images, tmp_path, capsys
+):
+    table = read_images(images)
+    names = table.strings("image_id")
+    # Of 0007 a query is left, of 0008 a gallery image, of 0009 one query has no joints.
+    alone = {"0007": "0007_c1_query_0.jpg", "0008": "0008_c1_gallery_1.jpg"}
+    kept = [row for row, name in enumerate(names) if alone.get(name[:4], name) == name]
+    few = tmp_path / "few.parquet"
+    write_images(table.take(np.array(kept)), few)
+    posed(few, ("0009_c1_query_0.jpg",))
+    out = tmp_path / "set"
+    generate(trivial.job_settings(few, out, **AT_TEST_TIME), QUIET, trivial.trivial_weights())
+    for how, name in (
+        ({"centralise": out}, "generated-*"),
+        ({"centralise": out, "neighbours": 50}, "generated-*-neighbours-50-*"),
+        ({"copies": 2, "copies_for": out}, "copies-2-for-*"),
+    ):
+        target = tmp_path / name[:20]
+        shutil.copytree(run, target, ignore=shutil.ignore_patterns("scores", "targets"))
+        settings = {"images": few, "centralisation": Centralisation(**how)}
+        score(ScoreSettings(run=target, device="cpu", **settings), Console())
+        said = capsys.readouterr().err
+        assert "1 query and 0 gallery images have no generated image and keep their plain" in said
+        assert "over 4 queries (1 without a match left out)" in said
+        (report,) = [read_scored(path).report for path in (target / "scores").glob(name)]
+        assert report["unmatched"] == [alone["0007"]]
+        assert report["centralised_images"]["query"] == {"num_images": 5, "num_without": 1}
+        assert report["centralised_images"]["gallery"] == {"num_images": 6, "num_without": 0}
 
 
 def test_copies_and_neighbours_have_names_and_scores_of_their_own(run, images):
@@ -199,6 +299,8 @@ def test_what_cannot_be_centralised_is_refused_in_one_sentence(run, images, gene
         (images, {"centralise": training}, "images of the split train, expected images of query"),
         (images, {"centralise": tmp_path / "none"}, "no such folder"),
         (images, {"centralise": generated, "copies": 8}, "--copies: found with --centralise"),
+        (images, {"copies_for": generated}, "--copies-for .*: found without --copies, expected"),
+        (images, {"copies_for": training, "copies": 8}, "--copies-for .*: found images of the spl"),
         (images, {"eta": (0.5,)}, "--eta: found without"),
         (images, {"copies": 8, "eta": (1.0, 1.0)}, "expected each weight once"),
     ):
@@ -213,6 +315,14 @@ def test_a_set_of_other_test_images_is_refused(run, images, generated, tmp_path)
     kept = np.flatnonzero((splits != "query") | (np.cumsum(splits == "query") > 4))
     fewer = tmp_path / "fewer.parquet"
     write_images(table.take(kept), fewer)
-    how = Centralisation(centralise=generated)
-    with pytest.raises(UserError, match=r"found images of .*, which is in no split of this table"):
-        score(ScoreSettings(run=run, images=fewer, device="cpu", centralisation=how), QUIET)
+    for flag, how in (
+        ("--centralise", Centralisation(centralise=generated)),
+        ("--copies-for", Centralisation(copies_for=generated, copies=8)),
+    ):
+        message = rf"{flag} .*: found images of .*, which is in no split of this table"
+        with pytest.raises(UserError, match=message):
+            score(ScoreSettings(run=run, images=fewer, device="cpu", centralisation=how), QUIET)
+        targets = tuple(f"{name}={images}" for name in ("one", "other"))
+        settings = {"images": images, "targets": targets, "centralisation": how}
+        with pytest.raises(UserError, match=f"{flag}: found with 2 --targets, expected at most"):
+            score(ScoreSettings(run=run, device="cpu", **settings), QUIET)

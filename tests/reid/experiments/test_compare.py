@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from manifests.compute.statistics import Difference
 from manifests.runtime.console import Console, Exit, UserError
@@ -16,6 +17,7 @@ from reid.evaluation.report import read_scored
 from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import (
     Comparison,
+    check_alike,
     compare_arms,
     compare_families,
     markdown,
@@ -26,9 +28,13 @@ from reid.models.features import Embedder, embed, load_network
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import read_run, write_json
 from tests.helpers.reid_people import write_people
-from tests.helpers.scored_runs import write_run
+from tests.helpers.scored_runs import write_first_ranks, write_run
 
 QUIET = Console(quiet=True)
+# Percentage points: the ends of an interval are quantiles of 5,000 resamples.
+RESAMPLING = 0.5
+GENERATED = {"eta": 0.5, "generated": {"generator": "patn", "manifest_sha256": "1a2b3c4d" * 8}}
+COPIES = {"eta": 0.5, "copies": 8, "copies_for": GENERATED["generated"]}
 
 
 def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
@@ -128,6 +134,113 @@ def test_unlike_protocols_are_refused(tmp_path):
     arms = (str(write_run(tmp_path / "a", 0)), str(write_run(tmp_path / "b", 0, flip=True)))
     with pytest.raises(UserError, match=r"another protocol .*flip_test: False, now True"):
         compare(CompareSettings(arms=arms), QUIET)
+
+
+def write_features(folder: Path, num_won: tuple[int, ...]) -> tuple[str, ...]:
+    """Write scores of networks, by seed, of 100 people whose one match stands at rank 2.
+
+    Generated images bring so many people's match to rank 1, copies that of all people to rank 4.
+    """
+    second = np.full(100, 2)
+    for seed, won in enumerate(num_won):
+        run = write_first_ranks(folder / f"none-{seed}", seed, second)
+        ranks = np.where(np.arange(100) < won, 1, 2)
+        write_first_ranks(run / "scores" / "generated", seed, ranks, centralisation=GENERATED)
+        write_first_ranks(run / "scores" / "copies", seed, 2 * second, centralisation=COPIES)
+    arms = {"plain": "none-*", "patn": "none-*/scores/generated", "copies": "none-*/scores/copies"}
+    return tuple(f"{name}={folder}/{pattern}" for name, pattern in arms.items())
+
+
+def test_features_of_one_network_are_held_against_each_other_where_that_is_said(tmp_path, capsys):
+    arms = write_features(tmp_path, (50,))
+    hint = "; --other-features holds features of the same networks against each other"
+    with pytest.raises(UserError, match=f"another protocol .*centralisation: None, now .*{hint}"):
+        compare(CompareSettings(arms=arms), QUIET)
+    with pytest.raises(UserError, match=rf"centralisation\.copies: None, now 8.*{hint}"):
+        compare(CompareSettings(arms=arms[1:]), QUIET)
+
+    page = tmp_path / "page.html"
+    compare(CompareSettings(arms=arms, other_features=True, html=page), QUIET)
+    assert "plus 0.5 times the mean of the set patn-1a2b3c4d; copies: plus" in page.read_text()
+    # It is no part of the protocol that all share, nor of the settings of a training.
+    assert "centralisation" not in page.read_text()
+    text = capsys.readouterr().out
+    assert "- copies: mAP -25.00 [-25.00, -25.00], rank-1 +0.00 [+0.00, +0.00]: worse than" in text
+    assert "- patn: mAP +25.00 [" in text
+    assert (
+        "cosine distance. The same networks with other features (plain: as the network gives them; "
+        "patn: plus 0.5 times the mean of the set patn-1a2b3c4d; copies: plus 0.5 times the mean "
+        "of 8 copies of the images in the set patn-1a2b3c4d). Gains are paired"
+    ) in text
+    assert "ONE SEED" in text
+    # Of gains of 0 and 50 points, as many of each, the mean has a standard error of 2.5.
+    plain, patn, _ = map(read_arm, arms)
+    (gain,) = compare_arms(plain, [patn])
+    margin = 2.5 * stats.t.ppf(0.975, 99)
+    found = gain.mean_average_precision
+    assert 100 * found.low == pytest.approx(25 - margin, abs=RESAMPLING)
+    assert 100 * found.high == pytest.approx(25 + margin, abs=RESAMPLING)
+
+
+def test_the_interval_between_features_of_several_seeds_is_over_people_and_seeds(tmp_path):
+    plain, patn, _ = map(read_arm, write_features(tmp_path, (40, 50, 60)))
+    check_alike([plain, patn], other_features=True)
+    (gain,) = compare_arms(plain, [patn])
+    # Gains of people, means over seeds: 40 of 50 points, 10 of 33.3, 10 of 16.7, 40 of 0; gains of
+    # seeds: 20, 25, 30.
+    people = np.repeat([50, 100 / 3, 50 / 3, 0], [40, 10, 10, 40]).var() / 100
+    seeds = 5**2 / 3
+    freedom = (people + seeds) ** 2 / (people**2 / 99 + seeds**2 / 2)
+    margin = np.sqrt(people + seeds) * stats.t.ppf(0.975, freedom)
+    found = gain.mean_average_precision
+    assert 100 * found.mean == pytest.approx(25)
+    assert 100 * found.low == pytest.approx(25 - margin, abs=RESAMPLING)
+    assert 100 * found.high == pytest.approx(25 + margin, abs=RESAMPLING)
+    assert found.num_seeds == 3
+
+
+def test_a_report_that_says_of_its_features_what_nobody_wrote_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", 0, centralisation=GENERATED | {"generated": "patn"})
+    with pytest.raises(UserError, match=r"entry 'protocol\.centralisation\.generated': input shou"):
+        read_arm(str(folder))
+
+
+def test_one_protocol_that_is_centralised_is_said_in_the_table(tmp_path):
+    arms = [
+        read_arm(str(write_run(tmp_path / name, 0, centralisation=GENERATED, kind=name)))
+        for name in ("none", "streets")
+    ]
+    check_alike(arms)
+    said = "cosine distance, features plus 0.5 times the mean of the set patn-1a2b3c4d. Gains are"
+    assert said in markdown(arms[0], compare_arms(arms[0], arms[1:]))
+
+
+def test_other_features_of_other_networks_and_protocols_are_refused(tmp_path):
+    write_run(tmp_path / "none-0", 0)
+    write_run(tmp_path / "none-1", 1)
+    for seed, eta in ((0, 0.5), (1, 1.0)):
+        how = {**GENERATED, "eta": eta}
+        write_run(tmp_path / f"none-{seed}" / "scores" / "mixed", seed, centralisation=how)
+    other, flipped = tmp_path / "other", tmp_path / "flipped"
+    write_run(other, 0, centralisation=GENERATED, steps=20)
+    write_run(flipped, 0, centralisation=GENERATED, flip=True)
+    first = f"{tmp_path}/none-0"
+    report = json.loads((flipped / "report.json").read_text())
+    write_json(report | {"config": read_scored(Path(first)).recipe}, flipped / "report.json")
+    for arms, message in (
+        (
+            (first, f"{tmp_path}/none-1/scores/mixed"),
+            r"'mixed' has other networks than 'none-0' \(seeds: \[0\], now \[1\]\); expected the",
+        ),
+        ((first, str(other)), r"'other' has other networks than 'none-0' \(steps: 3000, now 20\)"),
+        (
+            (f"{tmp_path}/none-*", f"mixed={tmp_path}/none-*/scores/mixed"),
+            r"arm 'mixed': .* has other features than .* \(centralisation.eta: 0\.5, now 1\.0\)",
+        ),
+        ((first, str(flipped)), r"another protocol than .*none-0 \(flip_test: False, now True\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare(CompareSettings(arms=arms, other_features=True), QUIET)
 
 
 def test_runs_of_one_arm_must_share_a_recipe_and_differ_in_seed(tmp_path):
