@@ -29,7 +29,7 @@ from augment.generation.worker import Job, sample_cost, work
 from manifests.compute.devices import cpu_threads
 from manifests.io import Images
 from manifests.runtime import cluster
-from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError, duration
 from manifests.runtime.signals import stopping
 from manifests.runtime.storage import StoragePath
 
@@ -260,7 +260,7 @@ def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
     console.say(
         f"{rows:,} images: {num_people:,} {whose} x {run.content.per_id:,}, in "
         f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
-        f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
+        f"{rows * bytes_per_row / 1e6:,.1f} MB and {duration(rows * seconds)} "
         f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",
         event="dry_run",
         rows=rows,
@@ -270,12 +270,6 @@ def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
         seconds=round(rows * seconds, 3),
     )
     return Exit.DONE
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _say_done(job: Job, console: Console, how: str) -> Exit:

@@ -143,6 +143,17 @@ class Console:
             bar.close()
 
 
+def duration(seconds: float) -> str:
+    """Return a time that is an estimate, as messages say it.
+
+    >>> duration(119), duration(3600), duration(9000)
+    ('119 s', '60 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
 @contextmanager
 def writing_results() -> Generator[None]:
     """Turn what standard output raises into one sentence.
