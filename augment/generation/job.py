@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,12 +72,24 @@ def generate(
                 settings, console, weights, executor or Executor(begin_or_join, make_here)
             )
     except Stopped as stopped:
-        console.say(
-            f"{settings.out}: stopped; the same command goes on from here",
-            event="stopped",
-            code=int(stopped.code),
-        )
+        _say_stopped(settings.out, stopped.code, console)
         return stopped.code
+
+
+def _say_stopped(out: StoragePath, code: Exit, console: Console) -> None:
+    kept = rows = 0
+    with suppress(UserError):  # a folder that was about to be refused
+        if (run := read_run_config(out)) is not None:
+            kept, rows = shards.num_rows_kept(out, run), run.content.rows
+    what = f"; {kept:,} of {rows:,} images are kept" if rows else ""
+    again = ", the rest of a shard that was being made is made again" if kept < rows else ""
+    console.say(
+        f"{out}: stopped{what}{again}; the same command goes on from here",
+        event="stopped",
+        code=int(code),
+        kept=kept,
+        rows=rows,
+    )
 
 
 def _generate(

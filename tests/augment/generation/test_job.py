@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -83,6 +84,54 @@ def test_per_id_20_begins_with_the_rows_of_per_id_10(people, tmp_path):
 
     assert images[0] == images[1]
     assert len(images[0]) == 12
+
+
+def test_an_image_is_the_same_whatever_the_size_of_its_shard(people, tmp_path):
+    images = {}
+    for size in ("auto", 20):
+        out = tmp_path / str(size)
+        run(people, out, rows_per_shard=size, per_id=5)
+        images[size] = {
+            row["image_id"]: row["sha256"] for row in read_synthetic(out).table.to_pylist()
+        }
+
+    assert read_run_config(tmp_path / "auto").num_shards == 10
+    assert read_run_config(tmp_path / "20").num_shards == 1
+    assert len(images[20]) == 20
+    assert images["auto"] == images[20]
+
+
+def test_a_run_that_was_begun_with_large_shards_goes_on_with_them(people, tmp_path):
+    run(people, tmp_path / "out", rows_per_shard=12, worker="0/2")
+    assert look(tmp_path / "out").shards_complete == 1
+
+    run(people, tmp_path / "out", rows_per_shard="auto")
+
+    assert read_run_config(tmp_path / "out").rows_per_shard == 12
+    assert look(tmp_path / "out").finished
+
+
+def test_a_stopped_run_says_what_is_kept(people, tmp_path, capsys):
+    class Told(trivial.Trivial):
+        """Is told to end at its fifth batch: two shards of two batches each are through."""
+
+        count = 0
+
+        def generate(self, condition, random, options):
+            Told.count += 1
+            if Told.count == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return super().generate(condition, random, options)
+
+    out = tmp_path / "out"
+    code = run(people, out, trivial.trivial_weights(network=Told), Console())
+
+    assert code == Exit.STOPPED_EARLY
+    assert look(out).rows_complete == 8
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{out}: stopped; 8 of 20 images are kept, the rest of a shard that was being made is made "
+        "again; the same command goes on from here"
+    )
 
 
 def test_people_without_shoulders_and_hips_are_counted(people, tmp_path, capsys):
