@@ -106,6 +106,18 @@ def test_a_run_killed_in_the_middle_and_continued_equals_a_straight_run(
     assert lines[-1]["step"] == 8
 
 
+def test_a_training_says_how_far_it_is_however_seldom_it_writes_to_its_log(
+    people, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("manifests.runtime.console.FIRST_PROGRESS_SECONDS", 0.0)
+    train(settings(people, tmp_path, steps=3, log_every=1000), Console())
+    said = capsys.readouterr().err
+    assert re.search(
+        r"^training: 1 of 3 \([0-9.]+ (s/step|step/s), about \d+ s left\)$", said, re.MULTILINE
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
 def change_manifest(made: Path, column: str, values: list[object]) -> None:
     table = pq.read_table(made / "manifest.parquet")
     place, field = table.schema.get_field_index(column), table.schema.field(column)
