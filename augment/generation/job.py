@@ -102,6 +102,8 @@ def _generate(
         name = settings.weights or SAMPLE_WEIGHTS
         settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
+    if weights.about:
+        console.say(weights.about, event="weights")
     plan = plan_of(settings, weights)
     _say_about(plan, console)
     if settings.dry_run:
