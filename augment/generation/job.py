@@ -292,4 +292,6 @@ def _say_done(job: Job, console: Console, how: str) -> Exit:
     rows = job.run.content.rows
     failed = f", {errors:,} of them failed (the column 'error' says why)" if errors else ""
     console.say(f"{job.out}: {how}, {rows:,} rows{failed}", event="complete", errors=errors)
+    if not errors:
+        console.suggest("augment", "preview", job.out, "--out", "preview.png")
     return Exit.ROW_ERRORS if errors else Exit.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -130,6 +131,11 @@ class Console:
                 tqdm.write(line, file=sys.stderr)
         else:
             write_error(line + "\n")
+
+    def suggest(self, *command: object) -> None:
+        """Name the command that shows what was made, as it can be typed."""
+        typed = shlex.join(map(str, command))
+        self.say(f"to look at it: {typed}", event="next", command=typed)
 
     def show(self, text: str) -> None:
         """Write a command's result to standard output, also when quiet.

@@ -97,7 +97,10 @@ def train(
             console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         else:
             _train(settings, recipe, inputs, Destination(device, group), console)
-    return _score(settings, inputs, console) if group.is_primary else Exit.DONE
+    code = _score(settings, inputs, console) if group.is_primary else Exit.DONE
+    if distributed:
+        console.suggest("reid", "report", folder, "--html", "page.html")
+    return code
 
 
 def _train(
