@@ -78,6 +78,7 @@ PROGRAM: Final = Program(
                 "controls",
                 "train.recipe",
                 "train.steps",
+                "dry-run",
                 "html",
             ),
             is_run=True,

@@ -6,6 +6,7 @@ The header has one metadata key, since the order of several differs from process
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from torch import Tensor
 from augment import generators
 from augment.interface.system import PoseTransfer
 from manifests import io
-from manifests.runtime.console import UserError
+from manifests.runtime.console import UserError, one_line
 from manifests.runtime.files import found_at
 from manifests.runtime.settings import Frozen
 
@@ -99,6 +100,26 @@ def read_header(path: Path) -> Header:
             "'augment train' or 'augment convert'"
         )
     return Header.from_json(metadata[METADATA_KEY], where=f"header of {path}")
+
+
+def name_and_terms(weights: str | Path) -> str:
+    """Return which weights these are and under what terms, as their header or else their card says.
+
+    Raises:
+        UserError: If there is no such file, or it is none of ours.
+    """
+    path = find(weights)
+    header = read_header(path)
+    card = path.with_suffix(".md") if path.parent == SHIPPED else None
+    terms = header.facts.get("terms")
+    if terms is None and card is not None:
+        found = re.search(r"^\| terms \| (.*) \|$", card.read_text("utf-8"), re.MULTILINE)
+        terms = found and found[1]
+    if terms is None:
+        terms = "the file names none, so those of the images that it was trained on"
+    nothing_is_trained = header.facts.get("train_images") == 0
+    what = f"{weights}, without trained weights" if nothing_is_trained else f"weights {weights}"
+    return one_line(f"{what}; terms: {terms}" + (f" (see {card})" if card else ""))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +30,7 @@ from augment.generation.worker import Job, sample_cost, work
 from manifests.compute.devices import cpu_threads
 from manifests.io import Images
 from manifests.runtime import cluster
-from manifests.runtime.console import Console, Exit, Stopped, UserError
+from manifests.runtime.console import Console, Exit, Stopped, UserError, duration
 from manifests.runtime.signals import stopping
 from manifests.runtime.storage import StoragePath
 
@@ -71,12 +72,24 @@ def generate(
                 settings, console, weights, executor or Executor(begin_or_join, make_here)
             )
     except Stopped as stopped:
-        console.say(
-            f"{settings.out}: stopped; the same command goes on from here",
-            event="stopped",
-            code=int(stopped.code),
-        )
+        _say_stopped(settings.out, stopped.code, console)
         return stopped.code
+
+
+def _say_stopped(out: StoragePath, code: Exit, console: Console) -> None:
+    kept = rows = 0
+    with suppress(UserError):  # a folder that was about to be refused
+        if (run := read_run_config(out)) is not None:
+            kept, rows = shards.num_rows_kept(out, run), run.content.rows
+    what = f"; {kept:,} of {rows:,} images are kept" if rows else ""
+    again = ", the rest of a shard that was being made is made again" if kept < rows else ""
+    console.say(
+        f"{out}: stopped{what}{again}; the same command goes on from here",
+        event="stopped",
+        code=int(code),
+        kept=kept,
+        rows=rows,
+    )
 
 
 def _generate(
@@ -89,6 +102,8 @@ def _generate(
         name = settings.weights or SAMPLE_WEIGHTS
         settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
+    if weights.about:
+        console.say(weights.about, event="weights")
     plan = plan_of(settings, weights)
     _say_about(plan, console)
     if settings.dry_run:
@@ -260,7 +275,7 @@ def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
     console.say(
         f"{rows:,} images: {num_people:,} {whose} x {run.content.per_id:,}, in "
         f"{run.num_shards:,} shards of {run.rows_per_shard:,}; about "
-        f"{rows * bytes_per_row / 1e6:,.1f} MB and {_duration(rows * seconds)} "
+        f"{rows * bytes_per_row / 1e6:,.1f} MB and {duration(rows * seconds)} "
         f"({1 / seconds:,.1f} img/s) on one {sampler.kind}",
         event="dry_run",
         rows=rows,
@@ -272,15 +287,11 @@ def _dry_run(job: Job, weights: Weights, console: Console) -> Exit:
     return Exit.DONE
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
 def _say_done(job: Job, console: Console, how: str) -> Exit:
     errors = shards.num_errors(job.out / shards.MANIFEST_NAME)
     rows = job.run.content.rows
     failed = f", {errors:,} of them failed (the column 'error' says why)" if errors else ""
     console.say(f"{job.out}: {how}, {rows:,} rows{failed}", event="complete", errors=errors)
+    if not errors:
+        console.suggest("augment", "preview", job.out, "--out", "preview.png")
     return Exit.ROW_ERRORS if errors else Exit.DONE

@@ -15,11 +15,11 @@ from augment.generation.camera_counts import CameraCounts
 from augment.generation.run_config import RunConfig
 from augment.generation.shards import (
     CARD,
-    DATA,
     MANIFEST_NAME,
     Success,
     footer_of,
     keys_of,
+    num_rows_kept,
     read_success,
     shard_file,
     shard_name,
@@ -96,9 +96,7 @@ def finalise(out: StoragePath, run: RunConfig, card: str) -> Success | None:
 
 def _some_missing(out: StoragePath, run: RunConfig) -> bool:
     """Return whether names are missing: one listing, where many workers would open every shard."""
-    folder = out / DATA
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
-    return any(shard_name(shard) not in names for shard in range(run.num_shards))
+    return num_rows_kept(out, run) < run.content.rows
 
 
 class _NotComplete(Exception):  # noqa: N818 - no error: other workers are at it

@@ -54,6 +54,8 @@ class Weights:
     """What the weights say of their training."""
     system: type[PoseTransfer] = PoseTransfer
     """Its ``needs`` and ``Options``."""
+    about: str = ""
+    """Their name and terms, for people."""
 
 
 def open_weights(name: str) -> Weights:
@@ -72,6 +74,7 @@ def open_weights(name: str) -> Weights:
         load=network.to,
         facts=header.facts,
         system=type(network),
+        about=store.name_and_terms(name),
     )
 
 

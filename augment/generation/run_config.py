@@ -29,6 +29,9 @@ CODE_VERSION: Final = 7
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
 
+_NUM_SHARDS: Final = 8
+"""Shards that a small job has at least, unless they would be smaller than a batch."""
+
 _BLOCK_ROWS: Final = 65_536
 """Rows that ``table_digest`` looks at at once."""
 
@@ -214,13 +217,17 @@ def require_run_config(out: StoragePath) -> RunConfig:
 def default_rows_per_shard(rows: int, batch_size: int) -> int:
     """Return about a 64th of the job, 512 to 20,480, a multiple of the batch size.
 
-    One kill costs at most a shard, one file holds at most about 95 MB.
+    Of a job below 4,096 rows it is at most an eighth, but a batch at least: one kill costs at most
+    a shard. One file holds at most about 95 MB. Batches hold the same rows whatever the multiple,
+    so no image depends on it.
 
-    >>> default_rows_per_shard(7_510, 16)
-    512
+    >>> default_rows_per_shard(7_510, 16), default_rows_per_shard(150, 16)
+    (512, 16)
     >>> default_rows_per_shard(100_000, 48)
     1584
     """
+    if rows < _NUM_SHARDS * 512:
+        return max(rows // _NUM_SHARDS // batch_size, 1) * batch_size
     about = min(max(-(-rows // 64), 512), 20_480)
     whole = -(-about // batch_size) * batch_size
     return whole if whole <= 20_480 else max(1, 20_480 // batch_size) * batch_size

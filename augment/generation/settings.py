@@ -66,7 +66,8 @@ class GenerateSettings(Frozen):
     subsampling: Subsampling = "4:2:0"
     """JPEG colour resolution."""
     rows_per_shard: Auto | int = "auto"
-    """Images per file; auto: about a 64th of the job, 512 to 20,480."""
+    """Images per file; auto: about a 64th of the job, 512 to 20,480; of a job below 4,096 images an
+    eighth, but a batch at least."""
     on_error: Literal["record", "fail"] = "record"
     """record: store the error of an image in its row and go on; fail: stop at the first."""
     worker: str | None = None

@@ -134,6 +134,18 @@ def unfinished(out: StoragePath, run: RunConfig) -> list[int]:
     return [shard for shard in range(run.num_shards) if shard_state(out, run, shard) != "complete"]
 
 
+def num_rows_kept(out: StoragePath, run: RunConfig) -> int:
+    """Return how many rows the shards hold that are there, by their names alone.
+
+    Raises:
+        UserError: If a store cannot be listed.
+    """
+    folder = out / DATA
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    there = (shard for shard in range(run.num_shards) if shard_name(shard) in names)
+    return sum(map(run.num_rows, there))
+
+
 def read_success(out: StoragePath, run: RunConfig) -> Success | None:
     """Return the run's mark of success, none if it has none.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -18,6 +19,8 @@ from tqdm import tqdm
 LogFormat = Literal["text", "json"]
 
 PLAIN_PROGRESS_SECONDS = 30.0
+FIRST_PROGRESS_SECONDS = 10.0
+"""To the first of these lines: who has just begun wants to know how long it takes."""
 
 
 class UserError(ValueError):
@@ -47,7 +50,10 @@ class Stopped(BaseException):
 
 
 class Bar:
-    """Progress of one loop: a bar on a terminal, a plain line every 30 s elsewhere."""
+    """Progress of one loop: a bar on a terminal; elsewhere a line after 10 s, then every 30 s.
+
+    Both say how fast it goes and how long the rest takes at that speed.
+    """
 
     def __init__(self, console: Console, label: str, total: int, unit: str, start: int) -> None:
         self._console = console
@@ -55,7 +61,8 @@ class Bar:
         self._total = total
         self._unit = unit
         self._start = self._count = start
-        self._began = self._last_line = time.monotonic()
+        self._began = time.monotonic()
+        self._next_line = self._began + FIRST_PROGRESS_SECONDS
         self._bar = (
             tqdm(total=total, initial=start, desc=label, unit=unit, leave=False, file=sys.stderr)
             if console.shows_bars
@@ -69,16 +76,20 @@ class Bar:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if now - self._last_line >= PLAIN_PROGRESS_SECONDS:
-            self._last_line = now
+        if now >= self._next_line:
+            self._next_line = now + PLAIN_PROGRESS_SECONDS
             rate = (self._count - self._start) / (now - self._began)
+            seconds = (self._total - self._count) / rate
+            speed = f"{rate:.1f} {self._unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{self._unit}"
             self._console.say(
-                f"{self._label}: {self._count:,} of {self._total:,} ({rate:.1f} {self._unit}/s)",
+                f"{self._label}: {self._count:,} of {self._total:,} ({speed}, about "
+                f"{duration(seconds)} left)",
                 event="progress",
                 label=self._label,
                 done=self._count,
                 total=self._total,
                 rate=round(rate, 3),
+                seconds_left=round(seconds, 1),
             )
 
     def close(self) -> None:
@@ -121,6 +132,11 @@ class Console:
         else:
             write_error(line + "\n")
 
+    def suggest(self, *command: object) -> None:
+        """Name the command that shows what was made, as it can be typed."""
+        typed = shlex.join(map(str, command))
+        self.say(f"to look at it: {typed}", event="next", command=typed)
+
     def show(self, text: str) -> None:
         """Write a command's result to standard output, also when quiet.
 
@@ -141,6 +157,17 @@ class Console:
             yield bar
         finally:
             bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Return a time that is an estimate, as messages say it.
+
+    >>> duration(119), duration(3600), duration(9000)
+    ('119 s', '60 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 @contextmanager

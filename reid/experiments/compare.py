@@ -84,4 +84,6 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
         title = f"Is it better than {baseline.name}?"
         content = Content(title, groups_of(baseline, comparisons))
         write_comparison(settings.html, content, pictures, console)
+    else:
+        console.suggest("reid", "compare", *settings.arms, "--html", "page.html")
     return Exit.DONE

@@ -86,6 +86,9 @@ class StudySettings(TableFiles):
     tables_only: bool = False
     """Train nothing: write the tables of a finished study again, from the reports of its runs alone
     (report.json, queries.parquet)."""
+    dry_run: bool = False
+    """Say what every run has still to do and about how long all take, by a few steps timed here;
+    train and write nothing."""
     worker: str | None = None
     """i/N: take every Nth run from run i on (counted from 0); on Slurm this is found out."""
     num_workers: int | None = None

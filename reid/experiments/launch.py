@@ -15,6 +15,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.run_record import RUN_RECORD
 from manifests.runtime.settings import Frozen
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
+from reid.data.inputs import Inputs
 from reid.experiments.arms import CellTraining
 from reid.experiments.grid import RUNS, StudySettings
 from reid.experiments.study import check_usable, study
@@ -70,6 +71,8 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
     check_launch_flags(launcher.launch, others)
     if launcher.launch is None:
         return study(grid, console)
+    if grid.dry_run:
+        return study(grid, console)
     if grid.worker is not None:
         raise UserError(f"--worker: found '{grid.worker}' and --launch, expected one of them")
     if grid.tables_only:
@@ -86,7 +89,7 @@ def launch(settings: LaunchSettings, console: Console) -> Exit:
         console.show(script)
         return Exit.DONE
     # A bad input shall show now and not after hours in the queue.
-    check_usable(grid)
+    check_usable(grid, Inputs())
     return submit(script, Path(slurm.logs), wait=launcher.wait, console=console)
 
 

@@ -10,16 +10,19 @@ writes them again where images and weights are no longer there.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping, Sequence
 
 from manifests.runtime import cluster, run_record
-from manifests.runtime.console import Console, Exit, UserError
+from manifests.runtime.console import Console, Exit, UserError, duration
 from reid.data.inputs import Inputs
 from reid.evaluation.report import read_report, read_scored
 from reid.evaluation.score import TARGETS, check_rankable, score
 from reid.evaluation.score_settings import ScoreSettings, choices
+from reid.experiments.dry_run import dry_run, num_seen
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import pictures_of, write_results
-from reid.models.run_folder import REPORT, read_run
+from reid.models.run_folder import REPORT, TrainingRun, read_run
 from reid.training.train import (
     TrainSettings,
     check_masks,
@@ -42,12 +45,11 @@ def study(settings: StudySettings, console: Console) -> Exit:
     cells = cells_of(settings)
     pictures_of(settings).check(settings.html)
     if settings.tables_only:
-        for cell in cells:
-            _check_report(settings, cell)
-        console.show(write_results(settings, cells, console))
-        return Exit.DONE
+        return _write_tables(settings, cells, console)
     if settings.train.recipe_note:
         console.say(settings.train.recipe_note)
+    if settings.dry_run:
+        return _dry_run(settings, cells, console)
     worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     cluster.introduce(worker, console)
     own = cells[worker.index :: worker.count]
@@ -66,7 +68,7 @@ def study(settings: StudySettings, console: Console) -> Exit:
         _check_rankable(settings, inputs)
         for cell in left:
             _check_masks(trainings[cell], inputs)
-    failed = [cell for cell in left if not _make(settings, cell, trainings[cell], inputs, console)]
+    failed = _make_all(settings, {cell: trainings[cell] for cell in left}, inputs, console)
     if failed:
         console.say(
             f"{settings.out}: {len(failed):,} of {len(own):,} runs failed", event="study_failed"
@@ -80,23 +82,39 @@ def study(settings: StudySettings, console: Console) -> Exit:
             missing=len(missing),
         )
         return Exit.DONE
-    text = write_results(settings, cells, console)
-    console.show(text)
+    console.show(write_results(settings, cells, console))
     return Exit.DONE
 
 
-def check_usable(settings: StudySettings) -> None:
-    """Check every cell, without making one.
+def check_usable(settings: StudySettings, inputs: Inputs) -> dict[Cell, TrainSettings]:
+    """Check every cell, without making one, and return what each trains.
 
     Raises:
         UserError: As ``study`` does.
     """
-    inputs = Inputs()
-    for cell in cells_of(settings):
-        training = training_of(settings, cell, inputs)
+    trainings = {cell: training_of(settings, cell, inputs) for cell in cells_of(settings)}
+    for training in trainings.values():
         _check_same_study(training, inputs)
         _check_masks(training, inputs)
     _check_rankable(settings, inputs)
+    return trainings
+
+
+def _write_tables(settings: StudySettings, cells: Sequence[Cell], console: Console) -> Exit:
+    if settings.dry_run:
+        raise UserError("--dry-run: found it and --tables-only, expected one of them")
+    for cell in cells:
+        _check_report(settings, cell)
+    console.show(write_results(settings, cells, console))
+    return Exit.DONE
+
+
+def _dry_run(settings: StudySettings, cells: Sequence[Cell], console: Console) -> Exit:
+    inputs = Inputs()
+    trainings = check_usable(settings, inputs)
+    complete = {cell for cell in cells if _is_complete(settings, cell)}
+    dry_run(settings, trainings, complete, inputs, console)
+    return Exit.DONE
 
 
 def _scoring_of(settings: StudySettings, cell: Cell) -> ScoreSettings:
@@ -161,6 +179,49 @@ def _is_complete(settings: StudySettings, cell: Cell) -> bool:
     return all(
         report["weights"] == which and choices(scoring, run).items() <= report["protocol"].items()
         for report in map(read_report, reports)
+    )
+
+
+def _make_all(
+    settings: StudySettings,
+    trainings: Mapping[Cell, TrainSettings],
+    inputs: Inputs,
+    console: Console,
+) -> list[Cell]:
+    """Train and score cells and return those that failed; the first one says how fast it goes."""
+    failed: list[Cell] = []
+    to_see = {
+        cell: num_seen(training)
+        for cell, training in trainings.items()
+        if not TrainingRun(training.out, {}).is_complete
+    }
+    is_said = False
+    for cell, training in trainings.items():
+        # A run that goes on from its middle says nothing of a whole one.
+        is_new = not (training.out / run_record.RUN_RECORD).exists()
+        began = time.monotonic()
+        is_made = _make(settings, cell, training, inputs, console)
+        to_see.pop(cell, None)
+        if not is_made:
+            failed.append(cell)
+        elif is_new and not is_said:
+            is_said = True
+            seconds_per_image = (time.monotonic() - began) / num_seen(training)
+            _say_time_left(list(to_see.values()), seconds_per_image, console)
+    return failed
+
+
+def _say_time_left(to_see: Sequence[int], seconds_per_image: float, console: Console) -> None:
+    """Say how long runs take that see so many images each."""
+    if not to_see:
+        return
+    seconds = sum(to_see) * seconds_per_image
+    console.say(
+        f"about {duration(seconds)} for the {len(to_see):,} runs that are left, if they take as "
+        "long per image as this one",
+        event="time_left",
+        runs=len(to_see),
+        seconds=round(seconds, 1),
     )
 
 

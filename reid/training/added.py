@@ -61,9 +61,8 @@ def added_rows(
     Raises:
         UserError: If there is nothing to add, or synthetic images are there that are not added.
     """
-    adds = settings.mix == "add"
-    num_synthetic = settings.synthetic_added if adds else 0
-    if adds and not data.num_synthetic:
+    num_synthetic = _num_synthetic(settings)
+    if num_synthetic and not data.num_synthetic:
         raise UserError(
             "--synthetic-mix add: found no synthetic images, expected --synthetic with the folder "
             "of some"
@@ -71,14 +70,13 @@ def added_rows(
     real = np.flatnonzero(~data.synthetic)
     parts: list[tuple[Stream, int]] = []
     if settings.control == "added-real":
-        count = num_synthetic + settings.scene_added
-        if not count and data.num_synthetic:
+        if not num_synthetic + settings.scene_added and data.num_synthetic:
             raise UserError(
                 "--control added-real: found synthetic images that replace real ones, expected "
                 "--synthetic-mix add, --scene-added, or no --synthetic"
             )
-        count = count or settings.synthetic_added
-        return AddedRows(Streams(((Stream(real, settings.seed, "added real"), count),)), 0)
+        stream = Stream(real, settings.seed, "added real")
+        return AddedRows(Streams(((stream, num_added(settings)),)), 0)
     if settings.scene_added:
         assert scenes is not None, "scenes are made where they are asked for"
         people = Stream(scenes.rows, settings.seed, "added scenes")
@@ -87,6 +85,16 @@ def added_rows(
         rows = np.flatnonzero(data.synthetic)
         parts.append((Stream(rows, settings.seed, "added synthetic"), num_synthetic))
     return AddedRows(Streams(tuple(parts)), settings.scene_added) if parts else None
+
+
+def num_added(settings: TrainSettings) -> int:
+    """Return how many images are added to every step of a run."""
+    count = _num_synthetic(settings) + settings.scene_added
+    return count or (settings.synthetic_added if settings.control == "added-real" else 0)
+
+
+def _num_synthetic(settings: TrainSettings) -> int:
+    return settings.synthetic_added if settings.mix == "add" else 0
 
 
 def added_part(rows: AddedRows, group: ProcessGroup) -> slice:

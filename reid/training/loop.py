@@ -201,8 +201,7 @@ class Trainer:
             return self.done
         state = read_training_state(path, self._device)
         with restoring(path):
-            if not is_whole(state["done"], 0, self._settings.steps):
-                raise ValueError(f"{state['done']} steps")
+            _check_steps(state["done"], self._settings)
             self.network.module.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.centres is not None:
@@ -215,6 +214,26 @@ class Trainer:
         state = self.network.module.state_dict()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
         write_bytes(save(tensors), path)
+
+
+def saved_steps(settings: TrainSettings) -> int:
+    """Return how many steps of a run are done in its saved state; 0 if there is none.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    path = settings.out / STATE
+    if not path.exists():
+        return 0
+    state = read_training_state(path, torch.device("cpu"))
+    with restoring(path):
+        _check_steps(state["done"], settings)
+    return state["done"]
+
+
+def _check_steps(done: object, settings: TrainSettings) -> None:
+    if not is_whole(done, 0, settings.steps):
+        raise ValueError(f"{done} steps")
 
 
 def needs_features(settings: TrainSettings) -> bool:

@@ -97,7 +97,10 @@ def train(
             console.say(f"{folder}: training is already complete ({settings.steps:,} steps)")
         else:
             _train(settings, recipe, inputs, Destination(device, group), console)
-    return _score(settings, inputs, console) if group.is_primary else Exit.DONE
+    code = _score(settings, inputs, console) if group.is_primary else Exit.DONE
+    if distributed:
+        console.suggest("reid", "report", folder, "--html", "page.html")
+    return code
 
 
 def _train(
@@ -107,16 +110,9 @@ def _train(
     destination: Destination,
     console: Console,
 ) -> None:
-    device, group = destination.device, destination.group
+    group = destination.group
     images = inputs.images(settings.images, settings.root)
-    synthetic = None if settings.synthetic is None else inputs.synthetic(settings.synthetic)
-    selection = select(
-        images,
-        synthetic,
-        real_fraction=settings.real_fraction,
-        num_validation_people=settings.val_people,
-        data_seed=settings.data_seed,
-    )
+    selection, synthetic = select_rows(settings, inputs)
     _check_rankable(images, selection, settings)
     check_masks(selection.train, settings)
     with naming_all_broken(images):
@@ -130,24 +126,9 @@ def _train(
         f"{data.num_synthetic:,} synthetic images of {len(data.people):,} people"
         + ("" if settings.control == "none" else f", control {settings.control}")
     )
-    torch.manual_seed(settings.seed)
-    network = build_network(
-        settings.model,
-        BackboneOptions(len(data.people), settings.height, settings.width, settings.last_stride),
-        neck=settings.neck,
-        with_features=needs_features(settings),
-    )
-    check_size(network.module, settings.model, settings.height, settings.width)
-    weights = weights_of(settings)
-    if weights is not None:
-        loaded = start_from(network.module, weights)
-        console.say(
-            f"started from {weights}, its tensors taken by {loaded.by}; left as drawn: "
-            f"{', '.join(loaded.skipped)}"
-        )
-    trainer = Trainer(network, settings, device, group)
-    destination = replace(destination, normalisation=network.normalisation)
-    scenes = _scenes(selection.train, data, settings, console)
+    trainer = make_trainer(settings, len(data.people), destination, console)
+    destination = replace(destination, normalisation=trainer.network.normalisation)
+    scenes = scenes_of(selection.train, data, settings, console)
     batches = Batches(data, settings, destination, trainer.restore(settings.out), scenes)
     if group.is_primary:
         facts = {
@@ -164,6 +145,49 @@ def _train(
         run_record.write(settings.out, recipe, facts)
     with alone_in(settings.out) if group.is_primary else nullcontext():
         _train_in(trainer, batches, selection, settings, console)
+
+
+def select_rows(settings: TrainSettings, inputs: Inputs) -> tuple[Selection, Synthetic | None]:
+    """Return the rows of a run, and the synthetic images that some of them are of.
+
+    Raises:
+        UserError: As ``reid.data.dataset.select``.
+    """
+    synthetic = None if settings.synthetic is None else inputs.synthetic(settings.synthetic)
+    selection = select(
+        inputs.images(settings.images, settings.root),
+        synthetic,
+        real_fraction=settings.real_fraction,
+        num_validation_people=settings.val_people,
+        data_seed=settings.data_seed,
+    )
+    return selection, synthetic
+
+
+def make_trainer(
+    settings: TrainSettings, num_people: int, destination: Destination, console: Console
+) -> Trainer:
+    """Return a training before its first step.
+
+    Raises:
+        UserError: If the network takes no images of that size, or its weights cannot be read.
+    """
+    torch.manual_seed(settings.seed)
+    network = build_network(
+        settings.model,
+        BackboneOptions(num_people, settings.height, settings.width, settings.last_stride),
+        neck=settings.neck,
+        with_features=needs_features(settings),
+    )
+    check_size(network.module, settings.model, settings.height, settings.width)
+    weights = weights_of(settings)
+    if weights is not None:
+        loaded = start_from(network.module, weights)
+        console.say(
+            f"started from {weights}, its tensors taken by {loaded.by}; left as drawn: "
+            f"{', '.join(loaded.skipped)}"
+        )
+    return Trainer(network, settings, destination.device, destination.group)
 
 
 def _train_in(
@@ -205,7 +229,7 @@ def _keep_hashes(inputs: Inputs, train: Images, data: TrainingSet) -> None:
         inputs.keep_hashes(train, data.pixels[: len(train)])
 
 
-def _scenes(
+def scenes_of(
     train: Images, data: TrainingSet, settings: TrainSettings, console: Console
 ) -> Scenes | StreamedScenes | None:
     """Return people and streets of the real train images, if the run puts people before others.

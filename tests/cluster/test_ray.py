@@ -167,7 +167,8 @@ def test_a_signal_ends_the_driver_with_its_code(drive, number, code):
 
     found, said = driver.ended()
     assert found == code, said
-    assert said.endswith("stopped; the same command goes on from here\n")
+    assert said.endswith("the same command goes on from here\n")
+    assert f" of {4 * NUM_SHARDS} images are kept, the rest of a shard" in said
     assert not look(driver.out).finished
 
 

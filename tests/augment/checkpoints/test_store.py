@@ -216,3 +216,45 @@ def _accepts(config_class, numbers):
     except ValidationError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "terms"),
+    [
+        (
+            "posewarp-market1501",
+            "weights posewarp-market1501",
+            "Market-1501: research only; not to be redistributed",
+        ),
+        (
+            "patn-sample",
+            "weights patn-sample",
+            "none beyond this repository's licence; nobody real is shown",
+        ),
+        (
+            "recompose",
+            "recompose, without trained weights",
+            "none of its own; the images show the people of the source data",
+        ),
+    ],
+)
+def test_shipped_weights_say_their_terms_and_where_their_card_is(name, what, terms):
+    card = store.SHIPPED / f"{name}.md"
+    assert store.name_and_terms(name) == f"{what}; terms: {terms} (see {card})"
+    assert card.is_file()
+
+
+def test_every_shipped_file_names_its_terms():
+    assert len(store.shipped()) >= 5
+    for name in store.shipped():
+        assert "the file names none" not in store.name_and_terms(name)
+
+
+def test_weights_of_the_users_own_say_what_their_header_says_in_one_line(tmp_path):
+    own = tmp_path / "own.safetensors"
+    for facts, terms in [
+        ({}, "the file names none, so those of the images that it was trained on"),
+        ({"terms": "ours\nalone"}, "ours alone"),
+    ]:
+        store.save_weights({}, own, store.Header(generator="patn", config={}, facts=facts))
+        assert store.name_and_terms(own) == f"weights {own}; terms: {terms}"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from augment.cli import PROGRAM
 from augment.generation import shards
 from augment.generation.job import generate
 from augment.generation.run_config import read_run_config
@@ -32,7 +35,10 @@ def test_a_finished_run_is_left_as_it_is_and_needs_no_network(people, out, capsy
     code = run(people, out, UNLOADED, Console())
 
     assert code == Exit.DONE
-    assert capsys.readouterr().err == f"{out}: already complete, 20 rows\n"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{out}: already complete, 20 rows",
+        f"to look at it: augment preview {out} --out preview.png",
+    ]
     assert trivial.files_of(out) == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
 
@@ -83,6 +89,92 @@ def test_per_id_20_begins_with_the_rows_of_per_id_10(people, tmp_path):
 
     assert images[0] == images[1]
     assert len(images[0]) == 12
+
+
+def test_an_image_is_the_same_whatever_the_size_of_its_shard(people, tmp_path):
+    images = {}
+    for size in ("auto", 20):
+        out = tmp_path / str(size)
+        run(people, out, rows_per_shard=size, per_id=5)
+        images[size] = {
+            row["image_id"]: row["sha256"] for row in read_synthetic(out).table.to_pylist()
+        }
+
+    assert read_run_config(tmp_path / "auto").num_shards == 10
+    assert read_run_config(tmp_path / "20").num_shards == 1
+    assert len(images[20]) == 20
+    assert images["auto"] == images[20]
+
+
+def test_a_run_that_was_begun_with_large_shards_goes_on_with_them(people, tmp_path):
+    run(people, tmp_path / "out", rows_per_shard=12, worker="0/2")
+    assert look(tmp_path / "out").shards_complete == 1
+
+    run(people, tmp_path / "out", rows_per_shard="auto")
+
+    assert read_run_config(tmp_path / "out").rows_per_shard == 12
+    assert look(tmp_path / "out").finished
+
+
+def suggested(said):
+    (command,) = re.findall(r"^to look at it: (.*)$", said, re.MULTILINE)
+    program, *arguments = shlex.split(command)
+    assert program == "augment"
+    return arguments
+
+
+@pytest.mark.parametrize("purpose", ["training", "test-time"])
+def test_a_finished_run_names_a_command_that_can_be_typed(tmp_path, monkeypatch, capsys, purpose):
+    monkeypatch.chdir(tmp_path)
+    kinds = {"training": {}, "test-time": {"split": "query"}}
+    people = trivial.write_people(tmp_path / "people", **kinds[purpose])
+    out = tmp_path / "an out"
+    whole = {} if purpose == "training" else {"per_id": 10}
+    assert run(people, out, console=Console(), purpose=purpose, **whole) == Exit.DONE
+
+    assert PROGRAM.run(suggested(capsys.readouterr().err)) is Exit.DONE
+
+    assert (tmp_path / "preview.png").is_file()
+
+
+def test_a_run_with_failed_rows_ends_with_these(people, tmp_path, capsys):
+    take_a_source_away(people)
+
+    assert run(people, tmp_path / "out", console=Console()) == Exit.ROW_ERRORS
+
+    assert "to look at it" not in capsys.readouterr().err
+
+
+def test_a_run_says_first_which_weights_it_uses_and_under_what_terms(people, tmp_path, capsys):
+    settings = trivial.job_settings(people, tmp_path / "out", per_id=1, weights="patn-sample")
+
+    assert generate(settings, Console()) == Exit.DONE
+
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("weights patn-sample; terms: none beyond this repository's licence;")
+
+
+def test_a_stopped_run_says_what_is_kept(people, tmp_path, capsys):
+    class Told(trivial.Trivial):
+        """Is told to end at its fifth batch: two shards of two batches each are through."""
+
+        count = 0
+
+        def generate(self, condition, random, options):
+            Told.count += 1
+            if Told.count == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return super().generate(condition, random, options)
+
+    out = tmp_path / "out"
+    code = run(people, out, trivial.trivial_weights(network=Told), Console())
+
+    assert code == Exit.STOPPED_EARLY
+    assert look(out).rows_complete == 8
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{out}: stopped; 8 of 20 images are kept, the rest of a shard that was being made is made "
+        "again; the same command goes on from here"
+    )
 
 
 def test_people_without_shoulders_and_hips_are_counted(people, tmp_path, capsys):

@@ -175,16 +175,34 @@ def test_a_damaged_run_json_is_refused(tmp_path, text):
 def test_shards_have_about_a_64th_of_the_rows_and_whole_batches():
     sizes = {
         (rows, batch): default_rows_per_shard(rows, batch)
-        for rows, batch in [(1, 16), (7_510, 16), (100_000, 100), (10**8, 256), (10**8, 30_000)]
+        for rows, batch in [(4_096, 16), (7_510, 16), (100_000, 100), (10**8, 256), (10**8, 30_000)]
     }
 
     assert sizes == {
-        (1, 16): 512,
+        (4_096, 16): 512,
         (7_510, 16): 512,
         (100_000, 100): 1_600,
         (10**8, 256): 20_480,
         (10**8, 30_000): 30_000,
     }
+
+
+def test_a_small_job_has_eight_shards_or_shards_of_a_batch():
+    sizes = {
+        (rows, batch): default_rows_per_shard(rows, batch)
+        for rows, batch in [(1, 16), (150, 16), (1_000, 16), (4_095, 16), (150, 256), (4_095, 256)]
+    }
+
+    assert sizes == {
+        (1, 16): 16,
+        (150, 16): 16,
+        (1_000, 16): 112,
+        (4_095, 16): 496,
+        (150, 256): 256,
+        (4_095, 256): 256,
+    }
+    assert -(-1_000 // 112) >= 8
+    assert -(-4_095 // 496) >= 8
 
 
 def test_the_digest_of_a_table_does_not_depend_on_row_order_or_root():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,22 @@ def test_compare_tells_a_clear_gain_from_none(tmp_path, capsys):
     assert text.count("standard deviation over seeds 0, 1, 2. 60 queries") == 1
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["none", "same", "gain"]
+
+
+def test_a_comparison_names_the_command_of_its_page_unless_it_wrote_one(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        write_run(tmp_path / f"none-{seed}", seed)
+        write_run(tmp_path / f"gain-{seed}", seed, 0.3, kind="gain")
+    compare(CompareSettings(arms=("none=none-*", "a gain=gain-*")), Console())
+    last = capsys.readouterr().err.splitlines()[-1]
+    expected = "reid compare 'none=none-*' 'a gain=gain-*' --html page.html"
+    assert last == f"to look at it: {expected}"
+    assert PROGRAM.run(shlex.split(expected)[1:]) is Exit.DONE
+    assert (tmp_path / "page.html").is_file()
+    assert "to look at it" not in capsys.readouterr().err
 
 
 def test_arms_of_other_seeds_are_told_by_name(tmp_path):

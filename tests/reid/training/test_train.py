@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,6 +105,33 @@ def test_a_run_killed_in_the_middle_and_continued_equals_a_straight_run(
     assert_same_weights(straight.out, killed.out)
     lines = [json.loads(line) for line in (killed.out / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 8
+
+
+def test_a_training_says_how_far_it_is_however_seldom_it_writes_to_its_log(
+    people, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("manifests.runtime.console.FIRST_PROGRESS_SECONDS", 0.0)
+    train(settings(people, tmp_path, steps=3, log_every=1000), Console())
+    said = capsys.readouterr().err
+    assert re.search(
+        r"^training: 1 of 3 \([0-9.]+ (s/step|step/s), about \d+ s left\)$", said, re.MULTILINE
+    )
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_finished_training_names_a_command_that_can_be_typed(
+    people, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    train(settings(people, tmp_path / "a run", steps=2), Console())
+    (command,) = re.findall(r"^to look at it: reid (.*)$", capsys.readouterr().err, re.MULTILINE)
+    assert PROGRAM.run(shlex.split(command)) is Exit.DONE
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_one_of_many_trainings_names_no_command(people, tmp_path, capsys):
+    train(settings(people, tmp_path, steps=2), Console(), distributed=False)
+    assert "to look at it" not in capsys.readouterr().err
 
 
 def change_manifest(made: Path, column: str, values: list[object]) -> None:
