@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from manifests.compute.devices import pick_device
+from manifests.compute.precision import settled_precision
 from manifests.datasets.market1501 import index
 from manifests.io import Images, read_images, write_images
 from manifests.masks import mask_from_joints, read_masks, resize_mask
@@ -76,7 +77,7 @@ def settings_of(options: argparse.Namespace, images: Path, num_images: int) -> T
         schedule="cosine",
         warmup=0.0,
         augmentation=Augmentation(flip=0.5, pad=8, erase=0.5),
-        precision=options.precision,
+        precision=settled_precision(options.precision, pick_device(options.device)),
         device=options.device,
         compile=options.compile,
         workers=options.batch_threads,
@@ -272,7 +273,7 @@ def compare_engines(
     about = (
         f"{options.model} {settings.height}x{settings.width}, batch {settings.batch_size}, "
         f"{num_images:,} images a run, {pick_device(settings.device).type}, "
-        f"{torch.get_num_threads()} threads, ours {options.precision}; median of {runs}"
+        f"{torch.get_num_threads()} threads, ours {settings.precision}; median of {runs}"
     )
     speed = {name: num_images / median(values) for name, values in seconds.items()}
     rows: list[list[Cell]] = [[name, Number(value, ".1f")] for name, value in speed.items()]
@@ -303,7 +304,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=4, help="of torchreid; 4 is its default")
     parser.add_argument("--batch-threads", type=int, default=0, help="of ours (reid --workers)")
-    parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
+    parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--scenes", action="store_true", help="new streets against none")

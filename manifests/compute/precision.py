@@ -30,13 +30,18 @@ def settled_precision(
     Args:
         precision: Of the settings.
         device: Where it is computed.
-        records: Files ``run.json`` that it may stand in; the first that has one counts.
+        records: Files ``run.json`` that it may stand in.
     """
     if precision != "auto":
         return precision
+    return recorded_precision(records) or fast_precision(device)
+
+
+def recorded_precision(records: Iterable[StoragePath]) -> Precision | None:
+    """Return the arithmetic of the first training among some ``run.json`` that has begun."""
     for record in records:
         recorded = run_record.read(record)["config"].get("precision") if record.exists() else None
         for known in get_args(Precision):
             if recorded == known:
                 return known
-    return fast_precision(device)
+    return None

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from manifests.compute.precision import recorded_precision
 from manifests.runtime import cluster, run_record
 from manifests.runtime.console import Console, Exit, UserError, duration
 from reid.data.inputs import Inputs
@@ -50,6 +51,7 @@ def study(settings: StudySettings, console: Console) -> Exit:
         console.say(settings.train.recipe_note)
     if settings.dry_run:
         return _dry_run(settings, cells, console)
+    settings = _with_precision(settings, cells)
     worker = cluster.worker_index(settings.worker, os.environ, settings.num_workers)
     cluster.introduce(worker, console)
     own = cells[worker.index :: worker.count]
@@ -92,12 +94,26 @@ def check_usable(settings: StudySettings, inputs: Inputs) -> dict[Cell, TrainSet
     Raises:
         UserError: As ``study`` does.
     """
-    trainings = {cell: training_of(settings, cell, inputs) for cell in cells_of(settings)}
+    cells = cells_of(settings)
+    settings = _with_precision(settings, cells)
+    trainings = {cell: training_of(settings, cell, inputs) for cell in cells}
     for training in trainings.values():
         _check_same_study(training, inputs)
         _check_masks(training, inputs)
     _check_rankable(settings, inputs)
     return trainings
+
+
+def _with_precision(settings: StudySettings, cells: Sequence[Cell]) -> StudySettings:
+    """Return the settings with the arithmetic of the runs that have begun, for all alike.
+
+    Otherwise machines of several kinds would make runs that cannot be held against each other.
+    """
+    records = [settings.out / cell.folder / run_record.RUN_RECORD for cell in cells]
+    if settings.train.precision != "auto" or not (found := recorded_precision(records)):
+        return settings
+    training = settings.train.model_copy(update={"precision": found})
+    return settings.model_copy(update={"train": training})
 
 
 def _write_tables(settings: StudySettings, cells: Sequence[Cell], console: Console) -> Exit:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from manifests.compute.distributed import SINGLE_PROCESS, ProcessGroup
+from manifests.compute.precision import settled_precision
 from manifests.compute.training_state import read_training_state, restoring, write_training_state
 from manifests.io import write_bytes
 from manifests.runtime.console import UserError
@@ -83,7 +84,8 @@ class Trainer:
     ) -> None:
         # torch's own annotations leave this form of ``to`` out.
         network.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        if device.type == "cpu" and settings.precision == "bf16":
+        self._precision = settled_precision(settings.precision, device)
+        if device.type == "cpu" and self._precision == "bf16":
             depthwise_in_float32(network.module)
         self.network = network.to(device)
         self.group = group
@@ -107,9 +109,7 @@ class Trainer:
             group["lr"] = rate
         base_is_fixed = batch.step < settings.fixbase * settings.steps
         self._set_modes(base_is_fixed=base_is_fixed)
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
-        ):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             outputs = self._forward(batch.images)
             added = None if batch.added is None else self._forward(batch.added.images)
         loss = self._loss(outputs, batch)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, create_model, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
 from manifests.compute.imagenet import imagenet_file
+from manifests.compute.precision import Auto, Precision
 from manifests.runtime import run_record
 from manifests.runtime.command_line import value_of
 from manifests.runtime.console import UserError
@@ -184,8 +185,9 @@ class TrainSettings(Frozen):
 
     seed: int = 0
     """Draws the weights, the batches and their augmentation."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """Of the forward and backward pass; weights and losses stay float32."""
+    precision: Auto | Precision = "auto"
+    """Arithmetic of the forward and backward pass, bf16 or float32; auto: bf16 where the device
+    computes in it. Weights and losses stay float32."""
     compile: bool = False
     """Compile the network first; pays in long runs. Falls back where there is no compiler."""
     device: Device = "auto"

@@ -19,6 +19,7 @@ import torch
 from manifests.compute.devices import pick_device
 from manifests.compute.distributed import init_distributed, rank_device
 from manifests.compute.imagenet import imagenet_file
+from manifests.compute.precision import settled_precision
 from manifests.compute.training_log import TrainingLog
 from manifests.compute.training_state import check_finite_weights
 from manifests.io import Images
@@ -90,6 +91,8 @@ def train(
             console = Console(quiet=True)
         if settings.recipe_note:
             console.say(settings.recipe_note)
+        precision = settled_precision(settings.precision, device, [folder / run_record.RUN_RECORD])
+        settings = settings.model_copy(update={"precision": precision})
         recipe = recipe_of(settings, inputs)
         if (folder / run_record.RUN_RECORD).exists():
             run_record.check_same_config(folder / run_record.RUN_RECORD, recipe)
@@ -300,8 +303,13 @@ def recipe_of(settings: TrainSettings, inputs: Inputs | None = None) -> dict[str
 
 
 def choices_of(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings that decide the weights, but for the inputs."""
+    """Return the settings that decide the weights, but for the inputs.
+
+    Without the precision as long as that is left to the machine.
+    """
     choices = settings.model_dump(mode="json", exclude=NOT_IN_RECIPE)
+    if settings.precision == "auto":
+        del choices["precision"]
     choices["synthetic_mix"] = settings.mix
     if settings.val_people:
         choices |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from manifests.compute import precision
 from manifests.io import read_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.subset import subset_train
@@ -244,6 +245,21 @@ def test_workers_share_the_cells_and_the_last_one_makes_the_table(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first_has_bf16", [True, False])
+def test_machines_of_two_kinds_compute_the_runs_of_a_study_alike(
+    people, blocks, tmp_path, monkeypatch, first_has_bf16
+):
+    small = {"fractions": (1.0,), "seeds": (0,), "num_workers": 2}
+    for worker, has_bf16 in enumerate((first_has_bf16, not first_has_bf16)):
+        monkeypatch.setattr(precision, "has_bf16", lambda _device, found=has_bf16: found)
+        mine = settings(people, blocks, tmp_path / "study", **small, worker=str(worker))
+        assert study(mine, QUIET) is Exit.DONE
+    records = sorted((tmp_path / "study").rglob("run.json"))
+    found = [json.loads(path.read_text())["config"]["precision"] for path in records]
+    assert found == ["bf16" if first_has_bf16 else "float32"] * 2
+    assert (tmp_path / "study" / "study.md").is_file()
+
+
 def test_a_killed_study_goes_on_and_ends_in_the_weights_of_a_straight_one(
     people, blocks, finished, tmp_path
 ):
