@@ -249,10 +249,10 @@ def test_workers_share_the_cells_and_the_last_one_makes_the_table(
 def test_machines_of_two_kinds_compute_the_runs_of_a_study_alike(
     people, blocks, tmp_path, monkeypatch, first_has_bf16
 ):
-    small = {"fractions": (1.0,), "seeds": (0,), "num_workers": 2}
+    small = {"fractions": (1.0,), "seeds": (0,)}
     for worker, has_bf16 in enumerate((first_has_bf16, not first_has_bf16)):
         monkeypatch.setattr(precision, "has_bf16", lambda _device, found=has_bf16: found)
-        mine = settings(people, blocks, tmp_path / "study", **small, worker=str(worker))
+        mine = settings(people, blocks, tmp_path / "study", **small, worker=f"{worker}/2")
         assert study(mine, QUIET) is Exit.DONE
     records = sorted((tmp_path / "study").rglob("run.json"))
     found = [json.loads(path.read_text())["config"]["precision"] for path in records]
