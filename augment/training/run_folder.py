@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 from augment.checkpoints import store
 from augment.training.inputs import Facts
@@ -60,12 +62,20 @@ def save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
         return
     header = store.Header(
         generator=settings.generator,
-        config=config_of(settings).model_dump(mode="json"),
+        config=_shareable(config_of(settings).model_dump(mode="json")),
         facts={**facts, "steps": trainer.step, "images_seen": trainer.images_seen},
     )
     store.save_weights(trainer.ema.tensors, settings.out / WEIGHTS, header, fp16=settings.fp16)
     # Last: what a killed run finds here, all other files already stand for.
     write_training_state(state, settings.out / STATE)
+
+
+def _shareable(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that name files without the folders of whoever trained."""
+    return {
+        name: Path(value).name if isinstance(value, str) and os.sep in value else value
+        for name, value in config.items()
+    }
 
 
 def remove_leftovers(out: Path) -> None:

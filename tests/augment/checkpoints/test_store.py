@@ -187,6 +187,13 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
         convert_weights("patn", TINY, [tmp_path / "bomb.pth"], tmp_path / "w.safetensors")
 
 
+def test_no_shipped_header_tells_where_its_files_lay():
+    for name in store.shipped():
+        found = store.read_header(store.SHIPPED / f"{name}.safetensors")
+        entries = [*found.config.values(), *found.facts.values()]
+        assert not [value for value in entries if isinstance(value, str) and "/" in value], name
+
+
 @pytest.mark.parametrize("name", generators.names())
 def test_a_number_of_a_header_that_is_too_large_is_named(name, tmp_path):
     config_class = generators.system(name).Config

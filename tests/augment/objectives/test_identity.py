@@ -1,5 +1,7 @@
 """Identity in the loss: what a frozen re-identification network says of generated images."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,9 +9,10 @@ from torch import Tensor, nn
 from augment.checkpoints import store
 from augment.generators.patn import Patn
 from augment.objectives.identity import SETTING, IdentityLoss
+from augment.training.train import settings_for, train
 from manifests import io
 from manifests.compute.exported_networks import sha256_of_network
-from manifests.runtime.console import UserError
+from manifests.runtime.console import Console, Exit, UserError
 from tests.helpers.training import TINY, trainer
 
 
@@ -77,6 +80,18 @@ def test_a_training_with_identity_has_one_term_more_and_saves_no_tensor_more(tmp
         if not torch.equal(value, dict(other.network.named_parameters())[name])
     ]
     assert moved
+
+
+@pytest.mark.usefixtures("tiny_images")
+def test_the_weights_name_the_identity_network_without_its_folder(tiny_root, tmp_path):
+    path = exported(tmp_path / "net.pt2")
+    config = TINY.model_copy(update={"warmup_steps": 1, "steps": 1, "identity": path})
+    out = tmp_path / "run"
+    settings = settings_for([])(images=tiny_root / "images.parquet", out=out, config=config)
+    assert train(settings, Console(quiet=True)) is Exit.DONE
+    header = store.read_header(out / "weights.safetensors")
+    assert header.config["identity"] == "net.pt2"
+    assert header.facts["identity_sha256"] == io.sha256_file(Path(path))
 
 
 def test_images_are_made_without_the_identity_network(tmp_path):
