@@ -76,7 +76,7 @@ class Bar:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if now >= self._next_line:
+        if now >= self._next_line and self._count > self._start:
             self._next_line = now + PLAIN_PROGRESS_SECONDS
             rate = (self._count - self._start) / (now - self._began)
             seconds = (self._total - self._count) / rate

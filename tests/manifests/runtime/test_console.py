@@ -48,6 +48,13 @@ def test_a_run_that_goes_on_counts_its_own_speed_alone(clock, capsys):
     assert (line["done"], line["rate"], line["seconds_left"]) == (95, 1.0, 5.0)
 
 
+def test_a_loop_that_has_done_nothing_yet_says_nothing(clock, capsys):
+    with Console().progress("training", 100, "step") as bar:
+        clock[0] += 60.0
+        bar.advance(0)
+    assert not capsys.readouterr().err
+
+
 def test_on_a_terminal_a_bar_says_speed_and_time_left(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
