@@ -380,9 +380,7 @@ class Dpig(PoseTransfer):
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return the image of two codes and a pose, RGB about [-1, 1], not cut."""
         maps = discs(pose, *self.image_size)
-        codes = torch.cat([foreground, background], dim=1)
-        everywhere = codes[:, :, None, None].expand(-1, -1, *self.image_size)
-        return self.generator(torch.cat([everywhere, maps], dim=1)).float()
+        return self.generator(maps, torch.cat([foreground, background], dim=1)).float()
 
     def code_from(
         self, factor: str, noise: Float[Tensor, "batch factor"]

@@ -142,10 +142,18 @@ class ResidualUNet(nn.Module):
         initialise(self)
 
     def forward(
-        self, maps: Float[Tensor, "batch inputs height width"]
+        self,
+        maps: Float[Tensor, "batch maps height width"],
+        everywhere: Float[Tensor, "batch codes"] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Return the image, RGB about [-1, 1]: nothing squashes it."""
-        scales = self.encoder(self.entry(maps))
+        """Return the image, RGB about [-1, 1]: nothing squashes it.
+
+        Args:
+            maps: What comes in.
+            everywhere: Numbers that each pixel of an image has, as channels before the maps.
+        """
+        entered = self.entry(maps) if everywhere is None else self._entry_of(maps, everywhere)
+        scales = self.encoder(entered)
         spread = self.from_code(self.to_code(flattened(scales[-1])))
         features = spread.unflatten(1, (*self._smallest, -1)).permute(0, 3, 1, 2)
         for scale, pair in enumerate(self.pairs):
@@ -153,6 +161,26 @@ class ResidualUNet(nn.Module):
             if scale < len(self.up):
                 features = F.interpolate(self.up[scale](features), scale_factor=2, mode="nearest")
         return self.exit(features)
+
+    def _entry_of(
+        self,
+        maps: Float[Tensor, "batch maps height width"],
+        everywhere: Float[Tensor, "batch codes"],
+    ) -> Float[Tensor, "batch width height width"]:
+        """Return what the entry says of both, without spreading the codes over all pixels.
+
+        A 3 x 3 convolution of what is the same everywhere has nine values: within, along four
+        edges and in four corners. They are those of an image of 3 x 3 pixels.
+        """
+        convolution, activation = self.entry
+        of_codes, of_maps = convolution.weight.split((everywhere.shape[1], maps.shape[1]), dim=1)
+        nine = F.conv2d(everywhere[:, :, None, None].expand(-1, -1, 3, 3), of_codes, padding=1)
+        for axis in (2, 3):
+            first, within, last = nine.split(1, dim=axis)
+            sizes = list(within.shape)
+            sizes[axis] = maps.shape[axis] - 2
+            nine = torch.cat([first, within.expand(sizes), last], dim=axis)
+        return activation(F.conv2d(maps, of_maps, convolution.bias, padding=1) + nine)
 
     @staticmethod
     def creation_order(prefix: str) -> Iterator[str]:
