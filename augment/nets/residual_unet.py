@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -172,15 +172,15 @@ class ResidualUNet(nn.Module):
         A 3 x 3 convolution of what is the same everywhere has nine values: within, along four
         edges and in four corners. They are those of an image of 3 x 3 pixels.
         """
-        convolution, activation = self.entry
-        of_codes, of_maps = convolution.weight.split((everywhere.shape[1], maps.shape[1]), dim=1)
+        first_layer = cast("nn.Conv2d", self.entry[0])
+        of_codes, of_maps = first_layer.weight.split((everywhere.shape[1], maps.shape[1]), dim=1)
         nine = F.conv2d(everywhere[:, :, None, None].expand(-1, -1, 3, 3), of_codes, padding=1)
         for axis in (2, 3):
             first, within, last = nine.split(1, dim=axis)
             sizes = list(within.shape)
             sizes[axis] = maps.shape[axis] - 2
             nine = torch.cat([first, within.expand(sizes), last], dim=axis)
-        return activation(F.conv2d(maps, of_maps, convolution.bias, padding=1) + nine)
+        return F.relu(F.conv2d(maps, of_maps, first_layer.bias, padding=1) + nine)
 
     @staticmethod
     def creation_order(prefix: str) -> Iterator[str]:
