@@ -3,6 +3,7 @@
 # TORCH_INDEX=URL takes torch from another index than the usual one, whose wheels bring CUDA: with
 # PyTorch's index of CPU wheels all takes 2.5 GB instead of 6.
 
+set -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 find_python() {
@@ -42,8 +43,11 @@ make_environment() {
         }
     fi
     echo "Installing the package and what it needs (with CUDA 3 GB to load, 6 GB on disk) ..."
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-        --constraint constraints.txt --editable ".$1" || {
+    # Of what pip says, the large files and the last, long step.
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+        --constraint constraints.txt --editable ".$1" |
+        sed -unE 's/^ *((Downloading|Using cached) .*MB\))$/  \1/p
+            s/^Installing collected packages:.*/  Unpacking, the longest step .../p' || {
         echo "the installation failed; the same command tries again" >&2
         exit 1
     }

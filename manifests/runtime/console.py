@@ -98,6 +98,14 @@ class Bar:
             self._bar.close()
 
 
+def _has_columns(terminal: TextIO) -> bool:
+    """Return whether a terminal has a width: one of none, as some programs open, shows no bar."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns > 0
+    except (OSError, ValueError):  # it does not say
+        return True
+
+
 class Console:
     """All output of a command: messages to standard error, results to standard output."""
 
@@ -109,7 +117,7 @@ class Console:
     def shows_bars(self) -> bool:
         """Whether to show a progress bar: on a terminal, as text, unless quiet."""
         # A process that was started without standard error has none.
-        is_terminal = getattr(sys.stderr, "isatty", bool)()
+        is_terminal = getattr(sys.stderr, "isatty", bool)() and _has_columns(sys.stderr)
         return not self._quiet and self._log_format == "text" and is_terminal
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any, Final
@@ -135,8 +136,15 @@ def differences(
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             result += differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            result.append(f"{prefix}{name}: {old!r}, now {new!r}")
+            result.append(f"{prefix}{name}: {_short(old)}, now {_short(new)}")
     return result
+
+
+def _short(value: object) -> str:
+    """Return a value as Python writes it, of a digest the beginning: two differ there."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return f"'{value[:8]}...'"
+    return repr(value)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -335,12 +335,21 @@ def in_percent(difference: Difference) -> Number:
 def _verdict(comparison: Comparison, baseline: Arm) -> str:
     gain = comparison.mean_average_precision
     name = comparison.arm.name
-    changed = differences(training_of(baseline.runs[0]), training_of(comparison.arm.runs[0]))
+    changed = _changes(baseline.runs[0], comparison.arm.runs[0])
     return (
         f"- {name}: mAP {in_percent(gain)}, rank-1 {in_percent(comparison.rank_1)}: "
         f"{meaning(comparison, baseline)}. "
         f"Trained differently in: {'; '.join(map(_short, changed)) or 'nothing'}."
     )
+
+
+def _changes(before: Scored, after: Scored) -> list[str]:
+    """Return in what two runs were trained differently; how images are mixed in, where both are."""
+    first, second = training_of(before), training_of(after)
+    if None in {first.get("synthetic_sha256"), second.get("synthetic_sha256")}:
+        for training in (first, second):
+            training.pop("synthetic_mix", None)
+    return differences(first, second)
 
 
 Verdict = Literal["better", "worse", "undecided", "too little"]

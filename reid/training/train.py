@@ -102,7 +102,7 @@ def train(
             _train(settings, recipe, inputs, Destination(device, group), console)
     code = _score(settings, inputs, console) if group.is_primary else Exit.DONE
     if distributed:
-        console.suggest("reid", "report", folder, "--html", "page.html")
+        console.suggest("reid", "report", folder, "--html", "report.html")
     return code
 
 

@@ -1,8 +1,13 @@
 """What a command says while it works."""
 
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
 import sys
+import termios
 import time
 
 import pytest
@@ -69,6 +74,15 @@ def test_on_a_terminal_a_bar_says_speed_and_time_left(monkeypatch):
     assert "training:  67%" in shown
     assert "2/3 [00:00<00:00" in shown
     assert "step/s]" in shown
+
+
+@pytest.mark.parametrize(("columns", "shows"), [(0, False), (80, True)])
+def test_a_terminal_without_columns_has_lines_in_the_place_of_bars(monkeypatch, columns, shows):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        assert Console().shows_bars is shows
 
 
 def test_a_quiet_command_says_nothing(clock, capsys):
