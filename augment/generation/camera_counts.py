@@ -26,10 +26,12 @@ class CameraCounts:
     def add(self, rows: pa.Table) -> None:
         """Count further rows, with columns ``person_id``, ``camera_id`` and ``error``."""
         made = rows.filter(rows["error"].is_null()).select(["person_id", "camera_id"])
-        groups = made.group_by(["person_id", "camera_id"], use_threads=False).aggregate(
-            [([], "count_all")]
+        numbered = made.append_column("row", pa.array(range(made.num_rows), pa.int64()))
+        groups = numbered.group_by(["person_id", "camera_id"], use_threads=False).aggregate(
+            [("row", "min"), ([], "count_all")]
         )
-        # Groups come in the order of their first rows, so people stay together.
+        # pyarrow returns a group late where its hash meets another's; a person's have to lie together.
+        groups = groups.sort_by("row_min").select(["person_id", "camera_id", "count_all"])
         for person, camera, count in zip(*(column.to_pylist() for column in groups), strict=True):
             if person != self._person:
                 self._finish_person()
