@@ -30,7 +30,7 @@ class CameraCounts:
         groups = numbered.group_by(["person_id", "camera_id"], use_threads=False).aggregate(
             [("row", "min"), ([], "count_all")]
         )
-        # pyarrow returns a group late where its hash meets another's; a person's have to lie together.
+        # pyarrow returns a group late where its hash meets another's, and people lie together here.
         groups = groups.sort_by("row_min").select(["person_id", "camera_id", "count_all"])
         for person, camera, count in zip(*(column.to_pylist() for column in groups), strict=True):
             if person != self._person:
