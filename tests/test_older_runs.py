@@ -63,8 +63,9 @@ def test_a_run_of_an_older_version_is_refused_in_one_sentence(
         main([name, *(paths.get(argument, argument) for argument in arguments)])
 
     assert left.value.code == 2
-    assert capsys.readouterr().err == (
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if not line.startswith("weights ")] == [
         f"error: {run / 'run.json'}: found a run.json of an older version with entry 'asked', "
-        "expected 'config'; finish the run with that version or choose another --out\n"
-    )
+        "expected 'config'; finish the run with that version or choose another --out"
+    ]
     assert files_of(tmp_path) == before

@@ -102,9 +102,9 @@ def _generate(
         name = settings.weights or SAMPLE_WEIGHTS
         settings = settings.model_copy(update={"images": images, "weights": name})
     weights = weights or open_weights(settings.weights or DEFAULT_WEIGHTS)
+    plan = plan_of(settings, weights)
     if weights.about:
         console.say(weights.about, event="weights")
-    plan = plan_of(settings, weights)
     _say_about(plan, console)
     if settings.dry_run:
         run = resolve(settings, plan, weights, read_run_config(settings.out))

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,14 @@ def save(trainer: Trainer, settings: TrainSettings, facts: Facts) -> None:
 def _shareable(config: dict[str, Any]) -> dict[str, Any]:
     """Return settings that name files without the folders of whoever trained."""
     return {
-        name: Path(value).name if isinstance(value, str) and os.sep in value else value
+        name: Path(value).name if isinstance(value, str) and _is_file(value) else value
         for name, value in config.items()
     }
+
+
+def _is_file(value: str) -> bool:
+    """Return whether a setting is the path of a file; names of networks have a slash too."""
+    return Path(value).is_absolute() or bool(Path(value).suffix)
 
 
 def remove_leftovers(out: Path) -> None:

@@ -30,7 +30,7 @@ def settled_precision(
     Args:
         precision: Of the settings.
         device: Where it is computed.
-        records: Files ``run.json`` that it may stand in.
+        records: Its ``run.json``, or several of which one may be.
     """
     if precision != "auto":
         return precision
