@@ -64,8 +64,9 @@ def test_a_run_of_an_older_version_is_refused_in_one_sentence(
 
     assert left.value.code == 2
     said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if not line.startswith("weights ")] == [
+    (refused,) = [line for line in said if not line.startswith("weights ")]
+    assert refused == (
         f"error: {run / 'run.json'}: found a run.json of an older version with entry 'asked', "
         "expected 'config'; finish the run with that version or choose another --out"
-    ]
+    )
     assert files_of(tmp_path) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from manifests.datasets.skipped import Skipped, files_below
 from manifests.io import Images, sha256_file
 from manifests.person_ids import person_label
 from manifests.runtime.console import UserError
+from manifests.runtime.files import found_at
 from manifests.schema import SPLITS, UNKNOWN_CAMERA
 
 GROUPS = ("person_id", "camera_id", "split")
@@ -80,6 +82,7 @@ def index_table(
         if not path or not person:
             raise UserError(f"{where}: found an empty path or person_id")
         crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
+    _check_paths_begin_below(root, csv, crops)
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
     return _table_of(crops, root, provenance, options, Skipped())
 
@@ -170,6 +173,19 @@ def _check_columns(csv: Path, found: list[str]) -> None:
             f"{csv}:1: found the columns {', '.join(map(repr, found))}; "
             f"expected {', '.join(COLUMNS)}, separated by commas (--columns path=NAME ... where "
             "they have other names, --test-people 0.5 where there is no split)"
+        )
+
+
+def _check_paths_begin_below(root: Path, csv: Path, crops: Sequence[Crop]) -> None:
+    """Refuse paths that begin with the folder's own name, so that none is found below it."""
+    folder = root.resolve()
+    if not crops or any(crop.path.partition("/")[0] != folder.name for crop in crops):
+        return
+    first = crops[0].path
+    if found_at(root / first) is not None and found_at(folder.parent / first) is None:
+        raise UserError(
+            f"{csv}: found paths that begin with '{folder.name}/', as the folder {root} is called; "
+            f"expected paths below it, or {folder.parent} in its place"
         )
 
 

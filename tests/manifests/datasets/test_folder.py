@@ -124,6 +124,18 @@ def test_a_listed_image_that_is_missing_is_named(crops):
         index_table(crops, listed(crops, HEADER + "gone.jpg,1,1,train\n"))
 
 
+@pytest.mark.parametrize("within", ["", "crops/"])
+def test_paths_that_begin_with_the_folders_own_name_are_told_from_missing_ones(crops, within):
+    rows = f"crops/{within}train/anna/cam1_0.jpg,1,1,train\n"
+    expected = (
+        "found paths that begin with 'crops/'.*, or .* in its place"
+        if not within
+        else "train/anna/cam1_0.jpg: found nothing of this name"
+    )
+    with pytest.raises(UserError, match=expected):
+        index_table(crops, listed(crops, HEADER + rows))
+
+
 def test_names_that_are_not_utf8_are_counted(crops):
     odd = os.fsencode(crops) + b"/train/anna/\xff.jpg"
     shutil.copy(crops / "train" / "anna" / "cam1_0.jpg", odd)
