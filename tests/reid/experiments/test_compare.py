@@ -306,6 +306,23 @@ def test_which_weights_were_scored_is_among_the_differences(tmp_path):
     assert "Trained differently in: weights: 'last', now 'best'." in text
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ((None, "replace"), ("ab", "add"), "synthetic"),
+        (("ab", "replace"), (None, "add"), "synthetic"),
+        (("ab", "replace"), ("ab", "add"), "synthetic_mix: 'replace', now 'add'"),
+    ],
+)
+def test_how_images_are_mixed_in_is_a_difference_where_both_have_some(tmp_path, first, then, told):
+    arms = [
+        read_arm(str(write_run(tmp_path / name, 0, synthetic_sha256=digest, synthetic_mix=mix)))
+        for name, (digest, mix) in (("first", first), ("then", then))
+    ]
+    text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
+    assert f"Trained differently in: {told}." in text
+
+
 def test_a_scoring_that_died_between_its_two_files_is_refused(tmp_path):
     folder, other = (write_run(tmp_path / name, seed) for seed, name in enumerate("ab"))
     (folder / "queries.parquet").write_bytes((other / "queries.parquet").read_bytes())
