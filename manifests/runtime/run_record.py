@@ -129,6 +129,8 @@ def differences(
 
     >>> differences({"steps": 10, "net": {"width": 8}}, {"steps": 20, "net": {"width": 8}})
     ['steps: 10, now 20']
+    >>> differences({"images_sha256": 8 * "0123abcd"}, {"images_sha256": 8 * "4567abcd"})
+    ["images_sha256: '0123abcd...', now '4567abcd...'"]
     """
     result: list[str] = []
     for name in sorted(set(stored) | set(config)):

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -363,8 +364,8 @@ def test_a_resumed_run_goes_on_from_the_weights_that_it_began_with(
     before = io.sha256_file(weights)
     run("second", init=str(weights))
     run("first")
-    told = f"init_sha256: '{before}', now '{io.sha256_file(weights)}'"
-    with pytest.raises(UserError, match=told):
+    told = f"init_sha256: '{before[:8]}...', now '{io.sha256_file(weights)[:8]}...'"
+    with pytest.raises(UserError, match=re.escape(told)):
         run("second", init=str(weights))
 
 
