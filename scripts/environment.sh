@@ -1,7 +1,7 @@
 # Sourced by demo and test: makes .venv with pinned versions, says what it is doing.
 #
 # TORCH_INDEX=URL takes torch from another index than the usual one, whose wheels bring CUDA: with
-# PyTorch's index of CPU wheels all takes about 2.5 GB instead of 6.
+# PyTorch's index of CPU wheels more than 3 GB of disk are spared.
 
 set -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

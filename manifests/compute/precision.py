@@ -16,7 +16,7 @@ Auto = Literal["auto"]
 
 
 def fast_precision(device: torch.device) -> Precision:
-    """Return bf16 where the device computes in it; elsewhere it takes up to four times as long."""
+    """Return bf16 where the device computes in it; elsewhere it only takes longer."""
     return "bf16" if has_bf16(device) else "float32"
 
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
+from manifests.runtime.settings import Count
 from reid.evaluation.retrieval import COARSE, FALSE_POSITIVE_RATES, ROC_RATES
 
 RANKS: Final = (1, 5, 10, 20)
 _SHORTEST_CMC: Final = max(RANKS)
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+_Count = Annotated[Count, Field(strict=True)]
 _Counts = Annotated[list[_Count], Field(min_length=COARSE, max_length=COARSE)]
 _Curve = Annotated[list[_Number], Field(min_length=len(ROC_RATES), max_length=len(ROC_RATES))]
 _Entries = dict[str, Any]
