@@ -369,15 +369,15 @@ def test_a_resumed_run_goes_on_from_the_weights_that_it_began_with(
         run("second", init=str(weights))
 
 
-def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path):
-    out = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
-    short = [*TRAIN, "--config.steps", "3"]
-    subprocess.run([*short, *out], check=True, capture_output=True)
-    other = subprocess.run([*short, *out, "--seed", "1"], check=False, capture_output=True)
-    assert other.returncode == 2
-    assert "seed: 0, now 1" in other.stderr.decode()
-    again = subprocess.run([*short, *out], check=False, capture_output=True)
-    assert (again.returncode, b"already complete" in again.stderr) == (0, True)
+def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path, capsys):
+    files = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
+    command = [*TRAIN[TRAIN.index("train") :], "--config.steps", "3", *files]
+    assert PROGRAM.run(command) == Exit.DONE
+    with pytest.raises(UserError, match="seed: 0, now 1"):
+        PROGRAM.run([*command, "--seed", "1"])
+    capsys.readouterr()
+    assert PROGRAM.run(command) == Exit.DONE
+    assert "already complete" in capsys.readouterr().err
 
 
 def test_a_run_that_another_process_is_at_is_refused(tiny_images, tiny_root, tmp_path):

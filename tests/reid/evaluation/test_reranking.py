@@ -67,7 +67,7 @@ def literal(distances: np.ndarray, num_query: int, settings: Reranking) -> np.nd
     "settings", [Reranking(), Reranking(7, 3, 0.5), Reranking(5, 1, 0.0), Reranking(400, 6)]
 )
 def test_reranking_equals_the_equations_of_the_paper_written_out(distance, settings):
-    query, gallery = made_up(20, 150)
+    query, gallery = made_up(20, 60)
     features = np.concatenate([query, gallery])
     distances = distance_of(features, features, distance)(slice(0, len(features)))
     found = reranked(query, gallery, distance, settings)
