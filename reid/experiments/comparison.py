@@ -290,8 +290,19 @@ def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}{_features_said(arms)}. Gains are "
         "paired; 95 % intervals are over people and seeds; p by "
-        f"Holm.{f' {cameras}.' if cameras else ''}"
+        f"Holm.{_steps_said(arms)}{f' {cameras}.' if cameras else ''}"
     )
+
+
+def _steps_said(arms: Sequence[Arm]) -> str:
+    """Return for how long networks were trained, with a space before it; empty if not by steps."""
+    recipes = [run.recipe for arm in arms for run in arm.runs]
+    found: set[int] = {recipe["steps"] for recipe in recipes if "steps" in recipe}
+    if not found:
+        return ""
+    fewest, most = min(found), max(found)
+    steps = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    return f" Trained for {steps} steps."
 
 
 def _features_said(arms: Sequence[Arm]) -> str:

@@ -125,6 +125,19 @@ def test_few_seeds_and_hardly_any_training_are_too_little_to_tell(
     assert said in markdown(none, [Comparison(arm, gain, gain, 0.01)])
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [((200, 200), " Trained for 200 steps."), ((200, 3000), " Trained for 200 to 3,000 steps.")],
+)
+def test_a_table_says_for_how_long_networks_were_trained(tmp_path, steps, said):
+    none, arm = (
+        read_arm(str(write_run(tmp_path / name, 0, steps=number)))
+        for name, number in zip(("none", "patn"), steps, strict=True)
+    )
+    gain = Difference(0.02, 0.01, 0.03, 0.01, 3)
+    assert said in markdown(none, [Comparison(arm, gain, gain, 0.01)])
+
+
 def test_one_seed_is_said_loudly(tmp_path, capsys):
     arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
     compare(CompareSettings(arms=arms), QUIET)
