@@ -346,7 +346,7 @@ def in_percent(difference: Difference) -> Number:
 def _verdict(comparison: Comparison, baseline: Arm) -> str:
     gain = comparison.mean_average_precision
     name = comparison.arm.name
-    changed = _changes(baseline.runs[0], comparison.arm.runs[0])
+    changed = training_changes(baseline, comparison.arm)
     return (
         f"- {name}: mAP {in_percent(gain)}, rank-1 {in_percent(comparison.rank_1)}: "
         f"{meaning(comparison, baseline)}. "
@@ -354,9 +354,9 @@ def _verdict(comparison: Comparison, baseline: Arm) -> str:
     )
 
 
-def _changes(before: Scored, after: Scored) -> list[str]:
-    """Return in what two runs were trained differently; how images are mixed in, where both are."""
-    first, second = training_of(before), training_of(after)
+def training_changes(baseline: Arm, arm: Arm) -> list[str]:
+    """Return in what two arms were trained differently; how images are mixed in, where both are."""
+    first, second = training_of(baseline.runs[0]), training_of(arm.runs[0])
     if None in {first.get("synthetic_sha256"), second.get("synthetic_sha256")}:
         for training in (first, second):
             training.pop("synthetic_mix", None)

@@ -31,7 +31,6 @@ from manifests.pages.charts import (
 )
 from manifests.pages.page import Pictures, check_page, entries, in_words, write_page
 from manifests.runtime.console import Console, UserError
-from manifests.runtime.run_record import differences
 from manifests.runtime.tables import Cell, Column, Number, Table
 from reid.evaluation.report import Scored
 from reid.evaluation.retrieval import NUM_NEAREST
@@ -46,7 +45,7 @@ from reid.experiments.comparison import (
     of_few_seeds,
     seed_warning,
     table_of,
-    training_of,
+    training_changes,
     verdict_of,
 )
 
@@ -475,12 +474,8 @@ def _by_camera(run: Scored) -> Float[np.ndarray, "queries cameras"] | None:
 
 
 def _changes(group: Group) -> list[tuple[str, list[str]]]:
-    first = training_of(group.baseline.runs[0])
     return [
-        (
-            comparison.arm.name,
-            differences(first, training_of(comparison.arm.runs[0])) or ["nothing"],
-        )
+        (comparison.arm.name, training_changes(group.baseline, comparison.arm) or ["nothing"])
         for comparison in group.comparisons
     ]
 

@@ -334,6 +334,10 @@ def test_how_images_are_mixed_in_is_a_difference_where_both_have_some(tmp_path, 
     ]
     text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
     assert f"Trained differently in: {told}." in text
+    page = tmp_path / "page.html"
+    folders = tuple(str(tmp_path / name) for name in ("first", "then"))
+    compare(CompareSettings(arms=folders, html=page), QUIET)
+    assert ("synthetic_mix: " in page.read_text()) == (told != "synthetic")
 
 
 def test_a_scoring_that_died_between_its_two_files_is_refused(tmp_path):
