@@ -140,6 +140,11 @@ class Console:
         else:
             write_error(line + "\n")
 
+    def record(self, message: str, *, event: str, **fields: object) -> None:
+        """Write one line for programs, in the JSON format alone: people read it in the result."""
+        if self._log_format == "json":
+            self.say(message, event=event, **fields)
+
     def suggest(self, *command: object) -> None:
         """Name the command that shows what was made, as it can be typed."""
         typed = shlex.join(map(str, command))

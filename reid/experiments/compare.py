@@ -70,7 +70,7 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     settings.write(text, [table_of(baseline, comparisons)])
     for comparison in comparisons:
         gain = comparison.mean_average_precision
-        console.say(
+        console.record(
             f"{comparison.arm.name} against {baseline.name}: {meaning(comparison, baseline)}",
             event="comparison",
             baseline=baseline.name,

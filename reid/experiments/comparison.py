@@ -37,6 +37,8 @@ _ENOUGH_SEEDS: Final = 3
 """From so many on the interval holds the noise of training well enough to say "no effect"."""
 _FEW_STEPS: Final = 100
 """Of optimisation: a network trained for fewer has hardly begun to learn."""
+_NEAR_CEILING: Final = 0.95
+"""mAP of a baseline from which on hardly anything is left to gain."""
 _SEEDS_SAID: Final = {1: "one seed", 2: "two seeds"}
 _HOW_TO_COMPARE_FEATURES: Final = (
     "; --other-features holds features of the same networks against each other"
@@ -272,8 +274,8 @@ def markdown(baseline: Arm, comparisons: Sequence[Comparison], *, with_reading: 
 
 def reading(baseline: Arm, comparisons: Sequence[Comparison]) -> list[str]:
     """Return the lines on how sure its numbers are, and how to read them."""
-    warning = seed_warning(baseline, comparisons)
-    return [*([f"**{warning}**", ""] if warning else []), how_to_read(baseline, comparisons)]
+    lines = [line for said in cautions(baseline, comparisons) for line in (f"**{said}**", "")]
+    return [*lines, how_to_read(baseline, comparisons)]
 
 
 def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
@@ -314,10 +316,17 @@ def _features_said(arms: Sequence[Arm]) -> str:
     return f". The same networks with other features ({named})"
 
 
-def seed_warning(baseline: Arm, comparisons: Sequence[Comparison]) -> str | None:
-    """Return what is said where there are too few seeds."""
+def cautions(baseline: Arm, comparisons: Sequence[Comparison]) -> list[str]:
+    """Return what stands beside the verdict: too few seeds, a baseline near its ceiling."""
     arms = [baseline, *(comparison.arm for comparison in comparisons)]
-    return {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
+    seeds = {1: _ONE_SEED, 2: _TWO_SEEDS}.get(min(len(arm.runs) for arm in arms))
+    precision = float(baseline.scores("mAP").mean())
+    ceiling = (
+        f"{baseline.name} finds nearly everyone (mAP {100 * precision:.1f}): these test images "
+        "leave hardly anything to gain; harder ones, or fewer train images (--real-fraction), "
+        "would tell more."
+    )
+    return [*([seeds] if seeds else []), *([ceiling] if precision > _NEAR_CEILING else [])]
 
 
 def _seeds(arms: Sequence[Arm]) -> str:

@@ -38,12 +38,12 @@ from reid.experiments.comparison import (
     Arm,
     Comparison,
     Verdict,
+    cautions,
     how_little,
     how_to_read,
     in_percent,
     meaning,
     of_few_seeds,
-    seed_warning,
     table_of,
     training_changes,
     verdict_of,
@@ -155,7 +155,9 @@ def write_comparison(
         "sections": _sections(groups, has_figures=bool(content.figures)),
         "groups": [_group_context(group, pairs) for group in groups],
         "figures": content.figures,
-        "warnings": _once(seed_warning(group.baseline, group.comparisons) for group in groups),
+        "warnings": _once(
+            said for group in groups for said in cautions(group.baseline, group.comparisons)
+        ),
         "readings": _once(how_to_read(group.baseline, group.comparisons) for group in groups),
         "notes": content.notes,
         "browser": browser,
@@ -228,8 +230,8 @@ def _sections(groups: Sequence[Group], *, has_figures: bool) -> list[tuple[str, 
     ]
 
 
-def _once(said: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(filter(None, said)))
+def _once(said: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(said))
 
 
 def _group_context(group: Group, pairs: Iterator[int]) -> dict[str, Any]:

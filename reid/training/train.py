@@ -102,7 +102,7 @@ def train(
             _train(settings, recipe, inputs, Destination(device, group), console)
     code = _score(settings, inputs, console) if group.is_primary else Exit.DONE
     if distributed:
-        console.suggest("reid", "report", folder, "--html", "report.html")
+        console.suggest("reid", "report", folder, "--html", folder.with_name(f"{folder.name}.html"))
     return code
 
 
@@ -187,8 +187,8 @@ def make_trainer(
     if weights is not None:
         loaded = start_from(network.module, weights)
         console.say(
-            f"started from {weights}, its tensors taken by {loaded.by}; left as drawn: "
-            f"{', '.join(loaded.skipped)}"
+            f"started from {weights} (tensors matched by {loaded.by}); new, as it has none for "
+            f"them: {', '.join(loaded.skipped)}"
         )
     return Trainer(network, settings, destination.device, destination.group)
 

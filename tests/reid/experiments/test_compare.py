@@ -18,6 +18,7 @@ from reid.evaluation.report import read_scored
 from reid.experiments.compare import CompareSettings, compare
 from reid.experiments.comparison import (
     Comparison,
+    cautions,
     check_alike,
     compare_arms,
     compare_families,
@@ -142,6 +143,37 @@ def test_one_seed_is_said_loudly(tmp_path, capsys):
     arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
     compare(CompareSettings(arms=arms), QUIET)
     assert "ONE SEED" in capsys.readouterr().out
+
+
+def test_a_baseline_that_finds_nearly_everyone_is_said_to_leave_nothing_to_gain(tmp_path):
+    def ranks(last: int) -> np.ndarray:
+        return np.array([1] * 9 + [last])
+
+    def cautions_at(first_rank: int) -> list[str]:
+        runs = [
+            write_first_ranks(tmp_path / f"{name}-{first_rank}", 0, ranks(first_rank), kind=name)
+            for name in ("none", "patn")
+        ]
+        baseline, arm = (read_arm(str(run)) for run in runs)
+        return cautions(baseline, compare_arms(baseline, [arm]))
+
+    seed, ceiling = cautions_at(1)
+    assert seed.startswith("ONE SEED")
+    assert ceiling.startswith("none-1 finds nearly everyone (mAP 100.0)")
+    (seed,) = cautions_at(20)
+    assert seed.startswith("ONE SEED")
+
+
+def test_a_verdict_stands_once_on_a_terminal_and_as_an_event_for_programs(tmp_path, capsys):
+    arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
+    compare(CompareSettings(arms=arms), Console())
+    said = capsys.readouterr()
+    assert said.out.count("this one seed") + said.out.count("too little to tell") == 1
+    assert "against a" not in said.err
+    compare(CompareSettings(arms=arms), Console(log_format="json"))
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (event,) = [event for event in events if event["event"] == "comparison"]
+    assert (event["arm"], event["baseline"]) == ("b", "a")
 
 
 def test_two_seeds_are_said_to_be_few(tmp_path):
