@@ -248,6 +248,9 @@ def build_crops(folder: Path) -> None:
             shutil.copy(file, folder / "CROPS" / path)
             lines.append(f"{path},{person},{camera},{split}")
     (folder / "people.csv").write_text("\n".join(lines) + "\n")
+    rows = [line.split(",") for line in lines[1:]]
+    mine = [f"{path},{person},gate-{camera}" for path, person, camera, _ in rows]
+    (folder / "mine.csv").write_text("\n".join(["file,name,camera", *mine]) + "\n")
 
 
 def values(table: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _labels(images: Images) -> list[str]:
     columns = ("person_id", "camera_id", "mask_source", "pose_confidence")
     return [
         f"{person}, camera {camera}, {source or 'no mask'}"
-        + ("" if confidence is None else f", {confidence:.2f}")
+        + ("" if confidence is None else f", confidence {confidence:.2f}")
         for person, camera, source, confidence in zip(
             *(images.table[name].to_pylist() for name in columns), strict=True
         )

@@ -144,7 +144,7 @@ def contact_sheet(
         contact_sheets.draw_pose(joints, size, contact_sheets.SCALE) for joints in shown.keypoints()
     ]
     labels = [
-        f"{person}, camera {camera}, k {k}" + ("" if error is None else ": dropped")
+        f"{person}, camera {camera}, no. {k}" + ("" if error is None else ": dropped")
         for person, camera, k, error in zip(
             *(shown.table[name].to_pylist() for name in ("person_id", "camera_id", "k", "error")),
             strict=True,

@@ -184,7 +184,7 @@ def _sheets(made: Synthetic, train: Images, choices: Choices) -> list[Sheet]:
                 len(mine),
                 [Tile(real_names[row], f"camera {cameras[row]}") for row in real[:_PER_PERSON]],
                 [
-                    Tile(names[row], f"k {ks[row]}", _made_of(sources[row], poses[row]))
+                    Tile(names[row], f"no. {ks[row]}", _made_of(sources[row], poses[row]))
                     for row in mine[:_PER_PERSON]
                 ],
             )

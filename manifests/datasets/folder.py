@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from manifests.datasets.crops import Crop, Report, check_folder
 from manifests.datasets.csv_table import read_csv
@@ -23,6 +23,10 @@ from manifests.schema import SPLITS, UNKNOWN_CAMERA
 
 GROUPS = ("person_id", "camera_id", "split")
 COLUMNS = ("path", *GROUPS)
+_CAMERAS: Final = "cameras"
+"""In the table's provenance: which camera has which number, where they had names."""
+_MOST_CAMERAS: Final = 200
+"""That have names; more of them are names of something else, crops say."""
 _LONGEST_SHOWN: Final = 500
 """Of an expression, in messages."""
 
@@ -62,7 +66,8 @@ def index_table(
 ) -> tuple[Images, Report]:
     """Return the images below a folder that a CSV lists.
 
-    Columns: ``path``, ``person_id``, ``camera_id`` (a whole number; empty = unknown), ``split``
+    Columns: ``path``, ``person_id``, ``camera_id`` (a whole number, or names, which are then
+    numbered from 1 in their natural order; empty = unknown), ``split``
     (train, query or gallery; not needed where the options draw test people), under these names or
     those of the options. The path starts at the folder and is the ``image_id``.
 
@@ -75,16 +80,17 @@ def index_table(
     if options.test_people and "split" not in frame.columns:
         frame["split"] = "train"
     _check_columns(csv, list(frame.columns))
-    crops: list[Crop] = []
+    listed: list[_Listed] = []
     cells = (frame[name] for name in COLUMNS)
     for line, path, person, camera, split in zip(frame.index, *cells, strict=True):
         where = f"{csv}:{line}"
         if not path or not person:
             raise UserError(f"{where}: found an empty path or person_id")
-        crops.append(_crop(Path(path).as_posix(), person, camera, split, where))
+        listed.append(_Listed(Path(path).as_posix(), person, camera, split, where))
+    crops, cameras = _crops_of(listed)
     _check_paths_begin_below(root, csv, crops)
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
-    return _table_of(crops, root, provenance, options, Skipped())
+    return _table_of(crops, root, provenance | cameras, options, Skipped())
 
 
 def index_pattern(
@@ -92,9 +98,9 @@ def index_pattern(
 ) -> tuple[Images, Report]:
     """Return the images below a folder whose relative path a regular expression matches whole.
 
-    Named groups: ``person_id``, and where they exist ``camera_id`` (a whole number) and ``split``
-    (default train). The relative path, with forward slashes, is the ``image_id``. Linked folders
-    are followed.
+    Named groups: ``person_id``, and where they exist ``camera_id`` (as ``index_table`` has it) and
+    ``split`` (default train). The relative path, with forward slashes, is the ``image_id``. Linked
+    folders are followed.
 
     Raises:
         UserError: If the folder is missing, the expression is none or lacks ``person_id``, nothing
@@ -102,7 +108,7 @@ def index_pattern(
     """
     pattern = _pattern(regex)
     check_folder(root)
-    crops: list[Crop] = []
+    listed: list[_Listed] = []
     skipped = Skipped()
     for path in files_below(root, skipped):
         match = pattern.fullmatch(path)
@@ -111,14 +117,16 @@ def index_pattern(
             continue
         found = match.groupdict()
         camera, split = found.get("camera_id") or "", found.get("split") or "train"
-        crops.append(_crop(path, found["person_id"] or "", camera, split, str(root / path)))
-    if not crops:
+        person = found["person_id"] or ""
+        listed.append(_Listed(path, person, camera, split, str(root / path)))
+    if not listed:
         raise UserError(
             f"{root}: found {sum(skipped.counts.values()):,} files, none of which matches "
             f"'{regex[:_LONGEST_SHOWN]}' (it must match the whole path below the folder)"
         )
+    crops, cameras = _crops_of(listed)
     provenance = {"layout": "pattern", "pattern": regex}
-    return _table_of(crops, root, provenance, options, skipped)
+    return _table_of(crops, root, provenance | cameras, options, skipped)
 
 
 def _table_of(
@@ -129,17 +137,18 @@ def _table_of(
     skipped: Skipped,
 ) -> tuple[Images, Report]:
     """Return the table of crops, test people drawn if the options say so."""
-    said = ""
+    notes = [f"cameras by their names: {provenance[_CAMERAS]}"] if _CAMERAS in provenance else []
     if options.test_people:
         crops, said = draw_test_people(crops, options.test_people)
         provenance = {**provenance, "test_people": f"{options.test_people:g}"}
+        notes.append(said)
     elif all(crop.split == "train" for crop in crops):
-        said = (
+        notes.append(
             "all are train images, on which no network can be scored: --test-people 0.5 draws some "
             "people for query and gallery"
         )
     images, report = table_of_crops(crops, root, provenance, options, skipped)
-    return images, replace(report, notes=(*report.notes, said)) if said else report
+    return images, replace(report, notes=(*report.notes, *notes))
 
 
 def _names(columns: tuple[str, ...]) -> dict[str, str]:
@@ -156,14 +165,54 @@ def _names(columns: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def _crop(path: str, person: str, camera: str, split: str, where: str) -> Crop:
+class _Listed(NamedTuple):
+    """What a CSV or a pattern says of one crop, as text."""
+
+    path: str
+    person: str
+    camera: str
+    split: str
+    where: str
+    """In messages."""
+
+
+def _crops_of(listed: Sequence[_Listed]) -> tuple[list[Crop], dict[str, str]]:
+    """Return the crops, and in words which camera has which number if they have names."""
+    cameras = {one.camera for one in listed} - {"", str(UNKNOWN_CAMERA)}
+    # A word among numbers is a slip, not a name.
+    names = sorted(cameras, key=_natural) if all(map(_is_name, cameras)) else []
+    if len(names) > _MOST_CAMERAS:
+        raise UserError(
+            f"{listed[0].where}: found {len(names):,} names of cameras, '{names[0]}' among them; "
+            f"expected at most {_MOST_CAMERAS:,}, so this is something else"
+        )
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    crops = [_crop(one, numbers) for one in listed]
+    said = ", ".join(f"{name} = {number}" for name, number in numbers.items())
+    return crops, {_CAMERAS: said} if numbers else {}
+
+
+def _is_name(camera: str) -> bool:
+    return any(letter.isalpha() for letter in camera)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what sorts "gate 10" behind "gate 9"."""
+    return [(len(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _crop(listed: _Listed, cameras: Mapping[str, int]) -> Crop:
+    path, person, camera, split, where = listed
     if split not in SPLITS:
         raise UserError(f"{where}: found split '{split}', expected one of {', '.join(SPLITS)}")
     if not person:
         raise UserError(f"{where}: found an empty person_id")
-    if camera and not re.fullmatch(r"-1|\d{1,4}", camera):
-        raise UserError(f"{where}: found camera_id '{camera}', expected a number from 0 to 9999")
-    number = int(camera) if camera else UNKNOWN_CAMERA
+    if camera and camera not in cameras and not re.fullmatch(r"-1|\d{1,4}", camera):
+        raise UserError(
+            f"{where}: found camera_id '{camera}', expected a number from 0 to 9999, or a name "
+            "with a letter in it for every camera"
+        )
+    number = cameras[camera] if camera in cameras else int(camera or UNKNOWN_CAMERA)
     return Crop(path, path, split, person_label(person), number)
 
 

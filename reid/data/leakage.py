@@ -245,7 +245,8 @@ def _training_data(images: Images, facts: Mapping[str, Any] | None) -> str:
     fraction, seed = facts.get("real_fraction", 1.0), facts.get("data_seed", 0)
     part = subset_train(images, fraction, seed).only("train")
     if sha256_of_images(part) != facts["train_sha256"]:
-        return f"{facts.get('train_images', '?')} images of another table than this one"
+        count = facts.get("train_images", "?")
+        return f"{count} images of another data set, or of other rows of this one"
     if fraction == 1:
         return f"all {len(part):,} train images of this table"
     return f"{len(part):,} train images of this table (fraction {fraction}, data seed {seed})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -9,25 +10,25 @@ from tyro.conf import Positional
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.tables import TableFiles
 from reid.experiments.comparison import (
+    Arm,
+    Part,
     check_alike,
-    compare_arms,
+    compare_families,
+    held_against,
     markdown,
     meaning,
     read_arm,
+    reading,
     table_of,
 )
-from reid.experiments.comparison_page import (
-    Content,
-    PictureChoice,
-    groups_of,
-    write_comparison,
-)
+from reid.experiments.comparison_page import Content, Group, PictureChoice, write_comparison
 
 
 class CompareSettings(TableFiles):
     """Compare scored runs: the first arm is the baseline, every other one is held against it.
 
-    An arm is a run, a folder of runs (its seeds), or a pattern; NAME= before it names it:
+    Where a control of as many real images is among them, they are held against that as well. An
+    arm is a run, a folder of runs (its seeds), or a pattern; NAME= before it names it:
     reid compare none='runs/none-*' patn='runs/patn-*'
     """
 
@@ -63,27 +64,60 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     pictures.check(settings.html)
     arms = [read_arm(text) for text in settings.arms]
     check_alike(arms, other_features=settings.other_features)
-    baseline, *others = arms
-    comparisons = compare_arms(baseline, others)
-    text = markdown(baseline, comparisons)
+    parts = parts_of(arms)
+    text = _text(parts)
     console.show(text)
-    settings.write(text, [table_of(baseline, comparisons)])
-    for comparison in comparisons:
-        gain = comparison.mean_average_precision
+    settings.write(text, [part.table for part in parts])
+    for part in parts:
+        _record(part, console)
+    if settings.html is not None:
+        title = f"Is it better than {' and '.join(part.baseline.name for part in parts)}?"
+        groups = [
+            Group(f"Against {part.baseline.name}", part.baseline, part.comparisons, part.table)
+            for part in parts
+        ]
+        write_comparison(settings.html, Content(title, groups), pictures, console)
+    else:
+        console.suggest("reid", "compare", *settings.arms, "--html", "page.html")
+    return Exit.DONE
+
+
+def parts_of(arms: Sequence[Arm]) -> list[Part]:
+    """Return the arms held against the first, and against the controls among them.
+
+    The p values are corrected for the number of all comparisons together.
+    """
+    held = held_against(arms)
+    parts: list[Part] = []
+    for (baseline, _), comparisons in zip(held, compare_families(held), strict=True):
+        title = baseline.name if len(held) > 1 else ""
+        parts.append(Part(baseline, comparisons, table_of(baseline, comparisons, title)))
+    return parts
+
+
+def _text(parts: Sequence[Part]) -> str:
+    first, *others = parts
+    # Seeds, queries and protocol are the same for all.
+    sections = [markdown(first.baseline, first.comparisons, with_reading=not others)]
+    for part in others:
+        table = markdown(part.baseline, part.comparisons, with_reading=False)
+        sections.append(f"Against {part.baseline.name}, which sees as many images:\n\n{table}")
+    if others:
+        sections.append("\n".join(reading(first.baseline, first.comparisons)) + "\n")
+    return "\n".join(sections)
+
+
+def _record(part: Part, console: Console) -> None:
+    """Tell programs what a part says."""
+    for comparison in part.comparisons:
+        gain, arm, baseline = comparison.mean_average_precision, comparison.arm, part.baseline
         console.record(
-            f"{comparison.arm.name} against {baseline.name}: {meaning(comparison, baseline)}",
+            f"{arm.name} against {baseline.name}: {meaning(comparison, baseline)}",
             event="comparison",
             baseline=baseline.name,
-            arm=comparison.arm.name,
+            arm=arm.name,
             mean=gain.mean,
             low=gain.low,
             high=gain.high,
             p=comparison.p_value,
         )
-    if settings.html is not None:
-        title = f"Is it better than {baseline.name}?"
-        content = Content(title, groups_of(baseline, comparisons))
-        write_comparison(settings.html, content, pictures, console)
-    else:
-        console.suggest("reid", "compare", *settings.arms, "--html", "page.html")
-    return Exit.DONE

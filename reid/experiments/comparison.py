@@ -32,10 +32,12 @@ _TWO_SEEDS: Final = (
     "TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
     "intervals."
 )
+_AS_MANY_REAL: Final = frozenset({"added-real", "repeated-real"})
+"""Controls that see as many images as the arm whose part they take, all of them real."""
 _SIGNIFICANT: Final = 0.05
 _ENOUGH_SEEDS: Final = 3
 """From so many on the interval holds the noise of training well enough to say "no effect"."""
-_FEW_STEPS: Final = 100
+_FEW_STEPS: Final = 500
 """Of optimisation: a network trained for fewer has hardly begun to learn."""
 _NEAR_CEILING: Final = 0.95
 """mAP of a baseline from which on hardly anything is left to gain."""
@@ -209,6 +211,37 @@ def _features(run: Scored) -> dict[str, Any]:
     return run.report["protocol"].get(CENTRALISATION) or {}
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Arms held against one of them."""
+
+    baseline: Arm
+    comparisons: list[Comparison]
+    table: Table
+
+
+def held_against(arms: Sequence[Arm], named: str | None = None) -> list[tuple[Arm, Sequence[Arm]]]:
+    """Return what arms are held against, each with those that are.
+
+    All others against the first; and against every control of as many real images those that are
+    none, since more images a step alone may help.
+
+    Args:
+        arms: The baseline first.
+        named: Name of an arm to hold all others against in the controls' place.
+    """
+    baseline, *others = arms
+    if named is not None:
+        chosen = [arm for arm in others if arm.name == named]
+        return [
+            (baseline, others),
+            *((arm, [other for other in others if other is not arm]) for arm in chosen),
+        ]
+    controls = [arm for arm in others if arm.runs[0].recipe.get("control") in _AS_MANY_REAL]
+    tried = [arm for arm in others if arm not in controls]
+    return [(baseline, others), *((arm, tried) for arm in controls if tried)]
+
+
 def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:
     """Return every arm's difference from the baseline, p values corrected for their number."""
     return compare_families([(baseline, others)])[0]
@@ -239,8 +272,13 @@ def _differences(baseline: Arm, arm: Arm) -> tuple[Arm, Difference, Difference]:
     return arm, precision, first
 
 
-def table_of(baseline: Arm, comparisons: Sequence[Comparison], title: str = "") -> Table:
-    """Return the scores of all arms in percent, and their gains over the baseline."""
+def table_of(
+    baseline: Arm, comparisons: Sequence[Comparison], title: str = "", group: str = "against"
+) -> Table:
+    """Return the scores of all arms in percent, and their gains over the baseline.
+
+    ``title`` tells it from other tables of one report, ``group`` is what the titles are.
+    """
     heads = [name.replace("_", "-") for name in COLUMNS]
     columns = (
         Column("arm"),
@@ -256,7 +294,7 @@ def table_of(baseline: Arm, comparisons: Sequence[Comparison], title: str = "") 
             (*_cells(comparison.arm), in_percent(comparison.mean_average_precision), p_value)
         )
     note = how_to_read(baseline, comparisons)
-    return Table(columns, tuple(rows), title, note, "fraction")
+    return Table(columns, tuple(rows), title, note, group)
 
 
 def markdown(baseline: Arm, comparisons: Sequence[Comparison], *, with_reading: bool = True) -> str:
@@ -283,16 +321,18 @@ def how_to_read(baseline: Arm, comparisons: Sequence[Comparison]) -> str:
     arms = [baseline, *(comparison.arm for comparison in comparisons)]
     protocol = baseline.runs[0].report["protocol"]
     cameras = unknown_cameras(protocol)
+    most = max(len(arm.runs) for arm in arms)
+    noise = "people" if min(len(arm.runs) for arm in arms) == 1 else "people and seeds"
     return (
-        f"Percent, mean +- standard deviation over {_seeds(arms)}. "
+        f"Percent, {'mean +- standard deviation over' if most > 1 else 'of'} {_seeds(arms)}. "
         f"{protocol['query']['num_images']:,} queries of "
         f"{protocol['query']['num_people']:,} people against "
         f"{protocol['gallery']['num_images']:,} gallery images, rule {protocol['rule']}, "
         f"{protocol['average_precision']} AP, {protocol['distance']} distance"
         f"{', flip test' if protocol['flip_test'] else ''}"
         f"{', re-ranked' if protocol.get('reranking') else ''}{_features_said(arms)}. Gains are "
-        "paired; 95 % intervals are over people and seeds; p by "
-        f"Holm.{_steps_said(arms)}{f' {cameras}.' if cameras else ''}"
+        f"paired; 95 % intervals are over {noise}; p by Holm."
+        f"{_steps_said(arms)}{f' {cameras}.' if cameras else ''}"
     )
 
 
@@ -333,7 +373,7 @@ def _seeds(arms: Sequence[Arm]) -> str:
     """Return the seeds by number, once where all arms have the same."""
     named = {arm.name: ", ".join(map(str, arm.seeds)) for arm in arms}
     if len(set(named.values())) == 1:
-        return f"seeds {named[arms[0].name]}"
+        return f"{'seeds' if len(arms[0].runs) > 1 else 'seed'} {named[arms[0].name]}"
     return "seeds " + ", ".join(f"{seeds} ({name})" for name, seeds in named.items())
 
 

@@ -44,7 +44,6 @@ from reid.experiments.comparison import (
     in_percent,
     meaning,
     of_few_seeds,
-    table_of,
     training_changes,
     verdict_of,
 )
@@ -653,9 +652,3 @@ def _with_interval(arm: Arm) -> Number:
     values = arm.average_precision
     people = arm.runs[0].people
     return in_percent(paired_difference(np.zeros_like(values), values, people, same_seeds=True))
-
-
-def groups_of(baseline: Arm, comparisons: Sequence[Comparison]) -> list[Group]:
-    """Return the one group of a comparison."""
-    table = table_of(baseline, comparisons)
-    return [Group(f"Against {baseline.name}", baseline, comparisons, table)]

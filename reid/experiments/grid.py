@@ -72,7 +72,8 @@ class StudySettings(TableFiles):
     """Arms with something else in the place of the first synthetic set; added-real in that of the
     first arm that adds images."""
     against: str | None = None
-    """Name of an arm that the others are held against as well, in a table of their own."""
+    """Name of an arm that the others are held against as well, in a table of their own; without
+    it they are held against every control of as many real images."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained once for each."""
     budget: Literal["steps", "epochs"] = "steps"

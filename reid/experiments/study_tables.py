@@ -12,14 +12,14 @@ import pyarrow as pa
 from manifests.io import write_bytes, write_table
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.json_files import is_whole
-from manifests.runtime.tables import Table
 from reid.evaluation.report import read_report
 from reid.experiments.comparison import (
     Arm,
-    Comparison,
+    Part,
     arm_of,
     check_alike,
     compare_families,
+    held_against,
     markdown,
     reading,
     table_of,
@@ -137,15 +137,6 @@ def _write_page(
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Arms of one fraction, held against one of them."""
-
-    baseline: Arm
-    comparisons: list[Comparison]
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
 class Section:
     """What a study found for one fraction of the real images."""
 
@@ -153,7 +144,7 @@ class Section:
     arms: list[Arm]
     """All, ``none`` first."""
     parts: list[Part]
-    """Against ``none``; with ``--against`` against that arm too."""
+    """Against ``none``, and against the controls or the arm of ``--against``."""
 
     @property
     def title(self) -> str:
@@ -164,7 +155,7 @@ class Section:
 
 def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> list[Section]:
     """Return a section per fraction, p values corrected over all of them."""
-    held = {fraction: _held(settings, arms) for fraction, arms in families.items()}
+    held = {fraction: held_against(arms, settings.against) for fraction, arms in families.items()}
     compared = iter(compare_families([family for some in held.values() for family in some]))
     sections: list[Section] = []
     for fraction, arms in families.items():
@@ -173,7 +164,8 @@ def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> li
             against = "" if reference is arms[0] else f", against {reference.name}"
             comparisons = next(compared)
             title = f"{fraction:.0%}{against}"
-            parts.append(Part(reference, comparisons, table_of(reference, comparisons, title)))
+            table = table_of(reference, comparisons, title, "fraction")
+            parts.append(Part(reference, comparisons, table))
         sections.append(Section(fraction, arms, parts))
     return sections
 
@@ -181,8 +173,8 @@ def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> li
 def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
     """Return the Markdown of a study: a table per fraction, and what to know of its arms.
 
-    With ``--against`` a second table per fraction holds the arms against another than ``none``.
-    What is the same for all of them is said once.
+    Further tables of a fraction hold the arms against controls, or that of ``--against``. What is
+    the same for all of them is said once.
     """
     count = sum(len(part.comparisons) for section in sections for part in section.parts)
     lines = [f"# Study: {len(settings.seeds)} seeds, {_budget(settings)}", ""]
@@ -207,16 +199,6 @@ def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
         pairs = block["num_pairs"]
         lines += [f"Near-duplicates between train and gallery: {pairs:,} pairs.", ""]
     return "\n".join(lines)
-
-
-def _held(settings: StudySettings, arms: Sequence[Arm]) -> list[tuple[Arm, Sequence[Arm]]]:
-    """Return what the arms of one fraction are held against, each with the arms that are."""
-    baseline, *others = arms
-    named = [arm for arm in others if arm.name == settings.against]
-    return [
-        (baseline, others),
-        *((arm, [other for other in others if other is not arm]) for arm in named),
-    ]
 
 
 def _budget(settings: StudySettings) -> str:

@@ -187,8 +187,8 @@ def make_trainer(
     if weights is not None:
         loaded = start_from(network.module, weights)
         console.say(
-            f"started from {weights} (tensors matched by {loaded.by}); new, as it has none for "
-            f"them: {', '.join(loaded.skipped)}"
+            f"started from {weights} (tensors matched by {loaded.by}); untrained so far: "
+            f"{', '.join(loaded.skipped)}"
         )
     return Trainer(network, settings, destination.device, destination.group)
 

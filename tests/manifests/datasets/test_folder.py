@@ -74,6 +74,25 @@ def test_a_table_reads_what_it_lists_below_the_root_wherever_it_lies(crops, tmp_
     assert images.file(1).is_file()
 
 
+def test_cameras_that_have_names_are_numbered_in_their_natural_order_and_told(crops):
+    files = ("train/anna/cam1_0.jpg", "train/ben/cam2_0.jpg", "query/cleo/cam1_0.png")
+    cameras = ("gate-10", "gate-9", "")
+    rows = "".join(
+        f"{path},{number},{camera},train\n"
+        for number, (path, camera) in enumerate(zip(files, cameras, strict=True))
+    )
+    images, report = index_table(crops, listed(crops, HEADER + rows))
+    found = dict(zip(images.strings("person_id"), images.table["camera_id"], strict=True))
+    assert {name: number.as_py() for name, number in found.items()} == {"0": 2, "1": 1, "2": -1}
+    assert "cameras by their names: gate-9 = 1, gate-10 = 2" in report.text()
+
+
+def test_names_of_very_many_cameras_are_names_of_something_else(crops):
+    rows = "".join(f"{number}.jpg,{number},crop{number},train\n" for number in range(201))
+    with pytest.raises(UserError, match="found 201 names of cameras, 'crop0' among them"):
+        index_table(crops, listed(crops, HEADER + rows))
+
+
 def test_the_columns_of_a_table_may_have_any_order(crops):
     images, _ = index_table(
         crops, listed(crops, "split,person_id,path,camera_id\ntrain,x,train/anna/cam1_0.jpg,1\n")
@@ -87,7 +106,11 @@ def test_the_columns_of_a_table_may_have_any_order(crops):
         (HEADER.replace(",", ";"), ":1: found the columns 'path;person_id;camera_id;split'"),
         ("path,person_id,split\n", ":1: found the columns 'path', 'person_id', 'split'; expected"),
         (HEADER + "a.jpg,1,1,train\n\nb.jpg,1,1,test\n", ":4: found split 'test', expected one of"),
-        (HEADER + "a.jpg,1,one,train\n", ":2: found camera_id 'one', expected a number"),
+        (
+            HEADER + "b.jpg,1,2,train\na.jpg,1,2nd,train\n",
+            ":3: found camera_id '2nd', expected a number from 0 to 9999, or a name",
+        ),
+        (HEADER + "a.jpg,1,3.5,train\n", ":2: found camera_id '3.5', expected a number"),
         (HEADER + ",1,1,train\n", ":2: found an empty path or person_id"),
         (HEADER + "a.jpg,,1,train\n", ":2: found an empty path or person_id"),
         (HEADER + "a.jpg,1\n", ":2: found split '', expected one of"),

@@ -143,7 +143,7 @@ def test_what_the_generator_was_trained_on_is_recognised_by_its_digest(images, s
     named = {"train_sha256": digest(part), "real_fraction": 0.5, "data_seed": 3}
     assert described(named) == "12 train images of this table (fraction 0.5, data seed 3)"
     other = {"train_sha256": "0" * 64, "train_images": 99}
-    assert described(other) == "99 images of another table than this one"
+    assert described(other) == "99 images of another data set, or of other rows of this one"
     assert described(None).startswith("unknown images")
 
 

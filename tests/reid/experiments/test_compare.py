@@ -79,7 +79,7 @@ def test_arms_of_other_seeds_are_told_by_name(tmp_path):
         for name, seed in (("none", 3), ("patn", 7))
     ]
     text = markdown(arms[0], compare_arms(arms[0], arms[1:]))
-    assert "standard deviation over seeds 3 (none), 7 (patn). " in text
+    assert "Percent, of seeds 3 (none), 7 (patn). " in text
 
 
 def test_p_values_of_several_families_are_corrected_together(tmp_path):
@@ -162,6 +162,40 @@ def test_a_baseline_that_finds_nearly_everyone_is_said_to_leave_nothing_to_gain(
     assert ceiling.startswith("none-1 finds nearly everyone (mAP 100.0)")
     (seed,) = cautions_at(20)
     assert seed.startswith("ONE SEED")
+
+
+def test_arms_are_held_against_the_control_of_as_many_real_images_too(tmp_path, capsys):
+    folders = {
+        name: write_run(tmp_path / name, 0, gain, control=control)
+        for name, gain, control in (
+            ("real", 0.0, "none"), ("control", 0.1, "added-real"), ("streets", 0.2, "none")
+        )
+    }  # fmt: skip
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    arms = tuple(map(str, folders.values()))
+    compare(CompareSettings(arms=arms, csv=table, html=page), Console(log_format="json"))
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.err.splitlines()]
+    held = [(event["arm"], event["baseline"]) for event in events if event["event"] == "comparison"]
+    assert held == [("control", "real"), ("streets", "real"), ("streets", "control")]
+    assert said.out.count("Against control, which sees as many images:") == 1
+    assert said.out.count("Gains are paired; 95 % intervals are over people; p by Holm.") == 1
+    assert "Percent, of seed 0. 60 queries" in said.out
+    rows = table.read_text().splitlines()
+    assert rows[0].startswith("against,")
+    assert [row.split(",")[0] for row in rows[1:]] == ["real"] * 3 + ["control"] * 2
+    assert "Is it better than real and control?" in page.read_text()
+    # p of three comparisons together, not of two and one.
+    alone = compare_arms(read_arm(arms[1]), [read_arm(arms[2])])[0].p_value
+    (together,) = [event["p"] for event in events if event.get("baseline") == "control"]
+    assert together > alone
+
+
+def test_without_a_control_there_is_one_table_and_no_column_for_it(tmp_path, capsys):
+    arms = tuple(str(write_run(tmp_path / name, 0, kind=name)) for name in ("a", "b"))
+    compare(CompareSettings(arms=arms, csv=tmp_path / "table.csv"), QUIET)
+    assert "Against" not in capsys.readouterr().out
+    assert (tmp_path / "table.csv").read_text().startswith("arm,")
 
 
 def test_a_verdict_stands_once_on_a_terminal_and_as_an_event_for_programs(tmp_path, capsys):
