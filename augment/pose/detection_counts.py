@@ -75,7 +75,7 @@ class Counts:
             text += f", {self.masks:,} with a mask"
             if self.in_two_parts:
                 text += f" ({self.in_two_parts:,} in two large parts: perhaps of two people)"
-            text += f", {self.rows - self.masks:,} without a sound one"
+            text += f", {self.rows - self.masks:,} with no sound one"
         if choices.min_confidence:
             text += f", {self.unsure:,} below confidence {choices.min_confidence:g}"
         if self.rows < self.in_images:

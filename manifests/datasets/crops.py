@@ -56,6 +56,7 @@ class Report:
     def text(self) -> str:
         """Return the report as lines of text."""
         counts = self.counts
+        jointless = f", {counts.num_jointless:,} of them without any joint"
         lines = [
             f"{split:8}{counts.rows[split]:7,} images{counts.people[split]:7,} people"
             for split in SPLITS
@@ -63,7 +64,7 @@ class Report:
         lines += [
             f"{counts.num_cameras} cameras, {counts.num_test_people:,} test people",
             f"{counts.num_distractors:,} distractor and {counts.num_junk:,} junk images",
-            f"{counts.num_annotated:,} with keypoints, {counts.num_jointless:,} without any joint",
+            f"{counts.num_annotated:,} with keypoints{jointless if counts.num_annotated else ''}",
         ]
         if self.num_double_endings:
             lines.append(

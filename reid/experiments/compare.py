@@ -12,6 +12,7 @@ from manifests.runtime.tables import TableFiles
 from reid.experiments.comparison import (
     Arm,
     Part,
+    against,
     check_alike,
     compare_families,
     held_against,
@@ -71,9 +72,9 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     for part in parts:
         _record(part, console)
     if settings.html is not None:
-        title = f"Is it better than {' and '.join(part.baseline.name for part in parts)}?"
+        title = f"What is better than {' and '.join(part.baseline.name for part in parts)}?"
         groups = [
-            Group(f"Against {part.baseline.name}", part.baseline, part.comparisons, part.table)
+            Group(against(part.baseline), part.baseline, part.comparisons, part.table)
             for part in parts
         ]
         write_comparison(settings.html, Content(title, groups), pictures, console)
@@ -101,7 +102,7 @@ def _text(parts: Sequence[Part]) -> str:
     sections = [markdown(first.baseline, first.comparisons, with_reading=not others)]
     for part in others:
         table = markdown(part.baseline, part.comparisons, with_reading=False)
-        sections.append(f"Against {part.baseline.name}, which sees as many images:\n\n{table}")
+        sections.append(f"{against(part.baseline)}:\n\n{table}")
     if others:
         sections.append("\n".join(reading(first.baseline, first.comparisons)) + "\n")
     return "\n".join(sections)

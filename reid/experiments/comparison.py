@@ -26,7 +26,8 @@ from reid.evaluation.report import (
 from reid.models.run_folder import REPORT
 
 _ONE_SEED: Final = (
-    "ONE SEED: the noise of training is not in these intervals; a second seed may turn them."
+    "ONE SEED: the noise of training is not in these intervals; a second seed may turn them. Three "
+    "('reid study --seeds 0 1 2') would tell more."
 )
 _TWO_SEEDS: Final = (
     "TWO SEEDS: they hardly tell how large the noise of training is; a third one may turn these "
@@ -237,9 +238,18 @@ def held_against(arms: Sequence[Arm], named: str | None = None) -> list[tuple[Ar
             (baseline, others),
             *((arm, [other for other in others if other is not arm]) for arm in chosen),
         ]
-    controls = [arm for arm in others if arm.runs[0].recipe.get("control") in _AS_MANY_REAL]
+    controls = [arm for arm in others if _is_control(arm)]
     tried = [arm for arm in others if arm not in controls]
     return [(baseline, others), *((arm, tried) for arm in controls if tried)]
+
+
+def _is_control(arm: Arm) -> bool:
+    return arm.runs[0].recipe.get("control") in _AS_MANY_REAL
+
+
+def against(baseline: Arm) -> str:
+    """Return the heading of what is held against an arm."""
+    return f"Against {baseline.name}{', which sees as many images' * _is_control(baseline)}"
 
 
 def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:

@@ -16,6 +16,7 @@ from reid.evaluation.report import read_report
 from reid.experiments.comparison import (
     Arm,
     Part,
+    against,
     arm_of,
     check_alike,
     compare_families,
@@ -161,9 +162,9 @@ def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> li
     for fraction, arms in families.items():
         parts: list[Part] = []
         for reference, _ in held[fraction]:
-            against = "" if reference is arms[0] else f", against {reference.name}"
+            reference_said = "" if reference is arms[0] else f", against {reference.name}"
             comparisons = next(compared)
-            title = f"{fraction:.0%}{against}"
+            title = f"{fraction:.0%}{reference_said}"
             table = table_of(reference, comparisons, title, "fraction")
             parts.append(Part(reference, comparisons, table))
         sections.append(Section(fraction, arms, parts))
@@ -188,7 +189,7 @@ def markdown_of(settings: StudySettings, sections: Sequence[Section]) -> str:
         lines += [f"## {section.title}", ""]
         for part in section.parts:
             if part.baseline is not arms[0]:
-                lines += [f"### Against {part.baseline.name}", ""]
+                lines += [f"### {against(part.baseline)}", ""]
             lines += [markdown(part.baseline, part.comparisons, with_reading=False)]
         lines += _listed(about)
     lines += _listed(shared)

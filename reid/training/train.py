@@ -127,7 +127,7 @@ def _train(
     console.say(
         f"training on {len(data.labels) - data.num_synthetic:,} real and "
         f"{data.num_synthetic:,} synthetic images of {len(data.people):,} people"
-        + ("" if settings.control == "none" else f", control {settings.control}")
+        + _added_said(settings)
     )
     trainer = make_trainer(settings, len(data.people), destination, console)
     destination = replace(destination, normalisation=trainer.network.normalisation)
@@ -187,7 +187,8 @@ def make_trainer(
     if weights is not None:
         loaded = start_from(network.module, weights)
         console.say(
-            f"started from {weights} (tensors matched by {loaded.by}); untrained so far: "
+            f"started from {_weights_said(settings)}{weights} (tensors matched by {loaded.by}); "
+            "untrained so far: "
             f"{', '.join(loaded.skipped)}"
         )
     return Trainer(network, settings, destination.device, destination.group)
@@ -314,6 +315,18 @@ def choices_of(settings: TrainSettings) -> dict[str, Any]:
     if settings.val_people:
         choices |= {name: getattr(settings, name) for name in CHOOSING_THE_BEST}
     return choices
+
+
+def _added_said(settings: TrainSettings) -> str:
+    """Return what a step sees besides its batch, and the control; empty if there is neither."""
+    kind = "more real ones" if settings.control == "added-real" else "before other streets"
+    count = settings.scene_added
+    control = "" if settings.control == "none" else f" (control {settings.control})"
+    return (f", {count} {kind} added to each step" if count else "") + control
+
+
+def _weights_said(settings: TrainSettings) -> str:
+    return "ImageNet weights, " if settings.weights in {"imagenet", "torchvision"} else ""
 
 
 def weights_of(settings: TrainSettings) -> Path | None:

@@ -259,7 +259,7 @@ def test_masks_in_two_large_parts_are_kept_and_told(
 ):
     monkeypatch.setattr(detect_module, "load_estimator", lambda *_: Halves())
     PROGRAM.run(command(tiny_root, tmp_path / "out.parquet", "--masks"))
-    told = "12 with a mask (12 in two large parts: perhaps of two people), 0 without a sound one"
+    told = "12 with a mask (12 in two large parts: perhaps of two people), 0 with no sound one"
     assert told in capsys.readouterr().err
 
 

@@ -196,7 +196,7 @@ def test_the_report_reads_like_a_table(tiny_root):
         "gallery       4 images      2 people",
         "3 cameras, 2 test people",
         "1 distractor and 1 junk images",
-        "10 with keypoints, 1 without any joint",
+        "10 with keypoints, 1 of them without any joint",
         "1 file names end in .jpg.jpg, kept as they stand",
     ]
 

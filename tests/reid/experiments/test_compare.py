@@ -184,7 +184,7 @@ def test_arms_are_held_against_the_control_of_as_many_real_images_too(tmp_path, 
     rows = table.read_text().splitlines()
     assert rows[0].startswith("against,")
     assert [row.split(",")[0] for row in rows[1:]] == ["real"] * 3 + ["control"] * 2
-    assert "Is it better than real and control?" in page.read_text()
+    assert "What is better than real and control?" in page.read_text()
     assert page.read_text().count("Percent, of seed 0. 60 queries") == 1
     # p of three comparisons together, not of two and one.
     alone = compare_arms(read_arm(arms[1]), [read_arm(arms[2])])[0].p_value
