@@ -249,7 +249,7 @@ def _is_control(arm: Arm) -> bool:
 
 def against(baseline: Arm) -> str:
     """Return the heading of what is held against an arm."""
-    return f"Against {baseline.name}{', which sees as many images' * _is_control(baseline)}"
+    return f"Against {baseline.name}{', a control of real images' * _is_control(baseline)}"
 
 
 def compare_arms(baseline: Arm, others: Sequence[Arm]) -> list[Comparison]:

@@ -156,7 +156,7 @@ def test_the_tables_hold_every_arm_against_none_and_against_the_named_one(finish
     ]  # fmt: skip
     text = (finished.out / "study.md").read_text()
     assert "corrected together, for 3 comparisons (Holm)" in text
-    first, second = text.split("### Against added, which sees as many images\n")
+    first, second = text.split("### Against added, a control of real images\n")
     assert [line.split()[1] for line in first.splitlines() if line.startswith("| ")] == [
         "arm", "none", "slow", "added"
     ]  # fmt: skip

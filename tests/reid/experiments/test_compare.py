@@ -178,7 +178,7 @@ def test_arms_are_held_against_the_control_of_as_many_real_images_too(tmp_path, 
     events = [json.loads(line) for line in said.err.splitlines()]
     held = [(event["arm"], event["baseline"]) for event in events if event["event"] == "comparison"]
     assert held == [("control", "real"), ("streets", "real"), ("streets", "control")]
-    assert said.out.count("Against control, which sees as many images:") == 1
+    assert said.out.count("Against control, a control of real images:") == 1
     assert said.out.count("Gains are paired; 95 % intervals are over people; p by Holm.") == 1
     assert "Percent, of seed 0. 60 queries" in said.out
     rows = table.read_text().splitlines()
