@@ -24,7 +24,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.files import check_file, is_endless
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath, replacing
-from manifests.schema import IMAGES, MASK_COLUMNS
+from manifests.schema import IMAGES, OPTIONAL_COLUMNS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -133,7 +133,7 @@ def read_images(path: Path | str, root: Path | str | None = None) -> Images:
             the folder of the images does not exist.
     """
     path = Path(path)
-    table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=MASK_COLUMNS)
+    table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=OPTIONAL_COLUMNS)
     table = _sorted(table)
     ids = table["image_id"]
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
@@ -171,7 +171,7 @@ class ImagesFile:
             for start in range(0, len(images), num_rows):
                 yield replace(images, table=images.table.slice(start, num_rows))
             return
-        with _opened(self.path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as file:
+        with _opened(self.path, IMAGES, _AN_IMAGES_TABLE, OPTIONAL_COLUMNS) as file:
             for group in _row_groups(file, IMAGES.names, self.path):
                 table = group.replace_schema_metadata(None)
                 for start in range(0, len(table), num_rows):
@@ -189,7 +189,7 @@ def open_images(path: Path, root: Path | None = None) -> ImagesFile:
         UserError: If the file is missing, no Parquet file, of another schema, its keypoints cannot
             be pixels of its images, or the folder of the images does not exist.
     """
-    with _opened(path, IMAGES, _AN_IMAGES_TABLE, MASK_COLUMNS) as file:
+    with _opened(path, IMAGES, _AN_IMAGES_TABLE, OPTIONAL_COLUMNS) as file:
         provenance = _footer(file.schema_arrow)
         last, is_sorted = pa.array([], pa.string()), True
         for group in _row_groups(file, ["image_id"], path):
@@ -245,8 +245,9 @@ def _existing_root(path: Path, root: Path | None, provenance: Mapping[str, str])
 def write_images(images: Images, path: Path) -> None:
     """Write an images table, sorted by ``image_id``, with its root and provenance."""
     table = images.table
-    if all(table[name].null_count == len(table) for name in MASK_COLUMNS):
-        table = table.drop_columns(list(MASK_COLUMNS))
+    for group in OPTIONAL_COLUMNS:
+        if all(table[name].null_count == len(table) for name in group):
+            table = table.drop_columns(list(group))
     write_table(_sorted(table), path, {**images.provenance, ROOT_KEY: str(images.root)})
 
 
@@ -356,7 +357,7 @@ def sha256_file(path: StoragePath) -> str:
 
 
 def read_table(
-    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str] = ()
+    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[Sequence[str]] = ()
 ) -> pa.Table:
     """Return a Parquet file of this schema, as we or as other tools write it.
 
@@ -364,7 +365,7 @@ def read_table(
         path: The file.
         schema: Its columns, in their order.
         what: What was expected, for messages.
-        optional: Columns which all may be missing: they are null then.
+        optional: Groups of columns, of which each may be missing as a whole: they are null then.
 
     Raises:
         UserError: If it is missing, damaged or of another schema; says that ``what`` was expected.
@@ -375,13 +376,14 @@ def read_table(
 
 @contextmanager
 def _opened(
-    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[str]
+    path: StoragePath, schema: pa.Schema, what: str, optional: Sequence[Sequence[str]]
 ) -> Generator[pq.ParquetFile]:
     """Open a Parquet file of this schema, perhaps without the optional columns."""
     check_file(path, what)
     try:
         with parquet(path) as file:
-            absent = [] if set(optional) & set(file.schema_arrow.names) else list(optional)
+            names = set(file.schema_arrow.names)
+            absent = {name for group in optional if not names & set(group) for name in group}
             present = pa.schema([field for field in schema if field.name not in absent])
             problem = difference(file.schema_arrow, present)
             if problem:

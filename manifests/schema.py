@@ -50,6 +50,10 @@ _MASK = (
 """Which pixels are the person (``manifests.masks``), where that is known from, and how sure the
 pose estimator was, 0 to 1."""
 
+CENTRALITY: Final = "centrality"
+"""Cosine, -1 to 1, between an image and the centroid of its person's other images, in the features
+of a re-ID network ('reid centrality'); also the footer's key of what is known of the network."""
+
 _SYNTHETIC = (
     pa.field("k", pa.int32(), nullable=False),
     pa.field("source_id", pa.string()),
@@ -87,9 +91,12 @@ dropped."""
 SCREEN_TABLE: Final = "screen.parquet"
 """Its file, in the folder that the command wrote."""
 
-IMAGES: Final = pa.schema([*_COMMON, *_MASK])
+IMAGES: Final = pa.schema([*_COMMON, *_MASK, pa.field(CENTRALITY, pa.float32())])
 MASK_COLUMNS: Final = tuple(field.name for field in _MASK)
 """Columns that a table without masks does not have."""
+
+OPTIONAL_COLUMNS: Final = (MASK_COLUMNS, (CENTRALITY,))
+"""Columns of an images table that are there together or not at all."""
 
 SHARD: Final = pa.schema([*_COMMON, *_SYNTHETIC, pa.field("image", IMAGE_STRUCT)])
 MANIFEST: Final = pa.schema(

@@ -41,6 +41,13 @@ PROGRAM: Final = Program(
             basic=("drop-beyond",),
             is_run=True,
         ),
+        "centrality": Command(
+            "reid.evaluation.centrality",
+            "centrality",
+            "CentralitySettings",
+            "say which images are most like their person's others, to make new ones from",
+            example="centrality runs/real-0 --images masked.parquet --out central.parquet",
+        ),
         "score": Command(
             "reid.evaluation.score",
             "score",

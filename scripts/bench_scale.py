@@ -48,7 +48,7 @@ from manifests.io import Images, keypoint_column
 from manifests.runtime.console import Console
 from manifests.runtime.settings import Frozen
 from manifests.runtime.tables import Number, Table, TableFiles
-from manifests.schema import IMAGES, MASK_COLUMNS
+from manifests.schema import IMAGES, OPTIONAL_COLUMNS
 
 NUM_FILES = 50
 IMAGES_PER_PERSON = 5
@@ -148,7 +148,11 @@ def write_table(folder: Path, num_people: int) -> None:
             UPRIGHT + generator.normal(0, 2, (count, 18, 2)).astype(np.float32)
         ),
         "sha256": [digests[row] for row in file],
-        **{name: pa.nulls(count, IMAGES.field(name).type) for name in MASK_COLUMNS},
+        **{
+            name: pa.nulls(count, IMAGES.field(name).type)
+            for group in OPTIONAL_COLUMNS
+            for name in group
+        },
     }
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)

@@ -110,6 +110,7 @@ CASES: Final = (
     ),
     Case("reid train", f"train {IMAGES} {SMALL_RUN} --steps 6 --val-people 1 --out run"),
     Case("reid screen", f"screen {{ready}}/synthetic --run {{ready}}/run {IMAGES} --out screened"),
+    Case("reid centrality", f"centrality {{ready}}/run {IMAGES} --out central.parquet"),
     Case("reid score", f"score run {IMAGES} --flip-test", brings="run"),
     Case(
         "reid backgrounds",

@@ -9,7 +9,7 @@ from pydantic import Field
 from manifests.runtime.settings import Frozen
 from manifests.schema import NEW_PERSON
 
-SourceChoice = Literal["random", "nearest", "most-joints", "each-camera"]
+SourceChoice = Literal["random", "nearest", "most-joints", "most-central", "each-camera"]
 PoseChoice = Literal["uniform", "balanced", "complementary", "canonical"]
 BackgroundChoice = Literal["any", "other-cameras", "lacking"]
 Purpose = Literal["training", "test-time"]
@@ -23,7 +23,8 @@ class Choices(Frozen):
 
     source: SourceChoice = "random"
     """Which of a person's images an image is made from: a random one; the nearest in pose, of which
-    more pixels can be kept; of those with most joints seen; or of each camera in turn."""
+    more pixels can be kept; of those with most joints seen; the most central one, by a re-ID
+    network (reid centrality); or of each camera in turn."""
     candidate_poses: int = 1
     """Target poses drawn for an image, which shows the nearest to its source; the more there are,
     the more it looks like its person, and the less like another pose."""

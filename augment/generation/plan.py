@@ -12,7 +12,7 @@ follows from (seed, person label, k) and the two input tables:
 - The source is chosen by one random number per (person, k) among the person's train rows with
   shoulders and hips, the row that shows the target pose itself left out; or, if asked for, it is
   the row of these whose pose is nearest to one of the row's candidates, one of those with most
-  joints, of each camera in turn, or of another camera than the target's.
+  joints, the most central one, of each camera in turn, or of another camera than the target's.
 - A person with a single such row has it as the source of every k, so that row's pose is left out
   of the bank instead; both rules depend on nothing but the person and k.
 
@@ -36,6 +36,7 @@ from augment.generation.target_poses import RealImages, TargetPoses, camera_numb
 from augment.pose.bank import PoseBank, joints_in
 from augment.pose.same_scale import at_scale_of
 from manifests import keypoints
+from manifests.centrality import centrality_of
 from manifests.io import Images
 from manifests.runtime.console import UserError
 from manifests.runtime.random_numbers import random_bits
@@ -254,6 +255,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
             joints[usable[candidates]],
             _positions(sources.table["image_id"], bank.pose_ids),
             camera_numbers(sources),
+            centrality_of(sources),
         ),
         per_id=per_id,
         seed=seed,

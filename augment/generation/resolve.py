@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import torch
 
 from augment.checkpoints import store
@@ -31,6 +33,7 @@ from augment.interface.system import PoseTransfer
 from augment.pose.bank import PoseBank, pose_bank
 from augment.pose.canonical import canonical_bank
 from manifests import io, subset
+from manifests.centrality import centrality_facts, centrality_of
 from manifests.compute.devices import device_class, own_gpu, pick_device
 from manifests.compute.precision import fast_precision
 from manifests.runtime import cluster
@@ -108,6 +111,8 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     else:
         _check_no_new_people(settings)
         _check_choices(settings.choices, weights, images, poses)
+        if settings.choices.source == "most-central":
+            _check_centrality(settings, images)
     needs = weights.system.needs
     size = _bank_size(weights)
     own_streets = settings.choices.pose_choice == "canonical" and "background" in needs
@@ -148,6 +153,7 @@ def resolve(
         poses_sha256=plan.bank.digest,
         target_images_sha256=_target_images(plan, weights),
         masks_sha256=_masks(plan, weights),
+        centrality_sha256=_centrality(plan),
         rows=len(plan),
         per_id=plan.per_id,
         purpose=settings.purpose,
@@ -300,6 +306,31 @@ def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses:
             raise UserError(
                 f"{flag}: found no camera in {len(train):,} train images, expected some (camera_id)"
             )
+
+
+def _check_centrality(settings: GenerateSettings, images: io.Images) -> None:
+    """Refuse a table without it, and one where images outside the fraction had a say in it."""
+    flag = "--source most-central"
+    facts = centrality_facts(images.provenance)
+    if facts is None or np.isnan(centrality_of(images)).all():
+        raise UserError(
+            f"{flag}: found no centrality of any of {len(images.only('train')):,} train images, "
+            f"expected some; 'reid centrality RUN --images {settings.images} --out FILE' adds it"
+        )
+    wanted = (settings.real_fraction, settings.data_seed)
+    found = (facts.real_fraction, facts.data_seed)
+    if wanted != found and not wanted[0] == found[0] == 1:
+        raise UserError(
+            f"{flag}: found centrality by --real-fraction {found[0]:g} --data-seed {found[1]} in "
+            f"{settings.images}, expected --real-fraction {wanted[0]:g} --data-seed {wanted[1]}: "
+            "else other images had a say in it"
+        )
+
+
+def _centrality(plan: GenerationPlan) -> str | None:
+    if plan.picker.choices.source != "most-central":
+        return None
+    return hashlib.sha256(centrality_of(plan.sources).astype("<f4").tobytes()).hexdigest()
 
 
 def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:

@@ -93,6 +93,8 @@ class Content(Choices, NewPeople):
     """Of the files that the bank's poses were seen in, for a system that looks at them."""
     masks_sha256: str | None = None
     """Of the masks of sources and of what poses were seen in, for a system that looks at them."""
+    centrality_sha256: str | None = None
+    """Of how central the sources are, where they are chosen by it."""
     rows: int
     per_id: int
     seed: int
@@ -108,7 +110,7 @@ class Content(Choices, NewPeople):
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what a system does not have: its runs keep their keys."""
         fields: dict[str, Any] = handler(self)
-        optional = ("options", "target_images_sha256", "masks_sha256")
+        optional = ("options", "target_images_sha256", "masks_sha256", "centrality_sha256")
         chosen = {**Choices.model_fields, **NewPeople.model_fields}
         for name, choice in chosen.items():
             if fields[name] == choice.default:

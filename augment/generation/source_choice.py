@@ -30,6 +30,8 @@ class SourcePicker:
     shown: Int64[np.ndarray, " sources"]
     """The row of ``bank`` that a source shows itself, -1 for none."""
     cameras: Int64[np.ndarray, " sources"]
+    centrality: Float32[np.ndarray, " sources"] | None = None
+    """How near each lies to its person's others, NaN where that is not known; none: not asked."""
 
     def pools(self, images: range) -> list[list[int]]:
         """Return what the rows of a person draw from in turn, out of the person's images."""
@@ -39,6 +41,12 @@ class SourcePicker:
             counts = keypoints.visible(joints).sum(axis=-1).tolist()
             most = max(counts)
             return [[i for i, n in zip(everything, counts, strict=True) if n == most]]
+        if self.choices.source == "most-central":
+            assert self.centrality is not None, "the plan brings it"
+            centrality = self.centrality[images.start : images.stop]
+            if np.isnan(centrality).all():
+                return [everything]
+            return [[everything[int(np.nanargmax(centrality))]]]
         if self.choices.source == "each-camera":
             cameras = self.cameras[images.start : images.stop].tolist()
             seen = zip(everything, cameras, strict=True)

@@ -54,7 +54,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.one_process import alone_in
 from manifests.runtime.settings import Frozen, Positive
 from manifests.runtime.thread_pool import thread_pool
-from manifests.schema import IMAGES, MASK_COLUMNS
+from manifests.schema import IMAGES, MASK_COLUMNS, OPTIONAL_COLUMNS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -164,8 +164,9 @@ def _write_table(  # noqa: PLR0913, PLR0917 - what a run is
     console: Console,
 ) -> str:
     files = list(_write_chunks(images, parts, estimator, choices, console))
-    has_masks = any(MASK_COLUMNS[0] in pq.read_schema(file).names for file in files)
-    schema = pa.schema([field for field in IMAGES if has_masks or field.name not in MASK_COLUMNS])
+    found = {name for file in files for name in pq.read_schema(file).names}
+    absent = {name for group in OPTIONAL_COLUMNS if not found & set(group) for name in group}
+    schema = pa.schema([field for field in IMAGES if field.name not in absent])
     counts = Counts(in_images=images.num_rows)
     provenance = _provenance(images.provenance, estimator, choices)
     write_tables(
@@ -225,7 +226,7 @@ def _holds(path: Path, chunk: Images, choices: Choices) -> bool:
 
 
 def _chunk(path: Path) -> pa.Table:
-    table = read_table(path, IMAGES, "a chunk of 'augment detect'", optional=MASK_COLUMNS)
+    table = read_table(path, IMAGES, "a chunk of 'augment detect'", optional=OPTIONAL_COLUMNS)
     return table.replace_schema_metadata(None)
 
 

@@ -20,7 +20,7 @@ from manifests.keypoint_check import check_keypoints
 from manifests.keypoints import NUM_JOINTS
 from manifests.runtime.console import UserError
 from manifests.runtime.thread_pool import thread_pool
-from manifests.schema import IMAGES, MASK_COLUMNS, SPLITS, UNKNOWN_CAMERA
+from manifests.schema import IMAGES, OPTIONAL_COLUMNS, SPLITS, UNKNOWN_CAMERA
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,13 @@ def images_of(
         if name in Crop.__dataclass_fields__
     }
     columns |= {name: [getattr(fact, name) for fact in facts] for name in _Facts.__slots__}
-    masks = {name: pa.nulls(len(crops), IMAGES.field(name).type) for name in MASK_COLUMNS}
+    later = {
+        name: pa.nulls(len(crops), IMAGES.field(name).type)
+        for group in OPTIONAL_COLUMNS
+        for name in group
+    }
     column = keypoint_column(joints, annotated)
-    table = pa.table({**columns, "keypoints": column, **masks}, schema=IMAGES)
+    table = pa.table({**columns, "keypoints": column, **later}, schema=IMAGES)
     return Images(table, root.resolve(), {**provenance, **keypoints.provenance()})
 
 

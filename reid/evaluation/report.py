@@ -281,7 +281,7 @@ def read_scored(folder: Path) -> Scored:
             "so score it again"
         )
     what = "what 'reid score' writes beside its report"
-    table = read_table(folder / QUERIES, QUERY_TABLE, what, optional=_NEAREST_COLUMNS)
+    table = read_table(folder / QUERIES, QUERY_TABLE, what, optional=(_NEAREST_COLUMNS,))
     absent = [name for name in _NEAREST_COLUMNS if table[name].null_count == len(table)]
     table = table.drop_columns(absent).sort_by("image_id")
     return Scored(

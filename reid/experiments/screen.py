@@ -170,7 +170,8 @@ def screen(settings: ScreenSettings, console: Console) -> Exit:
     images = read_images(settings.images, settings.root)
     synthetic = read_synthetic(settings.synthetic)
     check_origin(images, synthetic)
-    _check_run(run, images)
+    check_people(images, run.people)
+    run.check_knows(images.only("train").strings("person_id"))
     network = load_network(run, run.default_weights).to(pick_device(settings.device))
     config = _config(settings, run)
     is_home_of = run_record.is_home_of(
@@ -228,15 +229,6 @@ def factors_of(
         factors[rank > settings.weigh_beyond] = settings.weight
     factors[rank > settings.drop_beyond] = 0
     return factors
-
-
-def _check_run(run: TrainingRun, images: Images) -> None:
-    if run.recipe["synthetic_sha256"] is not None:
-        raise UserError(
-            f"--run {run.folder} was trained on synthetic images, which it would take for their "
-            "people; expected a run on real images alone"
-        )
-    check_people(images, run.people)
 
 
 def _config(settings: ScreenSettings, run: TrainingRun) -> dict[str, Any]:

@@ -8,6 +8,7 @@ people were set aside. ``report.json`` and ``queries.parquet`` come from scoring
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -44,6 +45,23 @@ class TrainingRun:
     def people(self) -> set[str]:
         """Return who was trained on, or set aside to choose the weights."""
         return {*self.facts["people"], *self.facts.get("validation_people", ())}
+
+    def check_knows(self, people: Collection[str]) -> None:
+        """Check that the network can say whom images of these people look like.
+
+        Raises:
+            UserError: If it saw synthetic images, or nobody of them.
+        """
+        if self.recipe["synthetic_sha256"] is not None:
+            raise UserError(
+                f"--run {self.folder} was trained on synthetic images, which it would take for "
+                "their people; expected a run on real images alone"
+            )
+        if not self.people & set(people):
+            raise UserError(
+                f"--run {self.folder} was trained on {len(self.people):,} other people than the "
+                f"{len(set(people)):,} of the images; expected a run on these"
+            )
 
     @property
     def is_complete(self) -> bool:

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from manifests import io
 from manifests.io import Images
 from manifests.runtime.console import UserError
-from manifests.schema import IMAGES, MASK_COLUMNS
+from manifests.schema import IMAGES, OPTIONAL_COLUMNS
 from tests.helpers.poses import upright
 
 coordinates = st.floats(-1000, 1000, width=32) | st.just(float("nan"))
@@ -54,7 +54,7 @@ def test_joints_come_back_from_a_file_bit_by_bit(joints, data, tmp_path_factory)
     io.write_images(Images(table(list(ids), column), root, {}), root / "images.parquet")
 
     what = "an images table"
-    table_read = io.read_table(root / "images.parquet", IMAGES, what, optional=MASK_COLUMNS)
+    table_read = io.read_table(root / "images.parquet", IMAGES, what, optional=OPTIONAL_COLUMNS)
     found = Images(table_read, root, {})
 
     order = np.argsort(ids)

@@ -17,7 +17,7 @@ from manifests.io import (
 from manifests.keypoint_check import check_keypoints, evidence
 from manifests.keypoints import COCO_NAMES, JOINT_NAMES
 from manifests.runtime.console import UserError
-from manifests.schema import IMAGES
+from manifests.schema import IMAGES, OPTIONAL_COLUMNS
 from tests.helpers.poses import upright
 
 SIZE = np.array([64.0, 128.0])
@@ -105,7 +105,7 @@ def test_a_pose_in_an_image_of_unknown_size_has_its_order_alone_checked(poses):
 def test_a_table_of_wrong_keypoints_is_refused_by_whoever_reads_it(tiny_images, reader):
     swapped = keypoint_column(tiny_images.keypoints()[..., ::-1])
     path = tiny_images.root / "images.parquet"
-    table = read_table(path, IMAGES, "a table", optional=("mask", "mask_source", "pose_confidence"))
+    table = read_table(path, IMAGES, "a table", optional=OPTIONAL_COLUMNS)
     place = table.schema.get_field_index("keypoints")
     wrong = table.set_column(place, IMAGES.field("keypoints"), swapped)
     write_table(wrong, path, {"root": str(tiny_images.root)})

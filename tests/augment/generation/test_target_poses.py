@@ -7,12 +7,13 @@ import pytest
 
 from augment.generation.choices import Choices
 from augment.generation.plan import make_plan
-from augment.generation.resolve import open_weights, plan_of
+from augment.generation.resolve import open_weights, plan_of, resolve
 from augment.generation.settings import GenerateSettings
 from augment.pose.bank import pose_bank
 from augment.pose.clusters import pose_clusters, pose_medoids
 from augment.pose.viewpoint import VIEWPOINTS, viewpoints
 from manifests import io
+from manifests.centrality import CentralityFacts, with_centrality
 from manifests.keypoints import visible
 from manifests.runtime.console import Exit, UserError
 from manifests.schema import UNKNOWN_CAMERA
@@ -22,6 +23,7 @@ from tests.helpers.poses import standing
 
 SIZE = (64, 128)
 OTHERS = ("balanced", "complementary")
+CENTRAL = "most-central"
 
 
 def seen_from(*views_of_people, cameras=None):
@@ -119,6 +121,47 @@ def test_sources_with_most_joints_or_of_each_camera_in_turn():
     # The only image of a camera cannot show its own pose; another takes its turn.
     assert Counter(taken.tolist()).keys() == {1, 2, 3}
     assert taken[0] == 1
+
+
+def with_values(images, values, **facts):
+    facts = {"weights_sha256": "00", "real_fraction": 1.0, "data_seed": 0} | facts
+    return with_centrality(images, np.array(values, np.float32), CentralityFacts(**facts))
+
+
+def test_the_most_central_source_is_taken_and_any_of_a_person_that_none_is_known_of():
+    images = seen_from(["front"] * 4, ["back"] * 3)
+    nan = np.nan
+    plan = planned(with_values(images, [0.2, 0.9, nan, 0.5, nan, nan, nan]), 4, source=CENTRAL)
+    rows = rows_of(plan)
+    taken = np.array(plan.sources.strings("image_id"))[rows.source].reshape(2, 4)
+    own = np.array(plan.bank.pose_ids.to_pylist())[rows.pose].reshape(2, 4)
+    best = images.strings("image_id")[1]
+    # Where the pose is its own, another image takes its turn.
+    assert ((taken[0] == best) == (own[0] != best)).all()
+    assert (taken[0] == best).sum() >= 3
+    assert set(taken[1]) <= set(images.strings("image_id")[4:])
+
+
+def test_another_centrality_is_another_run_and_none_is_no_run(tmp_path):
+    images = trivial.made_up(num_people=2, images_per_person=4)
+    table, weights = tmp_path / "images.parquet", open_weights("patn-sample")
+
+    def key(values, choices=CENTRAL, **facts):
+        io.write_images(with_values(images, values, **facts), table)
+        settings = GenerateSettings(
+            images=table, weights="patn-sample", per_id=2, choices=Choices(source=choices)
+        )
+        return resolve(settings, plan_of(settings, weights), weights, None).content_key
+
+    first, second = [0.1, 0.2] * 4, [0.1, 0.3] * 4
+    assert key(first) == key(first)
+    assert key(first) == key(first, data_seed=1)
+    assert key(first) != key(second)
+    assert key(first, "random") == key(second, "random")
+    with pytest.raises(UserError, match=r"found centrality by --real-fraction 0\.5 --data"):
+        key(first, real_fraction=0.5)
+    with pytest.raises(UserError, match="found no centrality of any of 8 train images, expected"):
+        key([np.nan] * 8)
 
 
 @pytest.mark.parametrize("backgrounds", ["any", "lacking"])

@@ -20,6 +20,12 @@ from augment.pose import detect as detect_module
 from augment.pose.detect import Choices
 from augment.pose.estimators.interface import Detection
 from manifests import io, pixels
+from manifests.centrality import (
+    CentralityFacts,
+    centrality_facts,
+    centrality_of,
+    with_centrality,
+)
 from manifests.io import Images, read_images
 from manifests.masks import mask_makers
 from manifests.pixels import PixelError
@@ -218,6 +224,15 @@ def test_memory_does_not_grow_with_the_rows(
         peaks.append(int(told.read_text()))
     # The masks of the rows more, held once, would be 4.9 MB; footers and ids are a tenth.
     assert peaks[1] - peaks[0] < 3 * NUM_ROWS // 4 * MASK_BYTES / 8, peaks
+
+
+def test_centrality_goes_through(tiny_images: Images, tmp_path: Path):
+    values = np.where(np.arange(len(tiny_images)) == 2, np.nan, 0.5).astype(np.float32)
+    images = with_centrality(tiny_images, values, CentralityFacts("00", 1.0, 0))
+    written(images, tmp_path, Corner(), ALL)
+    found = read_images(tmp_path / "out.parquet")
+    np.testing.assert_array_equal(centrality_of(found), values)
+    assert centrality_facts(found.provenance) == CentralityFacts("00", 1.0, 0)
 
 
 def test_masks_tell_what_made_them_through_later_commands(tiny_images: Images, tmp_path: Path):
