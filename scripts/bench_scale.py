@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from augment.generation import manifest, shards
+from augment.generation import choices, manifest, shards
 from augment.generation.encoding import EncodedBatch, shard_table
 from augment.generation.plan import GenerationPlan
 from augment.generation.resolve import Weights, plan_of, resolve
@@ -168,6 +168,7 @@ def settings_of(folder: Path, options: argparse.Namespace) -> GenerateSettings:
         images=folder / "images.parquet",
         out=folder / "out",
         per_id=options.per_id,
+        choices=choices.Choices(pose_choice=options.pose_choice, source=options.source),
         rows_per_shard=options.rows_per_shard,
         batch_size=16,
         precision="float32",
@@ -274,7 +275,7 @@ def phase(name: str, folder: Path, options: argparse.Namespace) -> dict[str, flo
 def apart(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Return what a phase cost in a fresh process."""
     arguments = ["--phase", name, "--folder", str(folder)]
-    for option in ("per_id", "rows_per_shard", "shards", "people"):
+    for option in ("per_id", "rows_per_shard", "shards", "people", "pose_choice", "source"):
         value = getattr(options, option)
         arguments += [f"--{option.replace('_', '-')}", *map(str, np.atleast_1d(value))]
     found = subprocess.run(
@@ -290,6 +291,8 @@ def main() -> None:
     parser.add_argument("--per-id", type=int, default=10)
     parser.add_argument("--rows-per-shard", type=int, default=2_048)
     parser.add_argument("--shards", type=int, default=4, help="one worker's share")
+    parser.add_argument("--pose-choice", default="uniform", help="as in augment generate")
+    parser.add_argument("--source", default="random", help="as in augment generate")
     parser.add_argument("--folder", type=Path, help="keep tables and shards here; default: nowhere")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--repeats", type=int, default=1, help="the least of so many is shown")
