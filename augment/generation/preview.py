@@ -114,7 +114,7 @@ def contact_sheet(
     sources: Images,
     blocks: int | None = None,
 ) -> Image:
-    """Return source, target pose and result of some rows.
+    """Return source, target pose and result of some rows; people who do not exist have no source.
 
     Args:
         synthetic: Rows that have an image; of dropped ones the sheet says so.
@@ -133,7 +133,8 @@ def contact_sheet(
     size = results[0].shape[1], results[0].shape[0]
     row_of = {name: row for row, name in enumerate(sources.strings("image_id"))}
     originals: list[np.ndarray] = []
-    for name, is_new in zip(shown.strings("source_id"), shown.are_new(), strict=True):
+    are_new = shown.are_new()
+    for name, is_new in zip(shown.strings("source_id"), are_new, strict=True):
         if is_new:
             originals.append(np.full_like(results[0], 255))
             continue
@@ -144,18 +145,21 @@ def contact_sheet(
         contact_sheets.draw_pose(joints, size, contact_sheets.SCALE) for joints in shown.keypoints()
     ]
     labels = [
-        f"{person}, camera {camera}, no. {k}" + ("" if error is None else ": dropped")
-        for person, camera, k, error in zip(
+        person
+        + ("" if is_new else f", camera {camera}")
+        + f", no. {k}"
+        + ("" if error is None else ": dropped")
+        for person, camera, k, error, is_new in zip(
             *(shown.table[name].to_pylist() for name in ("person_id", "camera_id", "k", "error")),
+            are_new,
             strict=True,
         )
     ]
+    columns = [("target pose", np.stack(poses)), ("result", np.stack(results))]
+    if not are_new.all():
+        columns.insert(0, ("source", np.stack(originals)))
     return contact_sheets.contact_sheet(
-        [
-            ("source", np.stack(originals)),
-            ("target pose", np.stack(poses)),
-            ("result", np.stack(results)),
-        ],
+        columns,
         labels,
         blocks=blocks or -(-len(rows) // 4),
     )

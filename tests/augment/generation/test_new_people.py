@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from augment.generation import export, preview, synthetic_page, verify
 from augment.generation.choices import Choices, NewPeople
@@ -154,6 +155,14 @@ def test_rows_without_a_source_show_nobody_of_the_table(people, tmp_path):
     )
     with pytest.raises(UserError, match="no source_id, but a person_id of real images"):
         rules.check_new_people(taken, synthetic)
+
+
+def test_a_preview_of_people_who_do_not_exist_has_no_column_of_sources(people, tmp_path):
+    run(people, tmp_path / "out")
+    settings = preview.PreviewSettings(run=tmp_path / "out", out=tmp_path / "sheet.png", rows=4)
+    assert preview.preview(settings, QUIET) == Exit.DONE
+    with Image.open(tmp_path / "sheet.png") as file:
+        assert file.width == 2 * 256 + 6 + 12
 
 
 def test_new_people_are_exported_from_a_stated_number(people, tmp_path):
