@@ -23,8 +23,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from augment.generation.choices import Choices
 from augment.generation.job import failed_shards, generate
 from augment.generation.run_config import read_run_config
+from manifests.centrality import CentralityFacts, with_centrality
+from manifests.io import read_images, write_images
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
@@ -244,6 +247,37 @@ def test_a_run_killed_at_any_step_and_resumed_equals_a_straight_run(
         assert ended(forked(killed)) == -signal.SIGKILL
         assert ended(forked(lambda out=out: run(people, out))) == Exit.DONE
         assert_complete(out, straight)
+
+
+CHOICES = (
+    {"pose_choice": "balanced", "candidate_poses": 2},
+    {"pose_choice": "complementary", "source": "each-camera"},
+    {"source": "most-central"},
+    {"source": "most-joints", "same_scale": True},
+)
+
+
+@pytest.mark.parametrize("chosen", CHOICES, ids=str)
+def test_a_run_with_choices_killed_and_resumed_equals_a_straight_run(people, tmp_path, chosen):
+    images = read_images(people)
+    values = np.linspace(0.9, 0.1, len(images), dtype=np.float32)
+    central = with_centrality(images, values, CentralityFacts("00", 1.0, 0))
+    table = tmp_path / "central.parquet"
+    write_images(central, table)
+    choices = {"choices": Choices(**chosen)}
+    assert run(table, tmp_path / "straight", **choices) == Exit.DONE
+    expected = trivial.files_of(tmp_path / "straight")
+    for step in (5, 17, 29):
+        out = tmp_path / f"out{step}"
+
+        def killed(out=out, step=step):
+            kill_at(step)
+            return run(table, out, **choices)
+
+        assert ended(forked(killed)) == -signal.SIGKILL
+        assert not (out / "_SUCCESS").exists()
+        assert ended(forked(lambda out=out: run(table, out, **choices))) == Exit.DONE
+        assert trivial.files_of(out) == expected
 
 
 def test_workers_racing_on_all_shards_and_killed_at_random_equal_a_straight_run(
