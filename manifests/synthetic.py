@@ -127,7 +127,7 @@ def read_synthetic(out: StoragePath | str) -> Synthetic:
     out = storage_path(out)
     manifest = finished_manifest(out)
     what = "the manifest of 'augment generate'"
-    table = read_table(manifest, MANIFEST, what, optional=BACKGROUND_COLUMNS)
+    table = read_table(manifest, MANIFEST, what, optional=(BACKGROUND_COLUMNS,))
     return Synthetic(table.replace_schema_metadata(None), out)
 
 

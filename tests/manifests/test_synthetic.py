@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from manifests import io, pixels
 from manifests.runtime.console import UserError
 from manifests.synthetic import Synthetic, read_synthetic
+from tests.helpers.reid_people import write_synthetic
 
 ORDINARY = pa.default_memory_pool()
 COUNTED = pa.proxy_memory_pool(ORDINARY)
@@ -122,3 +123,10 @@ def test_a_shard_with_fewer_rows_than_the_manifest_says_is_refused(made_fresh):
 @pytest.fixture
 def made_fresh(tmp_path) -> Synthetic:
     return stored(tmp_path, [b"image"] * 9, 4)
+
+
+def test_a_manifest_from_before_there_were_backgrounds_is_read(tmp_path):
+    out = write_synthetic(tmp_path / "synthetic")
+    path = out / "manifest.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["background_id"]), path)
+    assert set(read_synthetic(out).strings("background_id")) == {None}
