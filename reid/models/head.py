@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,8 +58,11 @@ class BackboneWithHead(nn.Module):
     ):
         """Return the features after the neck; in training logits, or logits and plain features."""
         features = self.backbone(images)
-        normalised = self.neck(features)
         if not self.training:
-            return normalised
-        logits = self.classifier(normalised)
+            return self.neck(features)
+        if torch.compiler.is_compiling():
+            # torch 2.11 compiles a backbone and its head apart, but not always as one: the code
+            # that it makes of pooling and neck reads a buffer before it is written.
+            torch._dynamo.graph_break()  # noqa: SLF001 # pyright: ignore
+        logits = self.classifier(self.neck(features))
         return (logits, features) if self._with_features else logits

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from reid.models.head import BackboneWithHead
 from reid.models.network import build_network, network_of
 from reid.models.torchreid_adapter import build_model
 from reid.models.weights import start_from
+from reid.training.loop import compiled
 
 IMAGES = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 
@@ -34,6 +37,22 @@ def test_the_neck_classifies_normalised_features_and_gives_plain_ones_to_metric_
     torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
     assert network.classifier.bias is None
     assert not network.neck.bias.requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_with_a_neck_has_the_gradients_of_a_plain_one():
+    layers = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    plain = BackboneWithHead(nn.Sequential(*layers), 8, 6, neck="bnneck", with_features=True)
+    plain = plain.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = deepcopy(plain)
+    for forward in (plain, compiled(network)):
+        logits, features = forward(IMAGES)
+        (logits.square().sum() + features.square().sum()).backward()
+    found = {name: weight.grad for name, weight in network.named_parameters()}
+    for name, weight in plain.named_parameters():
+        torch.testing.assert_close(found[name], weight.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_in_evaluation_the_neck_gives_normalised_features():
