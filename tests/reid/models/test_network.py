@@ -43,8 +43,9 @@ def test_the_neck_classifies_normalised_features_and_gives_plain_ones_to_metric_
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_network_with_a_neck_has_the_gradients_of_a_plain_one():
-    layers = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    plain = BackboneWithHead(nn.Sequential(*layers), 8, 6, neck="bnneck", with_features=True)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), *pooled)
+    plain = BackboneWithHead(backbone, 8, 6, neck="bnneck", with_features=True)
     plain = plain.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     network = deepcopy(plain)
     for forward in (plain, compiled(network)):
