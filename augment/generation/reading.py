@@ -145,16 +145,21 @@ class BatchReader:
     def _own_streets(
         self, rows: PlannedRows, source: UInt8[np.ndarray, "batch height width 3"]
     ) -> dict[str, np.ndarray]:
-        """Return the sources' own streets, with holes also where the target poses will stand."""
+        """Return the sources' own streets, with holes where the target poses will stand.
+
+        Where the source's person stood the street is filled and not a hole: a system paints
+        somebody into all of a hole.
+        """
         first_rows = {row: place for place, row in enumerate(rows.source.tolist())}
-        cut = {row: self._sources.mask(row) for row in first_rows}
         filled = self._pool.map(
-            street, (source[place] for place in first_rows.values()), cut.values()
+            street,
+            (source[place] for place in first_rows.values()),
+            map(self._sources.mask, first_rows),
         )
         streets = dict(zip(first_rows, filled, strict=True))
         size = (self._shape[2], self._shape[1])
-        stood = zip(rows.source.tolist(), self._plan.target_joints(rows), strict=True)
-        holes = (hole_of(cut[row] | mask_from_joints(joints, size)) for row, joints in stood)
+        joints = self._plan.target_joints(rows)
+        holes = (hole_of(mask_from_joints(pose, size)) for pose in joints)
         return {
             "background": self._padded((streets[row] for row in rows.source.tolist()), 3),
             "hole": self._padded(holes),

@@ -7,13 +7,16 @@ neighbours (NFC) they are the nearest images' own. Differences: all features are
 one before; neighbours are the k nearest gallery images, mutual or not; a generator's images come
 as a folder of 'augment generate --purpose test-time'. The control takes flipped and shifted copies
 of the real image for g, of every image or of those alone that such a folder has generated images
-of. No label is looked at.
+of. Copies have a weight of their own and may come first, generated images and neighbours after
+them: a feature that is a mean over copies already has less of the network's own noise for the
+generated ones to average away. No label is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -42,6 +45,12 @@ MAX_COPIES: Final = 2 * len(_SHIFTS) - 1
 """The next would be the image itself."""
 
 
+DEFAULT_COPIES_ETA: Final = (8.0,)
+DEFAULT_ETA: Final = (1.0,)
+
+_Weights = Annotated[tuple[AboveZero, ...], Field(min_length=1)]
+
+
 class Centralisation(Frozen):
     """How features are centralised; by default not at all."""
 
@@ -50,15 +59,17 @@ class Centralisation(Frozen):
     an image's generated images to its own. With a --targets NAME=TABLE it is of that table, which
     then is scored alone."""
     copies: Annotated[int, Field(ge=0, le=MAX_COPIES)] = 0
-    """The control of --centralise: add the mean feature of so many flipped and shifted copies of
-    the real image; 8 are as many as there are canonical poses."""
+    """Add the mean feature of so many flipped and shifted copies of the real image, before the
+    generated ones where there are some; 8 are as many as there are canonical poses."""
     copies_for: StoragePathFlag | None = None
     """Copies of those images alone that this folder of --purpose test-time has generated images of:
     the control of --centralise with the same folder. The others keep their plain feature."""
     neighbours: Count = 0
     """Add the mean feature of so many nearest gallery images, after the others."""
-    eta: Annotated[tuple[AboveZero, ...], Field(min_length=1)] = (1.0,)
-    """Weights of what is added; a score for each."""
+    copies_eta: _Weights = DEFAULT_COPIES_ETA
+    """Weights of copies; a score for each."""
+    eta: _Weights = DEFAULT_ETA
+    """Weights of generated images and of neighbours; a score for each."""
 
     @property
     def is_plain(self) -> bool:
@@ -72,41 +83,59 @@ class Centralisation(Frozen):
         named = [(flag, folder) for flag, folder in flags.items() if folder is not None]
         return named[0] if named else None
 
-    def name(self, eta: float, of_set: GeneratedSet | None) -> str:
-        """Return a folder's name for the scores of one weight; empty if features stay."""
-        added = f"copies-{self.copies}-for" if self.copies else "generated"
-        parts = [
-            "" if of_set is None else f"{added}-{of_set.generator}-{of_set.sha256[:8]}",
-            f"copies-{self.copies}" if self.copies and of_set is None else "",
-            f"neighbours-{self.neighbours}" if self.neighbours else "",
-            f"eta-{eta:g}",
+    @property
+    def has_eta(self) -> bool:
+        """Whether there is something that ``eta`` weighs."""
+        return self.centralise is not None or self.neighbours > 0
+
+    def single(self) -> list[Centralisation]:
+        """Return the settings of each score: these with one weight of a kind."""
+        pairs = product(self.copies_eta, self.eta)
+        return [
+            self.model_copy(update={"copies_eta": (copies,), "eta": (other,)})
+            for copies, other in pairs
         ]
-        return "" if self.is_plain else "-".join(part for part in parts if part)
+
+    def name(self, of_set: GeneratedSet | None) -> str:
+        """Return a folder's name for the scores of single weights; empty if features stay."""
+        name = "" if of_set is None else f"-{of_set.generator}-{of_set.sha256[:8]}"
+        parts = [
+            f"copies-{self.copies}" if self.copies else "",
+            f"for{name}" if self.copies_for is not None else "",
+            f"eta-{self.copies_eta[0]:g}" if self.copies else "",
+            f"generated{name}" if self.centralise is not None else "",
+            f"neighbours-{self.neighbours}" if self.neighbours else "",
+            f"eta-{self.eta[0]:g}" if self.has_eta else "",
+        ]
+        return "-".join(part for part in parts if part)
 
 
 def check_settings(settings: Centralisation) -> None:
     """Check that the flags agree.
 
     Raises:
-        UserError: If generated images and their control are asked for at once, a set says which
-            images get copies and there are none, a weight stands twice, or there are weights of
-            nothing.
+        UserError: If a set says which images get copies, and there are none or generated images
+            too; a weight stands twice; or there are weights of nothing.
     """
-    if settings.centralise is not None and settings.copies:
-        raise UserError(
-            "--copies: found with --centralise, whose control it is; expected one of them, in two "
-            "commands"
-        )
     if settings.copies_for is not None and not settings.copies:
         raise UserError(
             f"--copies-for {settings.copies_for}: found without --copies, expected how many copies "
             "an image gets (--copies 8)"
         )
-    if len(set(settings.eta)) != len(settings.eta):
-        raise UserError(f"--eta: found {settings.eta}, expected each weight once")
-    if settings.is_plain and settings.eta != (1.0,):
+    if settings.copies_for is not None and settings.centralise is not None:
         raise UserError(
-            "--eta: found without --centralise, --copies or --neighbours, expected one of them"
+            f"--copies-for {settings.copies_for}: found with --centralise, whose control it is; "
+            "expected one of them, in two commands, or --copies alone, which every image gets"
+        )
+    for flag, weights in (("--copies-eta", settings.copies_eta), ("--eta", settings.eta)):
+        if len(set(weights)) != len(weights):
+            raise UserError(f"{flag}: found {weights}, expected each weight once")
+    if not settings.copies and settings.copies_eta != DEFAULT_COPIES_ETA:
+        raise UserError("--copies-eta: found without --copies, expected both")
+    if not settings.has_eta and settings.eta != DEFAULT_ETA:
+        hint = "; copies are weighed by --copies-eta" if settings.copies else ""
+        raise UserError(
+            f"--eta: found without --centralise and --neighbours, expected one of them{hint}"
         )
 
 
@@ -310,33 +339,33 @@ class _Sums:
         return self._sums / np.maximum(counts, 1)[:, None]
 
 
+Pair = tuple[Features, Features]
+"""Of query and gallery."""
+
+
 @dataclass(frozen=True, slots=True)
 class Centraliser:
     """The means of query and gallery, for any weight."""
 
-    settings: Centralisation
-    query: Features | None
-    gallery: Features | None
-    """None without generated images and copies."""
+    copies: Pair | None
+    generated: Pair | None
     facts: dict[str, Any]
-    """What a report says of them."""
+    """What a report says of the set."""
 
-    def features(self, query: Features, gallery: Features, eta: float) -> tuple[Features, Features]:
-        """Return the features of query and gallery under one weight."""
-        query, gallery = unit(query), unit(gallery)
-        if self.query is not None and self.gallery is not None:
-            query = centralised(query, self.query, eta)
-            gallery = centralised(gallery, self.gallery, eta)
-        if self.settings.neighbours:
-            count = self.settings.neighbours
+    def features(self, features: Pair, settings: Centralisation) -> Pair:
+        """Return the features of query and gallery under single weights."""
+        query, gallery = map(unit, features)
+        ((copies_eta,), (eta,)) = settings.copies_eta, settings.eta
+        for means, weight in ((self.copies, copies_eta), (self.generated, eta)):
+            if means is not None:
+                query = centralised(query, means[0], weight)
+                gallery = centralised(gallery, means[1], weight)
+        if settings.neighbours:
             near = [
-                means_of_neighbours(features, gallery, count, own=own)
-                for features, own in ((query, False), (gallery, True))
+                means_of_neighbours(part, gallery, settings.neighbours, own=part is gallery)
+                for part in (query, gallery)
             ]
-            query, gallery = (
-                centralised(features, means, eta)
-                for features, means in zip((query, gallery), near, strict=True)
-            )
+            query, gallery = centralised(query, near[0], eta), centralised(gallery, near[1], eta)
         return query, gallery
 
 
@@ -354,30 +383,36 @@ def centraliser(
         parts: Images of ``query`` and ``gallery`` and their pixels.
         embedding: What turns images into features.
     """
-    means: dict[str, Features | None] = dict.fromkeys(parts)
+    of_copies: list[Features] = []
+    of_generated: list[Features] = []
     facts: dict[str, Any] = {}
     for name, (images, real) in parts.items():
         has = np.ones(len(images), bool) if found is None else found.has_some_of(images)
         if settings.copies:
-            counts = settings.copies * has
-            means[name] = means_of_copies(real, counts, embedding, f"{name}, copies")
-        elif found is not None:
-            means[name] = means_of_generated(found, images, embedding, f"{name}, generated")
+            counts = settings.copies * (has if settings.copies_for else np.ones_like(has))
+            of_copies.append(means_of_copies(real, counts, embedding, f"{name}, copies"))
+        if found is not None and settings.centralise:
+            label = f"{name}, generated"
+            of_generated.append(means_of_generated(found, images, embedding, label))
         if found is not None:
             facts[name] = {"num_images": len(has), "num_without": int((~has).sum())}
-    return Centraliser(settings, means["query"], means["gallery"], facts)
+
+    def pair(means: list[Features]) -> Pair | None:
+        return (means[0], means[1]) if means else None
+
+    return Centraliser(pair(of_copies), pair(of_generated), facts)
 
 
-def protocol_entry(
-    settings: Centralisation, eta: float, found: GeneratedSet | None
-) -> dict[str, Any]:
-    """Return what a report's protocol says of how features were centralised."""
-    entry: dict[str, Any] = {"eta": eta}
-    if found is not None:
-        name = "copies_for" if settings.copies else "generated"
-        entry[name] = {"generator": found.generator, "manifest_sha256": found.sha256}
+def protocol_entry(settings: Centralisation, found: GeneratedSet | None) -> dict[str, Any]:
+    """Return what a report's protocol says of how features were centralised, by single weights."""
+    entry: dict[str, Any] = {}
     if settings.copies:
-        entry["copies"] = settings.copies
+        entry |= {"copies": settings.copies, "copies_eta": settings.copies_eta[0]}
+    if found is not None:
+        name = "generated" if settings.centralise is not None else "copies_for"
+        entry[name] = {"generator": found.generator, "manifest_sha256": found.sha256}
     if settings.neighbours:
         entry["neighbours"] = settings.neighbours
+    if settings.has_eta:
+        entry["eta"] = settings.eta[0]
     return entry

@@ -105,23 +105,25 @@ def features_in_words(centralisation: Mapping[str, Any]) -> str:
 
     >>> features_in_words({})
     'as the network gives them'
-    >>> features_in_words({"eta": 0.5, "copies": 8})
-    'plus 0.5 times the mean of 8 copies'
+    >>> features_in_words({"copies": 8, "copies_eta": 8, "neighbours": 5, "eta": 0.5})
+    'plus 8 times the mean of 8 copies, then 0.5 times that of 5 neighbours'
     """
     if not centralisation:
         return "as the network gives them"
-    generated, copies, copies_for, neighbours = map(
-        centralisation.get, ("generated", "copies", "copies_for", "neighbours")
+    generated, copies, copies_for, neighbours, eta = map(
+        centralisation.get, ("generated", "copies", "copies_for", "neighbours", "eta")
     )
-    added = [
-        f"the set {_set_in_words(generated)}" if generated else "",
-        f"{copies} copies" if copies else "",
-        f"{neighbours} neighbours" if neighbours else "",
-    ]
-    if copies_for:
-        added[1] += f" of the images in the set {_set_in_words(copies_for)}"
-    said = ", then of ".join(filter(None, added))
-    return f"plus {centralisation['eta']:g} times the mean of {said}"
+    added = []
+    if copies:
+        whose = f" of the images in the set {_set_in_words(copies_for)}" if copies_for else ""
+        added.append((centralisation.get("copies_eta", eta), f"{copies} copies{whose}"))
+    if generated:
+        added.append((eta, f"the set {_set_in_words(generated)}"))
+    if neighbours:
+        added.append((eta, f"{neighbours} neighbours"))
+    (weight, first), *others = added
+    others = [f", then {weight:g} times that of {what}" for weight, what in others]
+    return f"plus {weight:g} times the mean of {first}{''.join(others)}"
 
 
 def _set_in_words(of_set: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
 from manifests.runtime.settings import Count
 from reid.evaluation.retrieval import COARSE, FALSE_POSITIVE_RATES, ROC_RATES
@@ -34,11 +34,23 @@ class _GeneratedSet(_Block):
 
 
 class _Centralisation(_Block):
-    eta: _Number
-    generated: _GeneratedSet | None = None
     copies: _Count | None = None
+    copies_eta: _Number | None = None
+    """Reports of before have it as ``eta``."""
+    eta: _Number | None = None
+    generated: _GeneratedSet | None = None
     copies_for: _GeneratedSet | None = None
     neighbours: _Count | None = None
+
+    @model_validator(mode="after")
+    def _something_is_added(self) -> _Centralisation:
+        weighed = self.generated is not None or bool(self.neighbours)
+        copies_eta = self.eta if self.copies_eta is None else self.copies_eta
+        if not weighed and not self.copies:
+            raise ValueError("found nothing that is added, expected it")
+        if (weighed and self.eta is None) or (self.copies and copies_eta is None):
+            raise ValueError("found no weight of what is added, expected one")
+        return self
 
 
 class _Protocol(_Block):

@@ -14,7 +14,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from reid.data.inputs import Inputs
 from reid.data.labels import labels_of
 from reid.data.leakage import check_people
-from reid.evaluation.centralise import check_settings, read_generated
+from reid.evaluation.centralise import Centralisation, check_settings, read_generated
 from reid.evaluation.ranking import Protocol, check_matches
 from reid.evaluation.report import SCORES, report_folder
 from reid.evaluation.score_settings import ScoreSettings, choices
@@ -79,9 +79,10 @@ def score(
     for folder, images in tables.items():
         facts = {**run.facts, "weights": which}
         is_home = folder == settings.run
-        targets = {eta: _target(scorer, folder, which, eta) for eta in settings.centralisation.eta}
-        if replaces and settings.centralisation.is_plain:
-            targets = dict.fromkeys(targets, folder)
+        targets = [
+            (how, folder if replaces and how.is_plain else _target(scorer, folder, which, how))
+            for how in settings.centralisation.single()
+        ]
         with naming_all_broken(images):
             score_table(scorer, images, targets, facts, is_home=is_home)
     return Exit.DONE
@@ -97,11 +98,11 @@ def _check_people(images: Images, run: TrainingRun) -> None:
         ) from error
 
 
-def _target(scorer: Scorer, folder: Path, which: str, eta: float) -> Path:
+def _target(scorer: Scorer, folder: Path, which: str, how: Centralisation) -> Path:
     """Return the folder of a report: that of the run or target, or one in its ``scores``."""
     settings = scorer.settings
-    name = _name(settings, which, settings.centralisation.name(eta, scorer.generated))
-    if not settings.centralisation.is_plain:
+    name = _name(settings, which, how.name(scorer.generated))
+    if not how.is_plain:
         return folder / SCORES / name
     return report_folder(folder, choices(settings, read_run(settings.run)), which, name)
 

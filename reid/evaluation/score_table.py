@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from reid.data.inputs import Inputs
 from reid.data.labels import Labels, labels_of
 from reid.data.leakage import difference_hashes, duplicates_block, near_duplicates, people_block
 from reid.evaluation.centralise import (
+    Centralisation,
     Embedding,
     GeneratedSet,
     centraliser,
@@ -132,7 +133,7 @@ class TestSet:
 def score_table(
     scorer: Scorer,
     images: Images,
-    folders: Mapping[float, Path],
+    folders: Sequence[tuple[Centralisation, Path]],
     facts: Mapping[str, Any],
     *,
     is_home: bool,
@@ -142,7 +143,7 @@ def score_table(
     Args:
         scorer: The network and how it is scored.
         images: The table.
-        folders: Where the reports go, by the weight of what is added to features.
+        folders: Where the reports go, and under which single weights.
         facts: What a report says of the run.
         is_home: Whether the table is that of the run itself.
 
@@ -164,18 +165,18 @@ def score_table(
     facts = {**facts, "leakage": leakage}
     test = TestSet(scorer, images, query_labels, gallery_labels, every_label, facts)
     if settings.centralisation.is_plain:
-        (folder,) = folders.values()
+        ((_, folder),) = folders
         test.write(folder, features)
     else:
         pictures = {"query": (query, query_pixels), "gallery": (gallery, gallery_pixels)}
         _write_centralised(test, folders, features, pictures)
     if is_home:
-        _say_leakage(next(iter(folders.values())), leakage, console)
+        _say_leakage(folders[0][1], leakage, console)
 
 
 def _write_centralised(
     test: TestSet,
-    folders: Mapping[float, Path],
+    folders: Sequence[tuple[Centralisation, Path]],
     features: Features,
     pictures: Mapping[str, tuple[Images, UInt8[np.ndarray, "rows height width 3"]]],
 ) -> None:
@@ -198,9 +199,8 @@ def _write_centralised(
         event="scores_without_centralisation",
         **plain,
     )
-    for eta, folder in folders.items():
-        entry = protocol_entry(settings, eta, scorer.generated)
-        test.write(folder, means.features(*features, eta), entry)
+    for how, folder in folders:
+        test.write(folder, means.features(features, how), protocol_entry(how, scorer.generated))
 
 
 def _span(settings: ScoreSettings, query: np.ndarray, gallery: np.ndarray) -> Span:

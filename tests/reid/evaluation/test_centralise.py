@@ -135,19 +135,47 @@ def test_generated_features_are_added_as_the_formula_says(run, images, generated
     sources = np.array(rows.strings("source_id"))
     added = {image: made[sources == image] for image in set(sources)}
     assert {len(own) for own in added.values()} == {8}
-    check_distances(run, images, name, added)
+    check_distances(run, images, name, (added, 1.0))
+
+    # Copies first, of every image and by their own weight, then what was generated.
+    changes = {"centralise": generated, "copies": 2, "copies_eta": (4.0,), "eta": (1.0, 0.5)}
+    reports = scored(run, images, **changes)
+    entry = next(iter(report["protocol"]["centralisation"] for report in reports.values()))
+    assert (entry["copies"], entry["copies_eta"]) == (2, 4.0)
+    assert entry["generated"]["generator"] == "trivial"
+    (name,) = (
+        name for name in reports if name.startswith("copies-2-eta-4-gener") and "5" in name[-3:]
+    )
+    check_distances(run, images, name, (embedded_copies(run, images, 2), 4.0), (added, 0.5))
 
 
-def check_distances(run: Path, images: Path, name: str, added: dict[str, np.ndarray]) -> None:
-    """Check a score against features plus, with a weight of 1, the mean of what is added."""
+def embedded_copies(run: Path, images: Path, count: int) -> dict[str, np.ndarray]:
+    """Return the features of so many copies of every query and gallery image."""
+    network, added = load_network(read_run(run), "last"), {}
+    for split in ("query", "gallery"):
+        part = read_images(images).only(split)
+        real = read_all(part, (32, 64))
+        made = [unit(embed(network, copy, split, QUIET)) for copy in copies(real, count)]
+        added.update(zip(part.strings("image_id"), np.stack(made, axis=1), strict=True))
+    return added
+
+
+def check_distances(
+    run: Path, images: Path, name: str, *kinds: tuple[dict[str, np.ndarray], float]
+) -> None:
+    """Check a score against features plus, kind after kind, the mean of what is added."""
     table, network = read_images(images), load_network(read_run(run), "last")
     features = {}
     for split in ("query", "gallery"):
         part = table.only(split)
         real = unit(embed(network, read_all(part, (32, 64)), split, QUIET))
         for image, feature in zip(part.strings("image_id"), real, strict=True):
-            total = feature + added[image].mean(axis=0) if image in added else feature
-            features[image] = total / np.linalg.norm(total)
+            total = feature
+            for added, eta in kinds:
+                if image in added:
+                    total = total + eta * added[image].mean(axis=0)
+                total = total / np.linalg.norm(total)
+            features[image] = total
     queries = read_scored(run / "scores" / name).table.to_pylist()
     assert len(queries) == 8
     for query in queries:
@@ -159,7 +187,7 @@ def check_distances(run: Path, images: Path, name: str, added: dict[str, np.ndar
 def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_other(
     run, images, generated, capsys
 ):
-    how = Centralisation(copies=2, copies_for=generated)
+    how = Centralisation(copies=2, copies_for=generated, copies_eta=(1.0,))
     score(ScoreSettings(run=run, images=images, device="cpu", centralisation=how), Console())
     said = "1 query and 0 gallery images have no generated image and keep their plain feature"
     assert said in capsys.readouterr().err
@@ -169,8 +197,8 @@ def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_o
     name = f"copies-2-for-trivial-{set_of.sha256[:8]}-eta-1"
     report = read_scored(run / "scores" / name).report
     assert report["protocol"]["centralisation"] == {
-        "eta": 1.0,
         "copies": 2,
+        "copies_eta": 1.0,
         "copies_for": {"generator": "trivial", "manifest_sha256": set_of.sha256},
     }
     # The gallery's junk is never ranked.
@@ -178,17 +206,11 @@ def test_copies_for_a_set_are_of_the_images_that_have_generated_ones_and_of_no_o
         "query": {"num_images": 8, "num_without": 1},
         "gallery": {"num_images": 9, "num_without": 0},
     }
-    network = load_network(read_run(run), "last")
     sources = set(read_synthetic(generated).strings("source_id"))
-    added = {}
-    for split in ("query", "gallery"):
-        part = read_images(images).only(split)
-        real = read_all(part, (32, 64))
-        made = [unit(embed(network, copy, split, QUIET)) for copy in copies(real, 2)]
-        added.update(zip(part.strings("image_id"), np.stack(made, axis=1), strict=True))
+    added = embedded_copies(run, images, 2)
     assert len(added) == len(sources) + 2
     added = {image: own for image, own in added.items() if image in sources}
-    check_distances(run, images, name, added)
+    check_distances(run, images, name, (added, 1.0))
 
 
 def test_a_network_of_another_data_set_is_scored_as_one(run, images, tmp_path, capsys):
@@ -247,8 +269,9 @@ def test_people_of_a_single_image_and_images_without_joints_are_counted_and_said
 
 
 def test_copies_and_neighbours_have_names_and_scores_of_their_own(run, images):
-    reports = scored(run, images, copies=8, eta=(0.5,)) | scored(run, images, neighbours=2)
-    assert reports["copies-8-eta-0.5"]["protocol"]["centralisation"] == {"eta": 0.5, "copies": 8}
+    reports = scored(run, images, copies=8) | scored(run, images, neighbours=2)
+    entry = reports["copies-8-eta-8"]["protocol"]["centralisation"]
+    assert entry == {"copies": 8, "copies_eta": 8.0}
     entry = reports["neighbours-2-eta-1"]["protocol"]["centralisation"]
     assert entry == {"eta": 1.0, "neighbours": 2}
 
@@ -298,11 +321,18 @@ def test_what_cannot_be_centralised_is_refused_in_one_sentence(run, images, gene
     for table, changes, message in (
         (images, {"centralise": training}, "images of the split train, expected images of query"),
         (images, {"centralise": tmp_path / "none"}, "no such folder"),
-        (images, {"centralise": generated, "copies": 8}, "--copies: found with --centralise"),
+        (
+            images,
+            {"centralise": generated, "copies": 8, "copies_for": generated},
+            "--copies-for .*: found with --centralise",
+        ),
         (images, {"copies_for": generated}, "--copies-for .*: found without --copies, expected"),
         (images, {"copies_for": training, "copies": 8}, "--copies-for .*: found images of the spl"),
         (images, {"eta": (0.5,)}, "--eta: found without"),
-        (images, {"copies": 8, "eta": (1.0, 1.0)}, "expected each weight once"),
+        (images, {"copies": 8, "eta": (0.5,)}, "--eta: found .*copies are weighed by --copies-eta"),
+        (images, {"copies_eta": (1.0,)}, "--copies-eta: found without --copies"),
+        (images, {"copies": 8, "copies_eta": (1.0, 1.0)}, "--copies-eta: .* each weight once"),
+        (images, {"neighbours": 8, "eta": (1.0, 1.0)}, "--eta: .* expected each weight once"),
     ):
         how = Centralisation(**changes)
         with pytest.raises(UserError, match=message):

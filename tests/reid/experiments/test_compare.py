@@ -300,6 +300,14 @@ def test_a_report_that_says_of_its_features_what_nobody_wrote_is_refused(tmp_pat
     folder = write_run(tmp_path / "run", 0, centralisation=GENERATED | {"generated": "patn"})
     with pytest.raises(UserError, match=r"entry 'protocol\.centralisation\.generated': input shou"):
         read_arm(str(folder))
+    for name, entry, message in (
+        ("nothing", {"eta": 0.5}, "found nothing that is added"),
+        ("weightless", {"copies": 8}, "found no weight of what is added"),
+        ("half", COPIES | GENERATED | {"eta": None, "copies_eta": 8.0}, "found no weight of"),
+    ):
+        folder = write_run(tmp_path / name, 0, centralisation=entry)
+        with pytest.raises(UserError, match=message):
+            read_arm(str(folder))
 
 
 def test_one_protocol_that_is_centralised_is_said_in_the_table(tmp_path):
