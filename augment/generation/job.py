@@ -162,7 +162,7 @@ def job_of(
         settings.out,
         run,
         plan,
-        needs=weights.system.needs,
+        needs=weights.needs,
         fail=settings.on_error == "fail",
         device=settings.device,
     )

@@ -29,7 +29,7 @@ from augment.generation.run_config import (
 from augment.generation.sampler import repays_compiling
 from augment.generation.settings import GenerateSettings
 from augment.generation.target_poses import camera_numbers
-from augment.interface.system import PoseTransfer
+from augment.interface.system import Need, PoseTransfer
 from augment.pose.bank import PoseBank, pose_bank
 from augment.pose.canonical import canonical_bank
 from manifests import io, subset
@@ -56,7 +56,9 @@ class Weights:
     facts: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
     """What the weights say of their training."""
     system: type[PoseTransfer] = PoseTransfer
-    """Its ``needs`` and ``Options``."""
+    """Its ``Options``, and what it can do."""
+    needs: frozenset[Need] = frozenset()
+    """Of this very network: a system may leave it to its settings."""
     about: str = ""
     """Their name and terms, for people."""
 
@@ -77,6 +79,7 @@ def open_weights(name: str) -> Weights:
         load=network.to,
         facts=header.facts,
         system=type(network),
+        needs=network.needs,
         about=store.name_and_terms(name),
     )
 
@@ -100,7 +103,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
             _bank_size(weights),
             settings.choices,
             settings.seed,
-            own_streets="background" in weights.system.needs,
+            own_streets="background" in weights.needs,
         )
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.
@@ -113,7 +116,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         _check_choices(settings.choices, weights, images, poses)
         if settings.choices.source == "most-central":
             _check_centrality(settings, images)
-    needs = weights.system.needs
+    needs = weights.needs
     size = _bank_size(weights)
     own_streets = settings.choices.pose_choice == "canonical" and "background" in needs
     bank = _bank(settings, poses, size, streets="background" in needs)
@@ -240,7 +243,7 @@ def _check_canonical(flag: str, weights: Weights) -> None:
             f"{flag}: found weights of {weights.generator}, which shows people in their own poses; "
             "expected weights of a system that moves people, such as patn or posewarp"
         )
-    if "target_image" in weights.system.needs:
+    if "target_image" in weights.needs:
         raise UserError(
             f"{flag}: found weights of {weights.generator}, which looks at the image that a target "
             "pose was seen in; canonical poses have none, expected weights of patn or posewarp, say"
@@ -268,7 +271,7 @@ def _check_plain(settings: GenerateSettings, weights: Weights) -> None:
 
 def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses: io.Images) -> None:
     """Refuse what could choose nothing: a run that ignores a flag is taken for what it is not."""
-    if choices.backgrounds != "any" and "background" not in weights.system.needs:
+    if choices.backgrounds != "any" and "background" not in weights.needs:
         raise UserError(
             f"--backgrounds {choices.backgrounds}: found weights of {weights.generator}, which "
             "shows no street of another image; expected --backgrounds any, or weights of posewarp "
@@ -281,7 +284,7 @@ def _check_choices(choices: Choices, weights: Weights, images: io.Images, poses:
                 f"--backgrounds {choices.backgrounds}: found with --pose-choice canonical, whose "
                 "poses are shown before the source's own street; expected --backgrounds any"
             )
-    elif choices.same_scale and "background" in weights.system.needs:
+    elif choices.same_scale and "background" in weights.needs:
         raise UserError(
             f"--same-scale: found weights of {weights.generator}, which shows people in the place "
             "where somebody stood in a street; expected --pose-choice canonical, or weights of a "
@@ -334,12 +337,12 @@ def _centrality(plan: GenerationPlan) -> str | None:
 
 
 def _target_images(plan: GenerationPlan, weights: Weights) -> str | None:
-    needed = weights.system.needs & {"target_image", "background"} and not plan.own_streets
+    needed = weights.needs & {"target_image", "background"} and not plan.own_streets
     return subset.sha256_of_images(plan.bank.images) if needed else None
 
 
 def _masks(plan: GenerationPlan, weights: Weights) -> str | None:
-    needs = weights.system.needs
+    needs = weights.needs
     sources = [plan.sources] if "mask" in needs else []
     seen = [plan.bank.images] if "background" in needs and not plan.own_streets else []
     return masks_digest([*sources, *seen]) if sources or seen else None

@@ -50,7 +50,12 @@ class Trivial(PoseTransfer):
 
 def trivial_weights(sha256="0" * 64, network=Trivial):
     return Weights(
-        "trivial", sha256, (128, 64), lambda device: network().to(device), system=network
+        "trivial",
+        sha256,
+        (128, 64),
+        lambda device: network().to(device),
+        system=network,
+        needs=network.needs,
     )
 
 

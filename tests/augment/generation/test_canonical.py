@@ -175,7 +175,7 @@ def test_canonical_poses_stand_before_the_street_of_their_source(tmp_path):
         assert row["camera_id"] == images.table["camera_id"][row_of[row["source_id"]]].as_py()
     plan = plan_of(settings(people, purpose="test-time"), weights)
     record = read_run_config(tmp_path / "out")
-    for batch in read_batches(plan, record, weights.system.needs, [0, 13]):
+    for batch in read_batches(plan, record, weights.needs, [0, 13]):
         for place, (source, pose) in enumerate(
             zip(batch.rows.source, batch.rows.pose, strict=True)
         ):

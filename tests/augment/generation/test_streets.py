@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from augment.checkpoints import store
 from augment.generation.export import ExportSettings, export
 from augment.generation.resolve import Weights, open_weights
 from augment.generation.run_config import read_run_config
 from augment.generation.verify import VerifySettings, verify
+from augment.generators.patn import Patn
 from augment.generators.recompose import Recompose
 from manifests import io, pixels
 from manifests.masks import encode_mask, mask_of
@@ -22,7 +24,12 @@ from tests.helpers.generation import QUIET, run
 
 SIZE = (64, 128)
 WEIGHTS = Weights(
-    "recompose", "0" * 64, (128, 64), lambda device: Recompose().to(device), system=Recompose
+    "recompose",
+    "0" * 64,
+    (128, 64),
+    lambda device: Recompose().to(device),
+    system=Recompose,
+    needs=Recompose.needs,
 )
 PNG = {"weights": WEIGHTS, "image_format": "png"}
 
@@ -52,6 +59,29 @@ def test_the_weights_that_come_with_the_package_need_nothing_else():
     assert weights.generator == "recompose"
     assert weights.system is Recompose
     assert weights.image_size == (128, 64)
+
+
+@pytest.mark.parametrize("warp", ["none", "limbs"])
+@pytest.mark.parametrize("background", ["none", "target"])
+def test_what_a_network_needs_by_its_settings_reaches_it(people, tmp_path, background, warp):
+    config = Patn.Config(
+        base_width=4,
+        num_blocks=1,
+        discriminator_width=4,
+        features="none",
+        weight_perceptual=0,
+        background=background,
+        warp=warp,
+    )
+    header = store.Header(generator="patn", config=config.model_dump(mode="json"), facts={})
+    path = tmp_path / "patn.safetensors"
+    store.save_weights(Patn(config).sampling_state(), path, header)
+    weights = open_weights(str(path))
+
+    assert run(people, tmp_path / "out", weights) == Exit.DONE
+
+    made = read_synthetic(tmp_path / "out").strings("background_id")
+    assert (None in made) == (background == "none")
 
 
 def test_a_row_is_its_sources_person_before_the_street_of_another_image(people, tmp_path):
