@@ -35,6 +35,7 @@ from reid.models.features import embed
 from reid.models.network import ReidNetwork
 
 Features = Float[np.ndarray, "rows width"]
+FeaturePair = tuple[Float[np.ndarray, "query width"], Float[np.ndarray, "gallery width"]]
 
 _CHUNK: Final = 2048
 """Generated images, or copies, that are decoded at once."""
@@ -43,7 +44,6 @@ _SHIFTS: Final = ((0, 0), (3, 0), (-3, 0), (0, 5), (0, -5), (3, 5), (-3, -5), (3
 """(x, y) of the copies, in pixels of a crop of 128 rows; every other copy is mirrored."""
 MAX_COPIES: Final = 2 * len(_SHIFTS) - 1
 """The next would be the image itself."""
-
 
 DEFAULT_COPIES_ETA: Final = (8.0,)
 DEFAULT_ETA: Final = (1.0,)
@@ -64,10 +64,10 @@ class Centralisation(Frozen):
     copies_for: StoragePathFlag | None = None
     """Copies of those images alone that this folder of --purpose test-time has generated images of:
     the control of --centralise with the same folder. The others keep their plain feature."""
-    neighbours: Count = 0
-    """Add the mean feature of so many nearest gallery images, after the others."""
     copies_eta: _Weights = DEFAULT_COPIES_ETA
     """Weights of copies; a score for each."""
+    neighbours: Count = 0
+    """Add the mean feature of so many nearest gallery images, after the others."""
     eta: _Weights = DEFAULT_ETA
     """Weights of generated images and of neighbours; a score for each."""
 
@@ -339,20 +339,16 @@ class _Sums:
         return self._sums / np.maximum(counts, 1)[:, None]
 
 
-Pair = tuple[Features, Features]
-"""Of query and gallery."""
-
-
 @dataclass(frozen=True, slots=True)
 class Centraliser:
     """The means of query and gallery, for any weight."""
 
-    copies: Pair | None
-    generated: Pair | None
+    copies: FeaturePair | None
+    generated: FeaturePair | None
     facts: dict[str, Any]
     """What a report says of the set."""
 
-    def features(self, features: Pair, settings: Centralisation) -> Pair:
+    def features(self, features: FeaturePair, settings: Centralisation) -> FeaturePair:
         """Return the features of query and gallery under single weights."""
         query, gallery = map(unit, features)
         ((copies_eta,), (eta,)) = settings.copies_eta, settings.eta
@@ -361,10 +357,10 @@ class Centraliser:
                 query = centralised(query, means[0], weight)
                 gallery = centralised(gallery, means[1], weight)
         if settings.neighbours:
-            near = [
-                means_of_neighbours(part, gallery, settings.neighbours, own=part is gallery)
-                for part in (query, gallery)
-            ]
+            near = (
+                means_of_neighbours(query, gallery, settings.neighbours, own=False),
+                means_of_neighbours(gallery, gallery, settings.neighbours, own=True),
+            )
             query, gallery = centralised(query, near[0], eta), centralised(gallery, near[1], eta)
         return query, gallery
 
@@ -397,7 +393,7 @@ def centraliser(
         if found is not None:
             facts[name] = {"num_images": len(has), "num_without": int((~has).sum())}
 
-    def pair(means: list[Features]) -> Pair | None:
+    def pair(means: list[Features]) -> FeaturePair | None:
         return (means[0], means[1]) if means else None
 
     return Centraliser(pair(of_copies), pair(of_generated), facts)

@@ -21,6 +21,7 @@ from reid.data.leakage import difference_hashes, duplicates_block, near_duplicat
 from reid.evaluation.centralise import (
     Centralisation,
     Embedding,
+    FeaturePair,
     GeneratedSet,
     centraliser,
     protocol_entry,
@@ -40,8 +41,6 @@ from reid.evaluation.score_settings import ScoreSettings, choices, reranking_of
 from reid.models.features import embed
 from reid.models.network import ReidNetwork
 from reid.models.run_folder import REPORT, TrainingRun
-
-Features = tuple[Float[np.ndarray, "query width"], Float[np.ndarray, "gallery width"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class TestSet:
     """The gallery with its junk."""
     facts: Mapping[str, Any]
 
-    def rank(self, features: Features) -> tuple[Ranking, Retrieval, Span, float]:
+    def rank(self, features: FeaturePair) -> tuple[Ranking, Retrieval, Span, float]:
         """Return how the queries fared, what was found, and the seconds that ranking took.
 
         Raises:
@@ -111,7 +110,7 @@ class TestSet:
         return ranking, found, span, seconds
 
     def write(
-        self, folder: Path, features: Features, centralisation: Mapping[str, Any] | None = None
+        self, folder: Path, features: FeaturePair, centralisation: Mapping[str, Any] | None = None
     ) -> None:
         """Rank, write the report and say the scores."""
         settings = self.scorer.settings
@@ -177,7 +176,7 @@ def score_table(
 def _write_centralised(
     test: TestSet,
     folders: Sequence[tuple[Centralisation, Path]],
-    features: Features,
+    features: FeaturePair,
     pictures: Mapping[str, tuple[Images, UInt8[np.ndarray, "rows height width 3"]]],
 ) -> None:
     """Write a report for each weight, with the plain scores under their own name in it."""
