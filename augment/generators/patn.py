@@ -33,7 +33,8 @@ from augment.objectives.two_discriminators import (
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
-from manifests.runtime.settings import Depth, Frozen, Width
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Depth, Frozen, NotNegative, Width
 
 SEEN_CHANNELS: Final = 4
 """Of a street and its hole, and of moved pixels and their coverage."""
@@ -78,6 +79,9 @@ class Patn(PoseTransfer):
         warp: Literal["none", "limbs"] = "none"
         """limbs: the source's own pixels, moved limb by limb, stay where a gate is open; none, as
         published: the network draws every pixel."""
+        weight_gate: NotNegative = 0.0
+        """Of painting over what was moved, with warp limbs: above 0 the gate is held open, since
+        what is painted in the place of a person's own pixels is a guess."""
 
     sampling: ClassVar[tuple[str, ...]] = ("image_encoder", "pose_encoder", "blocks", "decoder")
     discriminator_names: ClassVar[tuple[str, ...]] = two_discriminators.DISCRIMINATORS
@@ -105,7 +109,16 @@ class Patn(PoseTransfer):
         self.discriminators = TwoDiscriminators(c)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training against two discriminators, the generator first."""
+        """Return the training against two discriminators, the generator first.
+
+        Raises:
+            UserError: If a gate or an identity has a weight, and there is none.
+        """
+        if self.config.weight_gate and self.config.warp == "none":
+            raise UserError(
+                f"--config.weight-gate {self.config.weight_gate:g}: found --config.warp none, "
+                "expected limbs, whose moved pixels the gate keeps"
+            )
         return self.discriminators.stages(self.sampling)
 
     def generate(
@@ -115,16 +128,19 @@ class Patn(PoseTransfer):
         del random, options
         return self._transfer(
             condition, gaussians(condition.target_pose, *condition.image.shape[-2:])
-        )
+        )[0]
 
-    def _transfer(self, condition: Condition, target_maps: Tensor) -> Tensor:
+    def _transfer(
+        self, condition: Condition, target_maps: Tensor
+    ) -> tuple[Tensor, Float[Tensor, ""] | None]:
+        """Return the images, and which share of the moved pixels is painted over."""
         image, mask, background = condition.image, None, None
         if self.config.warp == "limbs":
             mask = condition.mask
         if self.config.background == "target":
             background = condition.background
         seen = [gaussians(condition.pose, *image.shape[-2:]), target_maps]
-        warp = None
+        warp, hidden = None, None
         if mask is not None:
             warp = limb_warp(image, mask, condition.pose, condition.target_pose)
             seen.append(warp.channels())
@@ -132,11 +148,13 @@ class Patn(PoseTransfer):
             seen.append(background.channels())
         out = self._drawn(image, torch.cat(seen, dim=1))
         if warp is not None:
-            out = warp.painted_over(out[:, :3], gate=(out[:, 3:] + 1) / 2)
+            gate = (out[:, 3:] + 1) / 2
+            hidden = warp.hidden(gate).sum() / warp.coverage.sum().clamp(min=1)
+            out = warp.painted_over(out[:, :3], gate)
         if background is not None:
             around = background.image if warp is None else warp.before(background.image)
             out = replace(background, image=around).behind(out)
-        return out
+        return out, hidden
 
     def _drawn(self, image: Tensor, seen: Tensor) -> Tensor:
         features = self.image_encoder(image)
@@ -153,15 +171,22 @@ class Patn(PoseTransfer):
         return self.config.image_height, self.config.image_width
 
     def run(self, pair: Pair, stage: str) -> Mapping[str, Tensor]:
-        """Return the ``fake`` and the ``target_maps`` that all phases look at."""
+        """Return the ``fake`` and the ``target_maps`` that all phases look at, and what is hidden.
+
+        ``hidden``, the share of the moved pixels that is painted over, is there with warp limbs.
+        """
         del stage
         target_maps = gaussians(pair.condition.target_pose, *pair.target.shape[-2:])
-        fake = self._transfer(pair.condition, target_maps)
-        return {"fake": fake.float(), "target_maps": target_maps}
+        fake, hidden = self._transfer(pair.condition, target_maps)
+        outputs = {"fake": fake.float(), "target_maps": target_maps}
+        return outputs if hidden is None else {**outputs, "hidden": hidden.float()}
 
     def losses(self, phase: str, pair: Pair, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the published terms of one phase, weighted."""
-        return self.discriminators.losses(phase, pair, outputs)
+        """Return the published terms of one phase, weighted, and the gate's where it has one."""
+        terms = self.discriminators.losses(phase, pair, outputs)
+        if self.config.weight_gate and phase in ("reconstruction", "generator"):
+            terms["gate"] = self.config.weight_gate * outputs["hidden"]
+        return terms
 
     @classmethod
     def from_official(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -245,7 +245,7 @@ class PoseWarp(PoseTransfer):
         person = warp.painted_over(torch.tanh(out[:, :3]), gate)
         # Skirts, hair and bags that reach beyond the hole stand before the street as they are.
         image = replace(background, image=warp.before(background.image)).behind(person)
-        return image, background.hole * warp.coverage * (1 - gate)
+        return image, background.hole * warp.hidden(gate)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -57,6 +57,12 @@ class LimbWarp:
         """
         return gate * self.image + (1 - gate * self.coverage) * colours
 
+    def hidden(
+        self, gate: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch 1 height width"]:
+        """Return how much of each pixel was moved and is painted over all the same, in [0, 1]."""
+        return self.coverage * (1 - gate)
+
     def channels(self) -> Float[Tensor, "batch 4 height width"]:
         """Return pixels and coverage as a network takes them in."""
         return torch.cat([self.image, self.coverage], dim=1)

@@ -8,6 +8,7 @@ import torch
 from augment.generators.patn import Patn
 from augment.interface.condition import Pair
 from augment.pose.limb_warp import limb_warp
+from manifests.runtime.console import UserError
 from tests.helpers.before_street import HEIGHT, WIDTH, condition
 from tests.helpers.sampling import generated
 
@@ -96,3 +97,24 @@ def test_what_is_given_reaches_the_features_and_gradients_reach_every_weight(cha
         for child in made.sampling
         for weight in made.get_submodule(child).parameters()
     )
+
+
+@pytest.mark.parametrize("phase", ["reconstruction", "generator"])
+@pytest.mark.parametrize("out", [20.0, 0.0, -20.0])
+def test_the_gate_costs_what_share_of_the_moved_pixels_it_hides(phase, out):
+    given = condition()
+    pair = Pair(given, given.image.flip(-1))
+    made = with_exit(network(**MOVED, weight_gate=0.5), 0.0, 0.0, 0.0, out)
+    outputs = made.run(pair, "transfer")
+    term = made.losses(phase, pair, outputs)["gate"].item()
+    assert term == pytest.approx(0.5 * {20.0: 0.0, 0.0: 0.5, -20.0: 1.0}[out], abs=1e-4)
+    assert "gate" not in made.losses("shape", pair, outputs)
+
+
+def test_a_gate_of_no_weight_costs_nothing_and_one_without_moved_pixels_is_refused():
+    given = condition()
+    pair = Pair(given, given.image.flip(-1))
+    made = network(**MOVED)
+    assert "gate" not in made.losses("generator", pair, made.run(pair, "transfer"))
+    with pytest.raises(UserError, match=r"--config\.weight-gate 0\.5: found --config\.warp none"):
+        network(weight_gate=0.5).stages()
