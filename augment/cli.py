@@ -107,7 +107,7 @@ PROGRAM: Final = Program(
             "transfer",
             "settings_for",
             "make one image from one image",
-            example="transfer person.jpg --pose other.jpg --out moved.jpg",
+            example="transfer person.jpg --pose other.jpg --estimator blazepose --out moved.jpg",
             basic=("weights", "pose", "background"),
         ),
         "evaluate": Command(

@@ -49,18 +49,21 @@ def test_time_plan(
     choices: Choices,
     seed: int,
     *,
+    masked: bool,
     own_streets: bool,
 ) -> GenerationPlan:
     """Return the plan for the query and gallery images of a table.
 
-    Junk, which is never ranked, and images without shoulders and hips are left out, and where
-    people are shown before their own streets also images without a mask that leaves one.
+    Junk, which is never ranked, and images without shoulders and hips are left out, also those
+    without a mask where the system needs it, and where people are shown before their own streets
+    those whose mask leaves none.
 
     Args:
         images: A table in any row order.
         size: (width, height) of the generated images.
         choices: Whether poses are scaled to their source.
         seed: Of systems that draw something.
+        masked: Whether the system needs a mask of its source.
         own_streets: Whether the system shows a street.
 
     Raises:
@@ -75,13 +78,17 @@ def test_time_plan(
         )
     joints = joints_in(ranked, size)
     usable = keypoints.has_torso(joints)
+    mask = ""
+    if masked:
+        usable &= np.asarray(ranked.table["mask"].is_valid())
+        mask = " and a mask"
     if own_streets:
         usable &= rows_with_street(ranked, size)
+        mask = " and a mask that leaves a street"
     if not usable.any():
-        street = " and a mask that leaves a street" if own_streets else ""
         raise UserError(
-            f"found none of {len(ranked):,} query and gallery images with shoulders, hips{street}, "
-            f"expected some; 'augment detect{' --masks' if own_streets else ''}' adds them"
+            f"found none of {len(ranked):,} query and gallery images with shoulders, hips{mask}, "
+            f"expected some; 'augment detect{' --masks' if mask else ''}' adds them"
         )
     rows = pc.sort_indices(
         ranked.table, sort_keys=[("person_id", "ascending"), ("image_id", "ascending")]
@@ -115,6 +122,7 @@ def test_time_plan(
         size=size,
         first_k=within * len(bank),
         num_left_out=len(ranked) - len(sources),
+        needs_mask=masked,
     )
     check_stems(plan)
     return plan

@@ -109,7 +109,9 @@ def _generate(
     if settings.dry_run:
         run = resolve(settings, plan, weights, read_run_config(settings.out))
         is_begun(settings.out, run)  # what the real run would refuse is refused now
-        return _dry_run(job_of(settings, run, plan, weights), weights, console)
+        job = job_of(settings, run, plan, weights)
+        check_images_exist(job)
+        return _dry_run(job, weights, console)
     run = executor.begin(settings, plan, weights)
     job = job_of(settings, run, plan, weights)
     if settings.retry_failed:
@@ -186,10 +188,7 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
     """
     if not numbers:
         return
-    if not job.plan.are_new:
-        _check_images_exist(job.plan.sources, "source images")
-    if job.needs & {"target_image", "background"} and not job.plan.own_streets:
-        _check_images_exist(job.plan.bank.images, "images of target poses")
+    check_images_exist(job)
     sampling = job.run.content.sampling
     sampler = open_sampler(job, weights)
     rows = sum(job.run.num_rows(shard) for shard in numbers)
@@ -205,12 +204,19 @@ def make_here(job: Job, weights: Weights, numbers: Sequence[int], console: Conso
         work(job, sampler, numbers, bar)
 
 
-def _check_images_exist(images: Images, kind: str) -> None:
-    """Refuse a folder that holds none of a few images: every row would fail.
+def check_images_exist(job: Job) -> None:
+    """Refuse folders that hold none of a few images: every row would fail.
 
     Raises:
         UserError: With the first of them.
     """
+    if not job.plan.are_new:
+        _check_exist(job.plan.sources, "source images")
+    if job.needs & {"target_image", "background"} and not job.plan.own_streets:
+        _check_exist(job.plan.bank.images, "images of target poses")
+
+
+def _check_exist(images: Images, kind: str) -> None:
     rows = np.unique(np.linspace(0, len(images) - 1, NUM_IMAGES_LOOKED_FOR).astype(int)).tolist()
     if not any(images.file(row).exists() for row in rows):
         raise UserError(

@@ -28,7 +28,7 @@ from augment.generation.shards import (
 )
 from manifests import io
 from manifests.runtime import storage
-from manifests.runtime.console import UserError
+from manifests.runtime.console import UserError, one_line
 from manifests.runtime.storage import StoragePath
 from manifests.schema import MANIFEST, SHARD
 from manifests.synthetic import SUCCESS
@@ -153,7 +153,9 @@ def _rows_without_images(out: StoragePath, run: RunConfig, shard: int) -> tuple[
     except (pa.ArrowException, OSError) as error:
         # Arrow reports a damaged file as an OSError without a number.
         if state == "complete" or getattr(error, "errno", None) is not None:
-            raise UserError(f"{path}: damaged ({error}); run the command again") from error
+            raise UserError(
+                f"{path}: damaged ({one_line(error)}); remove it and run the command again"
+            ) from error
     raise _NotComplete
 
 

@@ -98,6 +98,8 @@ class GenerationPlan:
     """At test time, the ``k`` of each source's first row: its person may have several sources."""
     num_left_out: int = 0
     """Test images that have not what the system needs of a source."""
+    needs_mask: bool = False
+    """Whether every source has a mask."""
 
     @property
     def at_test_time(self) -> bool:
@@ -129,9 +131,9 @@ class GenerationPlan:
         """What the people left out have no image with."""
         if self.own_streets:
             return "shoulders, hips and a mask that leaves a street"
-        if self.at_test_time:
-            return "shoulders and hips"
-        return "a mask" if self.keeps_pose else "a mask, shoulders and hips"
+        if self.keeps_pose:
+            return "a mask"
+        return "a mask, shoulders and hips" if self.needs_mask else "shoulders and hips"
 
     def __len__(self) -> int:
         return len(self.people) * self.per_id
@@ -258,6 +260,7 @@ def make_plan(  # noqa: PLR0913 - a run's choices, one by one
             centrality_of(sources),
         ),
         per_id=per_id,
+        needs_mask=masked,
         seed=seed,
         num_without_torso=num_without_torso,
         num_without_mask=pc.count_distinct(real.table["person_id"]).as_py() - len(people),
@@ -357,9 +360,14 @@ def check_bank_size(plan: GenerationPlan) -> None:
     needed = plan.per_id * each
     if available < needed:
         flags = "--per-id" if each == 1 else "--per-id times --candidate-poses"
+        cure = (
+            f"canonical poses are {len(plan.bank)}, lower it"
+            if plan.bank.canonical
+            else "lower it or name a larger table with --poses"
+        )
         raise UserError(
             f"found {available:,} target poses for every person, expected at least "
-            f"{needed:,} ({flags}); lower it or name a larger table with --poses"
+            f"{needed:,} ({flags}); {cure}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +13,13 @@ from PIL.Image import Image
 from tyro.conf import Positional
 
 from augment.generation.images_preview import images_sheet
-from augment.generation.run_config import require_run_config
 from augment.quality import contact_sheets
 from manifests import pixels
 from manifests.io import Images, read_images, write_bytes
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.random_numbers import random_bits
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Count, Frozen
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.synthetic import Synthetic, read_synthetic
 
@@ -36,7 +36,7 @@ class PreviewSettings(Frozen):
     """PNG file."""
     rows: int = 12
     """How many images to show."""
-    seed: int = 0
+    seed: Count = 0
     """Another seed shows others."""
     images: Path | None = None
     """Table of the source images, if it is not where it was when the run began."""
@@ -77,11 +77,6 @@ def _run_sheet(settings: PreviewSettings) -> tuple[Image, int, int]:
     made = read_synthetic(settings.run)
     synthetic, dropped = made.without_errors(), made.screened_out()
     _check_rows(settings, len(synthetic))
-    if len(dropped) and settings.images is None:
-        raise UserError(
-            f"{settings.run}: is what 'reid screen' left of a run; expected --images with the "
-            "table of its source images"
-        )
     sources = source_images(settings.run, settings.images, settings.root)
     if len(dropped):
         count = max(1, min(len(synthetic), len(dropped), settings.rows // 2))
@@ -178,12 +173,18 @@ def source_images(run: StoragePath, images: Path | None, root: Path | None) -> I
     """
     if images is not None:
         return read_images(images, root)
-    require_run_config(run)
-    made_from = run_record.read(run / run_record.RUN_RECORD).get("settings", {})
+    path = run / run_record.RUN_RECORD
+    record: Any = run_record.read(path) if path.is_file() else {"config": {}}
+    if "content" not in record["config"]:
+        raise UserError(
+            f"{run}: is no folder of 'augment generate', but what 'reid screen' left of one, say; "
+            "expected --images with the table of its source images"
+        )
+    made_from = record.get("settings", {})
     name, stored = made_from.get("images"), made_from.get("root")
     if not isinstance(name, str) or not isinstance(stored, str | None):
         raise UserError(
-            f"{run / run_record.RUN_RECORD}: does not say which table the images are from; "
+            f"{path}: does not say which table the images are from; "
             "expected it by --images"
         )
     table = Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from tyro.conf import Positional
 
 from augment.generation.preview import source_images
@@ -11,7 +12,7 @@ from augment.generation.synthetic_page import Choices, write_synthetic_page
 from manifests.pages.page import check_page
 from manifests.pages.training_page import Training, is_training, write_training_page
 from manifests.runtime.console import Console, Exit
-from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.settings import Count, Frozen, Positive
 from manifests.runtime.storage import StoragePathFlag
 from manifests.synthetic import read_synthetic
 
@@ -36,7 +37,7 @@ class ReportSettings(Frozen):
     """How many people have a sheet."""
     max_images: Positive = 2_000
     """How many images of each kind are measured, drawn by --seed."""
-    seed: int = 0
+    seed: Count = 0
     """Another seed shows other people and measures other images."""
 
 
@@ -55,5 +56,7 @@ def report(settings: ReportSettings, console: Console) -> Exit:
     synthetic = read_synthetic(settings.run)
     images = source_images(settings.run, settings.images, settings.root)
     choices = Choices(settings.embed_images, settings.people, settings.max_images, settings.seed)
-    write_synthetic_page(settings.html, synthetic, images.only("train"), choices, console)
+    splits = sorted(set(synthetic.strings("split")))
+    real = images.take(np.flatnonzero(np.isin(images.strings("split"), splits)))
+    write_synthetic_page(settings.html, synthetic, real, choices, console)
     return Exit.DONE

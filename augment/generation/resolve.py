@@ -96,6 +96,8 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     """
     assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
+    _check_no_new_people(settings)
+    _check_options(settings, weights)
     if settings.purpose == "test-time":
         _check_test_time(settings, weights)
         return test_time_plan(
@@ -103,6 +105,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
             _bank_size(weights),
             settings.choices,
             settings.seed,
+            masked="mask" in weights.needs,
             own_streets="background" in weights.needs,
         )
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
@@ -112,7 +115,6 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
         check_new_people(settings.people, weights.system, settings.choices, images)
         _check_plain(settings, weights)
     else:
-        _check_no_new_people(settings)
         _check_choices(settings.choices, weights, images, poses)
         if settings.choices.source == "most-central":
             _check_centrality(settings, images)
@@ -250,8 +252,20 @@ def _check_canonical(flag: str, weights: Weights) -> None:
         )
 
 
+def _check_options(settings: GenerateSettings, weights: Weights) -> None:
+    """Refuse options whose images show another person or pose than their rows would say."""
+    options = options_of(settings, weights.system)
+    for name in weights.system.options_beyond_labels:
+        if getattr(options, name):
+            raise UserError(
+                f"--options.{name.replace('_', '-')}: found it with 'augment generate', whose rows "
+                "say who is shown in which pose, and this draws another; expected it with "
+                "'augment transfer', or --new-people, which draws people with labels of their own"
+            )
+
+
 def _check_no_new_people(settings: GenerateSettings) -> None:
-    if settings.people.first_person != 1:
+    if settings.people.first_person != 1 and not settings.people.new_people:
         raise UserError(
             f"--first-person {settings.people.first_person}: found no --new-people, expected how "
             "many people to draw"

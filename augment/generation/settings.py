@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes
 from augment.generation.choices import Choices, NewPeople, Purpose
 from augment.generation.run_config import ImageFormat, Subsampling
 from manifests.compute.precision import Auto, Precision
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Count, Frozen
 from manifests.runtime.storage import StoragePathFlag
 
 DEFAULT_WEIGHTS: Final = "posewarp-market1501"
@@ -41,9 +41,9 @@ class GenerateSettings(Frozen):
     """Where the images lie, if not where the table says."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Take sources and poses from this part of the train rows, as 'reid train' does."""
-    data_seed: int = 0
+    data_seed: Count = 0
     """Selects that part; the same seed here and in 'reid train' selects the same part."""
-    seed: int = 0
+    seed: Count = 0
     """Another seed gives other sources and poses."""
     choices: OmitArgPrefixes[Choices] = Choices()
     people: OmitArgPrefixes[NewPeople] = NewPeople()

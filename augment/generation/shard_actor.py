@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-from augment.generation.job import begin_or_join, job_of, open_sampler
+from augment.generation.job import begin_or_join, check_images_exist, job_of, open_sampler
 from augment.generation.reading import PlannedBatch, ShardInProgress
 from augment.generation.resolve import Weights, open_weights, plan_of
 from augment.generation.settings import DEFAULT_WEIGHTS, GenerateSettings
@@ -31,11 +31,13 @@ class ShardActor:
         """Begin the run or join it; return it as JSON.
 
         Raises:
-            UserError: If an input is bad, or the folder belongs to another run.
+            UserError: If an input is bad, the folder belongs to another run, or none of the images
+                that are looked for is seen from here.
         """
         plan = plan_of(self._settings, self._network())
         run = begin_or_join(self._settings, plan, self._network())
         self._job = job_of(self._settings, run, plan, self._network())
+        check_images_exist(self._job)
         return run.to_json()
 
     def make(self, shard: int) -> int:

@@ -48,7 +48,8 @@ class TransferSettings(Frozen):
     root: Path | None = None
     """Where the images lie, if not where the table says."""
     estimator: str | None = None
-    """Pose estimator for image files: FILE.tflite of MoveNet, or keypointrcnn."""
+    """Pose estimator for image files: blazepose, which finds masks too, as the default weights need
+    them; FILE.tflite of MoveNet, or keypointrcnn."""
     estimator_weights: str | None = None
     """Weights of Keypoint R-CNN: a file, or download."""
     weights: str = DEFAULT_WEIGHTS
@@ -195,5 +196,5 @@ def _source_of_poses(settings: TransferSettings, device: torch.device) -> Callab
         return of_estimator
     raise UserError(
         "found neither --images nor --estimator, expected a table with keypoints or a pose "
-        "estimator"
+        "estimator (--estimator blazepose)"
     )

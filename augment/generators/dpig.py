@@ -216,6 +216,7 @@ class Dpig(PoseTransfer):
 
     factors: ClassVar[tuple[str, ...]] = FACTORS
     draws_people: ClassVar[bool] = True
+    options_beyond_labels: ClassVar[tuple[str, ...]] = ("sample_foreground", "sample_pose")
     sampling: ClassVar[tuple[str, ...]] = ("encoder", "generator", "pose_autoencoder", "mappers")
     discriminator_names: ClassVar[tuple[str, ...]] = (
         "discriminator",

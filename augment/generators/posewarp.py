@@ -10,6 +10,7 @@ pixel stays as it is, so that what tells a person is carried and not drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -27,6 +28,7 @@ from augment.interface.system import Need, PoseTransfer
 from augment.objectives.adversarial import hinge
 from augment.objectives.exported_features import OUTPUT, ExportedFeatures
 from augment.objectives.features import FeatureMaps, FeatureNetwork, load_features
+from augment.objectives.identity import SETTING as IDENTITY_SETTING
 from augment.objectives.imagenet_features import EARLY_LAYERS
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
@@ -35,6 +37,9 @@ from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Wid
 
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 """Of the re-ID network: an eighth and a sixteenth."""
+
+NUM_EPOCHS: Final = 60
+"""Steps of the learning rate beside the discriminator."""
 
 GATE_BIAS: Final = 3.0
 """Added before the sigmoid: a gate begins open."""
@@ -198,13 +203,18 @@ class PoseWarp(PoseTransfer):
         self._features = load_features(c.features, EARLY_LAYERS, imagenet_normalised=True)
         self._person: FeatureMaps | None = None
         if c.identity is not None:
-            self._person = ExportedFeatures(c.identity, (*PERSON_LAYERS, OUTPUT))
+            layers = (*PERSON_LAYERS, OUTPUT)
+            self._person = ExportedFeatures(c.identity, layers, setting=IDENTITY_SETTING)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return painting alone, then painting against the discriminator."""
         c = self.config
-        epoch = max(1, c.steps // 60)
-        tail = LinearTail(epoch_steps=epoch, constant_epochs=20, tail_epochs=40)
+        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
+        epochs = math.ceil(c.steps / epoch_steps)
+        constant = round(epochs / 3)
+        tail = LinearTail(
+            epoch_steps=epoch_steps, constant_epochs=constant, tail_epochs=epochs - constant
+        )
 
         def phase(name: str, rate: float, schedule: Constant | LinearTail, *trains: str) -> Phase:
             adam = Adam(learning_rate=rate, beta1=0.5)

@@ -65,6 +65,9 @@ class PoseTransfer(nn.Module, ABC):
     draws_people: ClassVar[bool] = False
     """Whether ``new_people`` draws people who do not exist; most systems do not."""
 
+    options_beyond_labels: ClassVar[tuple[str, ...]] = ()
+    """Options whose images show another person or pose than they are asked for."""
+
     sampling: ClassVar[tuple[str, ...]]
     """Children that ``generate`` needs: a checkpoint holds these, an EMA follows these."""
 
@@ -283,9 +286,10 @@ def _check_mask(name: str, mask: Any, image: np.ndarray | None) -> None:
 
 
 _MEANING: Final = {
-    "mask": "where the person is in the image",
+    "mask": "where the person is in the image (--estimator blazepose and 'augment detect --masks' "
+    "find it)",
     "target_image": "the image that the target pose was seen in",
-    "target_mask": "where somebody is in the target image",
+    "target_mask": "where somebody is in the target image (found likewise)",
 }
 
 

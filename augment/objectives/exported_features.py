@@ -34,7 +34,7 @@ class ExportedFeatures:
     Not an ``nn.Module`` on purpose, as ``Features``.
     """
 
-    def __init__(self, path: str, layers: tuple[str, ...]) -> None:
+    def __init__(self, path: str, layers: tuple[str, ...], setting: str = SETTING) -> None:
         """Name the network and the layers.
 
         Args:
@@ -42,8 +42,9 @@ class ExportedFeatures:
             layers: VGG19's names, ``relu<block>_<convolution>``: block b stands for height and
                 width divided by 2^(b-1), or for the nearest resolution that the network has; or
                 ``OUTPUT`` for what the network itself puts out.
+            setting: The flag that names the file, for messages.
         """
-        self._path = Path(path)
+        self._path, self._setting = Path(path), setting
         self._layers = layers
         self._by_device: dict[torch.device, Callable[[Tensor], Sequence[Tensor]]] = {}
 
@@ -63,20 +64,21 @@ class ExportedFeatures:
     def _on(self, images: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
         device = images.device
         if device not in self._by_device:
-            network = load_network(self._path, device, SETTING)
-            try_network(network, images, SETTING, self._path)
-            self._by_device[device] = _cut(network, self._layers, images.shape[-2], self._path)
+            network = load_network(self._path, device, self._setting)
+            try_network(network, images, self._setting, self._path)
+            where = f"{self._setting}: {self._path}"
+            self._by_device[device] = _cut(network, self._layers, images.shape[-2], where)
         return self._by_device[device]
 
 
 def _cut(
-    network: fx.GraphModule, layers: tuple[str, ...], height: int, path: Path
+    network: fx.GraphModule, layers: tuple[str, ...], height: int, where: str
 ) -> Callable[[Tensor], Sequence[Tensor]]:
     """Return the beginning of a network, which gives the activations for these layers."""
     heights = {node: int(_shape(node)[2]) for node in network.graph.nodes if _is_activation(node)}
     if not heights:
         raise UserError(
-            f"{SETTING}: {path} has no rectified activations; expected a convolutional network"
+            f"{where} has no rectified activations; expected a convolutional network"
         )
     outputs: list[fx.Node] = []
     for layer in layers:

@@ -298,7 +298,9 @@ def _joined(images: Images, found: pa.Table, estimator: Estimator, choices: Choi
     columns = {"keypoints": keypoint_column(joints)}
     row_in_found = pa.array(np.cumsum(wanted) - 1, mask=~wanted)
     for name in MASK_COLUMNS:
-        columns[name] = pc.coalesce(found[name].take(row_in_found), images.table[name])
+        column = found[name].take(row_in_found)
+        keeps_old = not (choices.masks and choices.replaces)
+        columns[name] = pc.coalesce(column, images.table[name]) if keeps_old else column
     table = images.table
     for name, column in columns.items():
         table = table.set_column(IMAGES.get_field_index(name), IMAGES.field(name), column)

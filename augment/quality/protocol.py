@@ -30,7 +30,7 @@ class EvaluationProtocol(Frozen):
     baseline: tuple[Baseline, ...] = ()
     """Columns beside the network's: copy the source; show the target itself."""
     estimator: str | None = None
-    """Pose estimator of PCKh: FILE.tflite, or keypointrcnn."""
+    """Pose estimator of PCKh: blazepose, FILE.tflite, or keypointrcnn."""
     estimator_weights: str | None = None
     """Weights of Keypoint R-CNN: a file, or download."""
     reid: Path | None = None

@@ -32,13 +32,13 @@ from manifests.compute.precision import Auto, Precision, settled_precision
 from manifests.runtime.console import UserError
 from manifests.runtime.json_files import is_whole
 from manifests.runtime.random_numbers import random_bits
-from manifests.runtime.settings import AboveZero, Frozen
+from manifests.runtime.settings import AboveZero, Count, Frozen
 
 
 class LoopSettings(Frozen):
     """What the loop adds to a system's own recipe."""
 
-    seed: int = 0
+    seed: Count = 0
     """Of the first weights, the pairs and all else that is random."""
     precision: Auto | Precision = "auto"
     """Arithmetic of the networks, bf16 or float32; auto: bf16 where the device computes in it.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from augment import generators
 from augment.training.loop import LoopSettings
-from manifests.runtime.settings import Frozen, NotNegative, Positive
+from manifests.runtime.settings import Count, Frozen, NotNegative, Positive
 
 
 class TrainSettings(LoopSettings):
@@ -31,7 +31,7 @@ class TrainSettings(LoopSettings):
     """Step of the plan at which to begin with --init: the steps that those weights have had."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on this part of the train rows, spread over all people."""
-    data_seed: int = 0
+    data_seed: Count = 0
     """Chooses that part; 'augment generate' and 'reid train' choose the same by the same seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""

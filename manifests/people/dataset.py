@@ -31,7 +31,7 @@ from manifests.runtime.files import read_file
 from manifests.runtime.new_folder import new_folder
 from manifests.runtime.random_numbers import KeyedRandom
 from manifests.runtime.run_record import differences
-from manifests.runtime.settings import Frozen
+from manifests.runtime.settings import Count, Frozen
 from manifests.schema import DISTRACTOR, JUNK
 
 MOST_PEOPLE: Final = 9_998
@@ -57,7 +57,7 @@ class SampleSettings(Frozen):
     """Number of train people."""
     test_people: int = 12
     """Number of people in query and gallery; none of them is in train."""
-    seed: int = 0
+    seed: Count = 0
     """Another seed gives other people, clothes and backgrounds."""
 
 

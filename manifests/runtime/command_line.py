@@ -15,7 +15,13 @@ from warnings import catch_warnings, simplefilter
 import manifests
 from manifests.runtime.completion import script
 from manifests.runtime.console import Console, Exit, LogFormat, UserError, exit_with
-from manifests.runtime.flags import positional_names, switch, with_files, write_record
+from manifests.runtime.flags import (
+    named_fields,
+    positional_names,
+    switch,
+    with_files,
+    write_record,
+)
 from manifests.runtime.help_pages import Flag, common, describe, read_pages, render
 from manifests.runtime.parse_errors import one_sentence
 from manifests.runtime.signals import ignore_from_now_on, stopping, stopping_when_checked
@@ -244,8 +250,7 @@ def parse(
 def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = None) -> list[str]:
     """Return the arguments that ``parse`` turns into these settings; defaults are left out.
 
-    For settings whose flags are named as their fields: scalars, tuples of them, and settings
-    within settings.
+    For scalars, tuples of them, and settings within settings.
 
     Args:
         settings: The settings.
@@ -255,14 +260,15 @@ def arguments_of(settings: Frozen, prefix: str = "", defaults: Frozen | None = N
     from manifests.runtime.settings import Frozen
 
     arguments: list[str] = []
-    for name, field in type(settings).model_fields.items():
-        value, flag = getattr(settings, name), prefix + name.replace("_", "-")
+    for name, flag in named_fields(type(settings), prefix):
+        value = getattr(settings, name)
+        field = type(settings).model_fields[name]
         default = field.default if defaults is None else getattr(defaults, name)
         if value == default:
             continue
         if isinstance(value, Frozen):
             inner = default if isinstance(default, Frozen) else None
-            arguments += arguments_of(value, f"{flag}.", inner)
+            arguments += arguments_of(value, flag, inner)
         elif isinstance(value, bool):
             arguments.append(switch(flag, on=value))
         elif isinstance(value, tuple):

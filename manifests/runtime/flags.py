@@ -42,22 +42,38 @@ def flags_of(settings: Frozen, prefix: str = "") -> Iterator[tuple[str, object]]
 
     A positional argument goes by the name of its field. Hidden ones are left out.
     """
+    from manifests.runtime.settings import Frozen
+
+    for field, flag in named_fields(type(settings), prefix):
+        value = getattr(settings, field)
+        if isinstance(value, Frozen):
+            yield from flags_of(value, flag)
+        else:
+            yield flag, value
+
+
+def named_fields(settings: type[Frozen], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Give the fields of settings that are not hidden, each with its flag.
+
+    Of settings within them it is the start of their flags, which ends with a dot or is ``prefix``.
+    """
     from tyro.conf import OmitArgPrefixes, Suppress, arg
 
     from manifests.runtime.settings import Frozen
 
     named: Any = type(arg(name=""))
-    for field, info in type(settings).model_fields.items():
+    for field, info in settings.model_fields.items():
         if Suppress in info.metadata:
             continue
         own = [mark.name for mark in info.metadata if isinstance(mark, named)]
         name = own[0] if own and own[0] is not None else field.replace("_", "-")
-        value = getattr(settings, field)
-        if isinstance(value, Frozen):
-            is_flat = not name or OmitArgPrefixes in info.metadata
-            yield from flags_of(value, prefix if is_flat else f"{prefix}{name}.")
+        kind = info.annotation
+        if not (isinstance(kind, type) and issubclass(kind, Frozen)):
+            yield field, prefix + name
+        elif not name or OmitArgPrefixes in info.metadata:
+            yield field, prefix
         else:
-            yield prefix + name, value
+            yield field, f"{prefix}{name}."
 
 
 def positional_names(settings: type[Frozen]) -> list[str]:

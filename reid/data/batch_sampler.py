@@ -148,8 +148,9 @@ def mixture(
     synthetic rows and real ones for the rest; without one all rows are pooled.
 
     Identity sampler: as many people as fit, each with ``num_instances`` rows, then the outliers.
-    With a share, ``round(num_instances * synthetic_share)`` of a person's rows are synthetic, and
-    real where he has none; without one his rows are pooled. No person comes twice in a batch, and
+    With a share, ``round(num_instances * synthetic_share)`` of a person's rows are synthetic, all
+    real where he has none and all synthetic where he has no real one; without one his rows are
+    pooled. No person comes twice in a batch, and
     no row where the person has enough.
 
     >>> labels, flags = np.array([0, 1, 0, 1, 1]), np.array([False, False, True, True, True])
@@ -200,8 +201,9 @@ def real_rows_per_batch(
     share, size = composition.synthetic_share, composition.batch_size
     if composition.sampler == "random":
         return size * float(np.mean(~synthetic)) if share is None else size - round(size * share)
-    # Every person comes equally often.
+    # Every person who has rows to draw comes equally often.
     people = [synthetic[labels == person] for person in np.unique(labels[labels != NO_IDENTITY])]
+    people = [own for own in people if share != 0 or not own.all()]
     real_parts = [
         float(np.mean(~own))
         if share is None or not own.any() or own.all()
@@ -282,8 +284,8 @@ def _images_of(
         return ((Stream(rows, seed, "of a person", person), count),) if len(rows) else ()
     num_synthetic = round(count * composition.synthetic_share)
     made, real = np.flatnonzero(own & synthetic), np.flatnonzero(own & ~synthetic)
-    if not len(made):
-        num_synthetic = 0 if len(real) else count
+    if num_synthetic and not (len(made) and len(real)):
+        num_synthetic = count if len(made) else 0
     parts = (
         (Stream(real, seed, "real of a person", person), count - num_synthetic),
         (Stream(made, seed, "synthetic of a person", person), num_synthetic),

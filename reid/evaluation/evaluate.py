@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,10 +45,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - in torchreid's order
             ``all-cameras`` ignores none.
 
     Raises:
-        UserError: If numbers of rows or widths differ, a feature is not finite, or no query has a
-            match.
+        UserError: If numbers of rows or widths differ, a feature is not finite, no query has a
+            match, or there is no such distance or protocol.
     """
-    query, gallery = np.atleast_2d(query), np.atleast_2d(gallery)
+    for name, value, known in (
+        ("distance", distance, get_args(Distance)),
+        ("protocol", protocol, get_args(Protocol)),
+    ):
+        if value not in known:
+            raise UserError(f"found {name} {value!r}, expected one of {', '.join(known)}")
+    query, gallery = _features("query", query), _features("gallery", gallery)
     if query.shape[1] != gallery.shape[1]:
         raise UserError(
             f"found features of {query.shape[1]} and of {gallery.shape[1]} numbers for query and "
@@ -62,6 +69,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - in torchreid's order
         raise
     except ValueError as error:
         raise UserError(f"{error}; expected finite numbers") from error
+
+
+def _features(name: str, values: Float[np.ndarray, "rows width"]) -> np.ndarray:
+    """Return features as floating-point numbers: a hash of bits is one too."""
+    found = np.atleast_2d(values)
+    if found.dtype.kind not in "iufb":
+        raise UserError(f"{name}: found features of type {found.dtype}, expected numbers")
+    return found if found.dtype.kind == "f" else found.astype(np.float64)
 
 
 def _labels(name: str, count: int, people: Sequence[object], cameras: Sequence[int]) -> Labels:

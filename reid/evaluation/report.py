@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,11 @@ CENTRALISATION: Final = "centralisation"
 """The entry of a protocol on what was added to features; not there where they are plain."""
 
 _DIGEST: Final = "queries_sha256"
+
+_LABELS: Final = "sha256_of_labels"
+
+IsSame = Callable[[Mapping[str, Any]], bool]
+"""Whether a report is by the protocol that is asked for."""
 
 QUERY_TABLE: Final = pa.schema(
     [
@@ -88,7 +93,7 @@ def _split_block(labels: Labels) -> dict[str, Any]:
         "num_cameras": len(np.unique(labels.cameras)),
         "num_junk": int((people == JUNK).sum()),
         "num_distractors": int((people == DISTRACTOR).sum()),
-        "sha256_of_labels": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(),
+        _LABELS: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(),
     }
 
 
@@ -246,24 +251,41 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def report_folder(folder: Path, how: Mapping[str, Any], weights: str, name: str) -> Path:
-    """Return where the report of a scoring goes: the folder, or beside one of another protocol.
+def report_folder(
+    folder: Path, name: str, query: Labels, gallery: Labels, is_same: IsSame | None
+) -> Path:
+    """Return where the report of a scoring goes, so that one of another scoring stays.
+
+    It is the folder itself, else ``name`` in its ``scores``, else that name with a digest of who is
+    ranked behind it.
 
     Args:
         folder: Of the run or of a target of it.
-        how: What ``score.choices`` returned.
-        weights: Which weights are scored.
         name: Of the protocol, for a folder.
+        query: Who is searched for.
+        gallery: Where, junk included.
+        is_same: Whether a report in the folder itself is by the same protocol; none: the new one
+            has no place there.
     """
-    if not (folder / REPORT).exists():
+    ranked = [_split_block(labels)[_LABELS] for labels in (query, gallery)]
+
+    def is_free(place: Path, is_same: IsSame) -> bool:
+        if not (place / REPORT).exists():
+            return True
+        try:
+            report = read_report(place)
+        except UserError:
+            # Damaged: scoring again is the cure.
+            return True
+        parts = (report["protocol"][part] for part in ("query", "gallery"))
+        return [part.get(_LABELS) for part in parts] == ranked and is_same(report)
+
+    if is_same is not None and is_free(folder, is_same):
         return folder
-    try:
-        report = read_report(folder)
-    except UserError:
-        # Damaged: scoring again is the cure.
-        return folder
-    same = how.items() <= report["protocol"].items() and report["weights"] == weights
-    return folder if same else folder / SCORES / name
+    beside = folder / SCORES / name
+    if is_free(beside, lambda _: True):
+        return beside
+    return beside.with_name(f"{name}-{hashlib.sha256(''.join(ranked).encode()).hexdigest()[:8]}")
 
 
 def read_scored(folder: Path) -> Scored:

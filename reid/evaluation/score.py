@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from manifests.compute.devices import pick_device
 from manifests.io import Images
@@ -16,8 +17,8 @@ from reid.data.labels import labels_of
 from reid.data.leakage import check_people
 from reid.evaluation.centralise import Centralisation, check_settings, read_generated
 from reid.evaluation.ranking import Protocol, check_matches
-from reid.evaluation.report import SCORES, report_folder
-from reid.evaluation.score_settings import ScoreSettings, choices
+from reid.evaluation.report import report_folder
+from reid.evaluation.score_settings import ScoreSettings, other_scoring, which_weights
 from reid.evaluation.score_table import Scorer, score_table
 from reid.models.features import RawFeatures, load_network
 from reid.models.run_folder import TrainingRun, read_run
@@ -36,10 +37,10 @@ def score(
 ) -> Exit:
     """Write RUN/report.json and RUN/queries.parquet, and the same for every target.
 
-    Where there is a report under another protocol already, it stays, and the new one goes to
-    RUN/scores/PROTOCOL. Scores of centralised features always go there, a folder for each weight,
-    with the plain score under a name of its own beside them. Generated images are of one table; if
-    a target is named, they are of that, and it alone is scored.
+    Where there is a report under another protocol or of other test images already, it stays, and
+    the new one goes to RUN/scores/PROTOCOL. Scores of centralised features always go there, a
+    folder for each weight, with the plain score under a name of its own beside them. Generated
+    images are of one table; if a target is named, they are of that, and it alone is scored.
 
     Args:
         settings: What is scored, and how.
@@ -62,7 +63,7 @@ def score(
         )
     run = read_run(settings.run)
     device = pick_device(settings.device)
-    which = run.default_weights if settings.which == "auto" else settings.which
+    which = which_weights(settings, run)
     tables = _tables(settings, inputs)
     # The table of the training was checked before it.
     if inputs.digest(settings.images) != run.recipe["images_sha256"]:
@@ -80,7 +81,7 @@ def score(
         facts = {**run.facts, "weights": which}
         is_home = folder == settings.run
         targets = [
-            (how, folder if replaces and how.is_plain else _target(scorer, folder, which, how))
+            (how, folder if replaces and how.is_plain else _target(scorer, folder, images, how))
             for how in settings.centralisation.single()
         ]
         with naming_all_broken(images):
@@ -98,13 +99,16 @@ def _check_people(images: Images, run: TrainingRun) -> None:
         ) from error
 
 
-def _target(scorer: Scorer, folder: Path, which: str, how: Centralisation) -> Path:
+def _target(scorer: Scorer, folder: Path, images: Images, how: Centralisation) -> Path:
     """Return the folder of a report: that of the run or target, or one in its ``scores``."""
-    settings = scorer.settings
-    name = _name(settings, which, how.name(scorer.generated))
-    if not how.is_plain:
-        return folder / SCORES / name
-    return report_folder(folder, choices(settings, read_run(settings.run)), which, name)
+    settings, run = scorer.settings, read_run(scorer.settings.run)
+    name = _name(settings, which_weights(settings, run), how.name(scorer.generated))
+    query, gallery = (labels_of(images.only(split)) for split in ("query", "gallery"))
+
+    def is_same(report: Mapping[str, Any]) -> bool:
+        return not other_scoring(report, settings, run)
+
+    return report_folder(folder, name, query, gallery, is_same if how.is_plain else None)
 
 
 def _name(settings: ScoreSettings, which: str, centralised: str) -> str:

@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pydantic import model_validator
 from tyro.conf import OmitArgPrefixes, Positional
 
-from manifests.runtime.settings import Frozen
+from manifests.runtime import run_record
+from manifests.runtime.console import UserError
+from manifests.runtime.settings import Frozen, Positive, Share
 from reid.evaluation.centralise import Centralisation
 from reid.evaluation.ranking import Distance, Protocol
 from reid.evaluation.reranking import Reranking
 from reid.models.features import Device, Feature
-from reid.models.run_folder import TrainingRun
+from reid.models.run_folder import TrainingRun, Which
 
 _FEATURES: Final[Mapping[Feature, str]] = {
     "output": "the network's output in evaluation mode",
     "raw": "what enters the network's last batch normalisation of features",
 }
+
+
+_PAPER: Final = Reranking()
 
 
 class ScoreSettings(Frozen):
@@ -43,11 +49,11 @@ class ScoreSettings(Frozen):
     """Average the features of an image and its mirror image."""
     rerank: bool = False
     """Re-rank by k-reciprocal neighbours (Zhong et al. 2017); refused where memory is short."""
-    rerank_k1: int = 20
+    rerank_k1: Positive = _PAPER.k1
     """Nearest images that can be reciprocal neighbours."""
-    rerank_k2: int = 6
+    rerank_k2: Positive = _PAPER.k2
     """Nearest images that encodings are averaged over."""
-    rerank_lambda: float = 0.3
+    rerank_lambda: Share = _PAPER.weight
     """Weight of the plain distance."""
     centralisation: OmitArgPrefixes[Centralisation] = Centralisation()
     near_duplicates: bool = True
@@ -56,6 +62,28 @@ class ScoreSettings(Frozen):
     """Weights to score: auto is best where the run set validation people aside, else last."""
     device: Device = "auto"
     """auto is cuda where there is one."""
+
+    @model_validator(mode="after")
+    def _check_reranking(self) -> ScoreSettings:
+        if not self.rerank and reranking_of(self) != _PAPER:
+            raise UserError(
+                "--rerank-k1, --rerank-k2 or --rerank-lambda: found without --rerank, expected both"
+            )
+        return self
+
+
+def which_weights(settings: ScoreSettings, run: TrainingRun) -> Which:
+    """Return which weights of a run are scored."""
+    return run.default_weights if settings.which == "auto" else settings.which
+
+
+def other_scoring(
+    report: Mapping[str, Any], settings: ScoreSettings, run: TrainingRun
+) -> list[str]:
+    """Return in what a report was scored otherwise, as ``name: X, now Y``; empty if in nothing."""
+    expected = {"weights": which_weights(settings, run), **choices(settings, run)}
+    found = {"weights": report.get("weights"), **report["protocol"]}
+    return run_record.differences({name: found.get(name) for name in expected}, expected)
 
 
 def choices(settings: ScoreSettings, run: TrainingRun) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class ArmTraining(TrainSettings):
     seed: Suppress[int] = 0
     score: Suppress[bool] = False
     protocol: Suppress[Protocol] = "market1501"
+    flip_test: Suppress[bool] = False
 
 
 class CellTraining(ArmTraining):
@@ -53,6 +54,7 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "steps": "--train.steps or --epochs",
     "score": "--score.NAME",
     "protocol": "--score.protocol",
+    "flip-test": "--score.flip-test",
 }
 """Flags of 'reid train' that no arm has, and what says the same for all arms of a study."""
 

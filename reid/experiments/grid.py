@@ -14,7 +14,7 @@ from pydantic import Field
 from tyro.conf import Suppress
 
 from manifests.runtime.console import UserError
-from manifests.runtime.settings import Positive
+from manifests.runtime.settings import Count, Positive
 from manifests.runtime.storage import StoragePath, storage_path
 from manifests.runtime.tables import TableFiles
 from reid.data.batch_sampler import real_rows_per_batch
@@ -74,7 +74,7 @@ class StudySettings(TableFiles):
     against: str | None = None
     """Name of an arm that the others are held against as well, in a table of their own; without
     it they are held against every control of as many real images."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Count, ...] = (0, 1, 2)
     """Every arm is trained once for each."""
     budget: Literal["steps", "epochs"] = "steps"
     """What is equal for all: optimiser steps (--train.steps), or --epochs over the real images."""
@@ -95,7 +95,11 @@ class StudySettings(TableFiles):
     num_workers: int | None = None
     """How many workers share the study, where the environment does not say (Kubernetes)."""
     train: CellTraining = CellTraining()
-    score: CellScoring = CellScoring()
+    score: Annotated[
+        CellScoring,
+        # As 'reid train' scores by the same recipe.
+        Field(default_factory=lambda given: CellScoring(flip_test=given["train"].flip_test)),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from manifests.runtime.settings import Frozen
 from manifests.runtime.slurm import Slurm, Submission, check_launch_flags, sbatch, submit
 from reid.data.inputs import Inputs
 from reid.experiments.arms import CellTraining
-from reid.experiments.grid import RUNS, StudySettings
+from reid.experiments.grid import RUNS, CellScoring, StudySettings
 from reid.experiments.study import check_usable, study
 from reid.training.settings import with_recipe
 
@@ -46,8 +46,12 @@ def settings_for(arguments: Sequence[str]) -> type[LaunchSettings]:
     out = value_of("--out", arguments, default="")
     records = sorted(Path(out, RUNS).rglob(RUN_RECORD)) if out else []
     training = with_recipe(CellTraining, arguments, "train.", records[:1])
+    score = CellScoring(flip_test=training().flip_test)
     grid = create_model(
-        StudySettings.__name__, __base__=StudySettings, train=(training, training())
+        StudySettings.__name__,
+        __base__=StudySettings,
+        train=(training, training()),
+        score=(CellScoring, score),
     )
     study: Any = (Annotated[grid, arg(name="")], ...)
     return create_model(LaunchSettings.__name__, __base__=LaunchSettings, study=study)

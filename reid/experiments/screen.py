@@ -25,7 +25,7 @@ from manifests.io import Images, read_images, sha256_file, write_bytes, write_ta
 from manifests.pixels import read_all
 from manifests.runtime import run_record
 from manifests.runtime.console import Console, Exit, UserError
-from manifests.runtime.settings import Frozen, Positive
+from manifests.runtime.settings import Count, Frozen, Positive
 from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.schema import JUNK, MANIFEST, SCREEN, SCREEN_TABLE
 from manifests.synthetic import (
@@ -63,7 +63,7 @@ class ScreenSettings(Frozen):
     """Where the images' relative paths start, if not where the table says."""
     real_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the train images that say what people look like, as in reid train."""
-    data_seed: int = 0
+    data_seed: Count = 0
     """Chooses that part, as in reid train."""
     drop_beyond: Positive = 10
     """Drop an image if its own person is not among so many nearest ones."""

@@ -19,7 +19,7 @@ from manifests.runtime.console import Console, Exit, UserError, duration
 from reid.data.inputs import Inputs
 from reid.evaluation.report import read_report, read_scored
 from reid.evaluation.score import TARGETS, check_rankable, score
-from reid.evaluation.score_settings import ScoreSettings, choices
+from reid.evaluation.score_settings import ScoreSettings, other_scoring
 from reid.experiments.dry_run import dry_run, num_seen
 from reid.experiments.grid import Cell, StudySettings, cells_of, training_of
 from reid.experiments.study_tables import pictures_of, write_results
@@ -165,7 +165,7 @@ def _check_same_study(training: TrainSettings, inputs: Inputs) -> None:
 
 
 def _check_report(settings: StudySettings, cell: Cell) -> None:
-    """Check by a cell's report alone that its run is the one that the settings describe.
+    """Check by a cell's report alone that its run was trained and scored as the settings say.
 
     Inputs are known there by their digests, and steps of equal epochs follow from the inputs.
     """
@@ -173,8 +173,10 @@ def _check_report(settings: StudySettings, cell: Cell) -> None:
     expected = choices_of(training_of(by_steps, cell))
     if settings.budget == "epochs":
         del expected["steps"]
-    found = read_scored(settings.out / cell.folder).recipe
+    scored = read_scored(settings.out / cell.folder)
+    found, run = scored.recipe, TrainingRun(scored.folder, scored.report)
     differing = run_record.differences({name: found.get(name) for name in expected}, expected)
+    differing = differing or other_scoring(scored.report, _scoring_of(settings, cell), run)
     if differing:
         raise UserError(
             f"{settings.out / cell.folder}: belongs to another run ({'; '.join(differing)}); "
@@ -191,11 +193,7 @@ def _is_complete(settings: StudySettings, cell: Cell) -> bool:
     if not all((report / REPORT).exists() for report in reports):
         return False
     run = read_run(folder)
-    which = run.default_weights if scoring.which == "auto" else scoring.which
-    return all(
-        report["weights"] == which and choices(scoring, run).items() <= report["protocol"].items()
-        for report in map(read_report, reports)
-    )
+    return not any(other_scoring(report, scoring, run) for report in map(read_report, reports))
 
 
 def _make_all(

@@ -129,6 +129,11 @@ def load_network(run: TrainingRun, which: Which) -> ReidNetwork:
         UserError: If the run has no such weights yet, or others.
     """
     path = run.weights(which)
+    if which == "best" and not run.recipe["val_people"]:
+        raise UserError(
+            f"--which best: found {run.folder}, which set no people aside to choose weights by "
+            "(--val-people of 'reid train'); expected --which last"
+        )
     if not path.exists():
         raise UserError(
             f"{path} does not exist; expected a finished run, so run its reid train again"

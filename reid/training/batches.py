@@ -248,15 +248,21 @@ def composition_of(settings: TrainSettings) -> BatchComposition:
     )
 
 
-def count_seen(data: TrainingSet, settings: TrainSettings) -> dict[str, int]:
-    """Return how many images the steps of a run see, counted batch by batch.
+def count_seen(
+    data: TrainingSet, settings: TrainSettings, scenes: Scenes | StreamedScenes | None
+) -> dict[str, int]:
+    """Return how many images the steps of a run see, counted batch by batch, added ones too.
 
-    ``real`` and ``synthetic`` are all of them; ``no_identity`` are those of person "-1" among them.
+    ``real`` and ``synthetic`` are all of them, real people before new streets among the real;
+    ``no_identity`` are those of person "-1" among them.
     """
-    mixed = mixture_of(data, settings)
+    mixtures = [mixture_of(data, settings)]
+    if (added := added_rows(data, scenes, settings)) is not None:
+        mixtures.append(added)
     seen = np.zeros(len(data.labels), np.int64)
     for step in range(settings.steps):
-        np.add.at(seen, mixed.batch(step), 1)
+        for one in mixtures:
+            np.add.at(seen, one.batch(step), 1)
     return {
         "real": int(seen[~data.synthetic].sum()),
         "synthetic": int(seen[data.synthetic].sum()),

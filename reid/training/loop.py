@@ -153,13 +153,16 @@ class Trainer:
         return loss
 
     def _added_loss(self, outputs: Any, added: AddedBatch) -> Float[Tensor, ""]:
-        """Return the cross entropy of the added images, each counted as one of the batch."""
+        """Return the cross entropy of the added images, each weighing what one of the batch does.
+
+        A weighted mean alone would forget a weight that all of them share.
+        """
         logits = outputs[0] if self._with_features else outputs
         terms = [
             smoothed_cross_entropy(part, added.labels, added.smoothing, added.weight)
             for part in self._gathered(logits)
         ]
-        return torch.stack(terms).mean() * len(added.labels) / self._settings.batch_size
+        return torch.stack(terms).mean() * added.weight.sum() / self._settings.batch_size
 
     def _gathered(self, outputs: Any) -> list[Tensor]:
         return [gather_rows(part, self.group) for part in _parts(outputs)]

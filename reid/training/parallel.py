@@ -52,11 +52,14 @@ def data_parallel(network: nn.Module, group: ProcessGroup, device: torch.device)
     """Return the network with its gradients averaged over processes, if there are several.
 
     On CUDA its batch normalisation becomes one over all of them; on the CPU every process
-    normalises its own part, and the primary one's statistics are kept.
+    normalises its own part, and the primary one's statistics are kept. So nobody waits for
+    statistics of another: the wrapper would overwrite them before every forward pass, those that
+    the backward pass of the first of two still needs.
     """
     if group.size == 1:
         return network
     if device.type != "cuda":
-        return DistributedDataParallel(network)
+        return DistributedDataParallel(network, broadcast_buffers=False)
     network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return DistributedDataParallel(network, device_ids=[torch.cuda.current_device()])
+    here = [torch.cuda.current_device()]
+    return DistributedDataParallel(network, device_ids=here, broadcast_buffers=False)

@@ -117,7 +117,7 @@ class TrainSettings(Frozen):
     """Part of the real train images to use, at least one per person."""
     val_people: Count = 0
     """People set aside from training to choose the best checkpoint."""
-    data_seed: int = 0
+    data_seed: Count = 0
     """Draws the real fraction and the validation people; keep it over runs to be compared."""
     root: Path | None = None
     """Where the images' relative paths start, if not where the table says."""
@@ -183,7 +183,7 @@ class TrainSettings(Frozen):
     """Of the centres, by plain gradient descent."""
     augmentation: Augmentation = Augmentation()
 
-    seed: int = 0
+    seed: Count = 0
     """Draws the weights, the batches and their augmentation."""
     precision: Auto | Precision = "auto"
     """Arithmetic of the forward and backward pass, bf16 or float32; auto: bf16 where the device
@@ -235,6 +235,11 @@ class TrainSettings(Frozen):
             raise UserError(
                 f"--synthetic-mix add: found {flags[0]}, which says what takes the place of real "
                 "images; expected --synthetic-mix replace, or the flag left out"
+            )
+        if self.control == "synthetic-only" and self.scene_added:
+            raise UserError(
+                f"--control synthetic-only: found --scene-added {self.scene_added}, which adds "
+                "real people; expected one of them"
             )
         return self
 

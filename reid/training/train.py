@@ -40,12 +40,12 @@ from reid.data.streamed import StreamedPixels, StreamedScenes, streamed_scenes
 from reid.evaluation.ranking import check_matches, distance_of, rank
 from reid.evaluation.report import read_report
 from reid.evaluation.score import check_rankable, score
-from reid.evaluation.score_settings import ScoreSettings
+from reid.evaluation.score_settings import ScoreSettings, other_scoring
 from reid.models import torchreid_adapter
 from reid.models.backbone import BackboneOptions, source_of
 from reid.models.features import embed
 from reid.models.network import build_network, check_size
-from reid.models.run_folder import REPORT, STATE, TrainingRun
+from reid.models.run_folder import REPORT, STATE, TrainingRun, read_run
 from reid.models.weights import download_imagenet, start_from
 from reid.training.added import needs_scenes
 from reid.training.batches import Batch, Batches, Destination, count_seen
@@ -139,7 +139,7 @@ def _train(
             "num_real": len(selection.train),
             "num_synthetic": data.num_synthetic,
             "num_validation": len(selection.validation),
-            "seen": count_seen(data, settings),
+            "seen": count_seen(data, settings, scenes),
             "leakage": selection.leakage,
             "people": list(data.people),
             "validation_people": sorted(set(selection.validation.strings("person_id"))),
@@ -436,26 +436,17 @@ def _validator(
 def _score(settings: TrainSettings, inputs: Inputs, console: Console) -> Exit:
     if not settings.score:
         return Exit.DONE
-    if _is_scored(settings):
-        console.say(f"{settings.out}: already scored ('reid score' does it again)")
-        return Exit.DONE
-    return score(
-        ScoreSettings(
-            run=settings.out,
-            images=settings.images,
-            root=settings.root,
-            protocol=settings.protocol,
-            device=settings.device,
-            flip_test=settings.flip_test,
-        ),
-        console,
-        inputs,
-        replaces=True,
+    scoring = ScoreSettings(
+        run=settings.out,
+        images=settings.images,
+        root=settings.root,
+        protocol=settings.protocol,
+        device=settings.device,
+        flip_test=settings.flip_test,
     )
-
-
-def _is_scored(settings: TrainSettings) -> bool:
-    """Return whether there is a report, by the protocol that is asked for."""
-    return (settings.out / REPORT).exists() and (
-        read_report(settings.out)["protocol"].get("rule") == settings.protocol
-    )
+    if (settings.out / REPORT).exists():
+        run = read_run(settings.out)
+        if not other_scoring(read_report(settings.out), scoring, run):
+            console.say(f"{settings.out}: already scored ('reid score' does it again)")
+            return Exit.DONE
+    return score(scoring, console, inputs, replaces=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from augment.generation.choices import Choices, NewPeople
 from augment.generation.job import generate
 from augment.generation.launch import Launcher, LaunchSettings, launch
 from augment.generation.ray_pool import connect
@@ -63,6 +64,8 @@ def test_showing_the_script_makes_nothing(tmp_path, monkeypatch):
         {},
         {"images": Path("a b.parquet"), "weights": "mine", "real_fraction": 0.25, "seed": 7},
         {"batch_size": 8, "threads": "auto", "dry_run": True, "subsampling": "4:4:4"},
+        {"choices": Choices(source="nearest", candidate_poses=4, same_scale=True)},
+        {"choices": Choices(backgrounds="lacking"), "people": NewPeople(new_people=5)},
     ],
 )
 def test_the_words_of_settings_give_the_settings_again(changes):
