@@ -24,7 +24,7 @@ from manifests.runtime.console import UserError
 from manifests.runtime.files import check_file, is_endless
 from manifests.runtime.object_store import ObjectStorePath
 from manifests.runtime.storage import StoragePath, replacing
-from manifests.schema import IMAGES, OPTIONAL_COLUMNS
+from manifests.schema import DISTRACTOR, IMAGES, JUNK, OPTIONAL_COLUMNS, SPLITS
 
 # pyarrow makes these functions at import time, where type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -129,8 +129,9 @@ def read_images(path: Path | str, root: Path | str | None = None) -> Images:
 
     Raises:
         UserError: If the file is missing, no Parquet file, of another schema, names an image
-            twice or a person in two spellings, its keypoints cannot be pixels of its images, or
-            the folder of the images does not exist.
+            twice or a person in two spellings, has a row in no split or nobody outside the
+            gallery, its keypoints cannot be pixels of its images, or the folder of the images does
+            not exist.
     """
     path = Path(path)
     table = read_table(path, IMAGES, _AN_IMAGES_TABLE, optional=OPTIONAL_COLUMNS)
@@ -139,10 +140,39 @@ def read_images(path: Path | str, root: Path | str | None = None) -> Images:
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise UserError(f"{path}: image_id '{_first_twice(ids)}' is in more than one row")
     check_spellings(pc.unique(table["person_id"]).to_pylist(), str(path))
+    check_splits(table, str(path))
     _check_joints([table], path)
     provenance = _footer(table.schema)
     folder = _existing_root(path, None if root is None else Path(root), provenance)
     return Images(table.replace_schema_metadata(None), folder, provenance)
+
+
+def check_splits(table: pa.Table, where: str) -> None:
+    """Check that every row is in a split, and nobody outside the gallery.
+
+    Raises:
+        UserError: If a split is unknown, or a row of junk or a distractor is in another; names
+            ``where``, the first such row and how many there are.
+    """
+    for rule, broken in (
+        (
+            f"a split that is none of {', '.join(SPLITS)}",
+            pc.invert(pc.is_in(table["split"], value_set=pa.array(SPLITS))),
+        ),
+        (
+            f"person_id {JUNK} (junk) or {DISTRACTOR} (distractor) outside the gallery",
+            pc.and_(
+                pc.not_equal(table["split"], "gallery"),
+                pc.is_in(table["person_id"], value_set=pa.array([JUNK, DISTRACTOR])),
+            ),
+        ),
+    ):
+        rows = np.flatnonzero(np.asarray(broken))
+        if len(rows):
+            name, split = (table[column][int(rows[0])].as_py() for column in ("image_id", "split"))
+            raise UserError(
+                f"{where}: found {rule} in {len(rows):,} rows, for example '{name}' ('{split}')"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +216,21 @@ def open_images(path: Path, root: Path | None = None) -> ImagesFile:
         root: As ``read_images`` takes it.
 
     Raises:
-        UserError: If the file is missing, no Parquet file, of another schema, its keypoints cannot
-            be pixels of its images, or the folder of the images does not exist.
+        UserError: If the file is missing, no Parquet file, of another schema, names a person in two
+            spellings, has a row in no split or nobody outside the gallery, its keypoints cannot be
+            pixels of its images, or the folder of the images does not exist.
     """
     with _opened(path, IMAGES, _AN_IMAGES_TABLE, OPTIONAL_COLUMNS) as file:
         provenance = _footer(file.schema_arrow)
         last, is_sorted = pa.array([], pa.string()), True
-        for group in _row_groups(file, ["image_id"], path):
+        people: set[str] = set()
+        for group in _row_groups(file, ["image_id", "person_id", "split"], path):
+            check_splits(group, str(path))
+            people.update(pc.unique(group["person_id"]).to_pylist())
             ids = pa.concat_arrays([last, *group["image_id"].chunks])
             is_sorted &= pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()
             last = ids[-1:]
+        check_spellings(sorted(people), str(path))
         _check_joints(_row_groups(file, ["width", "height", "keypoints"], path), path)
         num_rows = file.metadata.num_rows
     return ImagesFile(path, _existing_root(path, root, provenance), provenance, num_rows, is_sorted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.io import Images
+from manifests.io import Images, check_splits
 from manifests.keypoints import visible
 from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
@@ -64,23 +64,9 @@ def check_images(images: Images, where: str) -> Counts:
             outside the gallery, or a person has two spellings; names ``where`` and the first rows
             that break the rule.
     """
-    ids, splits = images.strings("image_id"), images.strings("split")
-    people = images.strings("person_id")
+    ids, people = images.strings("image_id"), images.strings("person_id")
     _check_none(where, "image_id in more than one row", _repeated(ids))
-    _check_none(
-        where,
-        f"split not one of {', '.join(SPLITS)}",
-        (f"{i} ({s})" for i, s in zip(ids, splits, strict=True) if s not in SPLITS),
-    )
-    _check_none(
-        where,
-        f"person_id {JUNK} (junk) or {DISTRACTOR} (distractor) outside the gallery",
-        (
-            f"{i} ({split})"
-            for i, split, person in zip(ids, splits, people, strict=True)
-            if split != "gallery" and person in {JUNK, DISTRACTOR}
-        ),
-    )
+    check_splits(images.table, where)
     check_spellings(people, where)
     return count(images)
 

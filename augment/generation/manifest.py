@@ -154,7 +154,7 @@ def _rows_without_images(out: StoragePath, run: RunConfig, shard: int) -> tuple[
         # Arrow reports a damaged file as an OSError without a number.
         if state == "complete" or getattr(error, "errno", None) is not None:
             raise UserError(
-                f"{path}: damaged ({one_line(error)}); remove it and run the command again"
+                f"{path}: damaged ({one_line(str(error))}); remove it and run the command again"
             ) from error
     raise _NotComplete
 

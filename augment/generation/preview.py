@@ -184,8 +184,7 @@ def source_images(run: StoragePath, images: Path | None, root: Path | None) -> I
     name, stored = made_from.get("images"), made_from.get("root")
     if not isinstance(name, str) or not isinstance(stored, str | None):
         raise UserError(
-            f"{path}: does not say which table the images are from; "
-            "expected it by --images"
+            f"{path}: does not say which table the images are from; expected it by --images"
         )
     table = Path(name)
     if not table.is_file():

@@ -105,8 +105,7 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
             _bank_size(weights),
             settings.choices,
             settings.seed,
-            masked="mask" in weights.needs,
-            own_streets="background" in weights.needs,
+            weights.needs,
         )
     images = subset.subset_train(images, settings.real_fraction, settings.data_seed)
     # Most systems never open the poses' own images, so they may lie anywhere or nowhere.

@@ -77,9 +77,7 @@ def _cut(
     """Return the beginning of a network, which gives the activations for these layers."""
     heights = {node: int(_shape(node)[2]) for node in network.graph.nodes if _is_activation(node)}
     if not heights:
-        raise UserError(
-            f"{where} has no rectified activations; expected a convolutional network"
-        )
+        raise UserError(f"{where} has no rectified activations; expected a convolutional network")
     outputs: list[fx.Node] = []
     for layer in layers:
         if layer == OUTPUT:

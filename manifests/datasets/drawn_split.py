@@ -1,7 +1,8 @@
 """A split for crops that have none: test people, and of their images queries and gallery.
 
-As in Market-1501: nobody is in train and in test, a test person has one query per camera, and every
-query has an image of its person from another camera in the gallery.
+As in Market-1501 nobody is in train and in test, and every query has an image of its person from
+another camera in the gallery. A test person has one query of every camera with several of the
+person's images: Market-1501 has one of every camera, but there every camera has several.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import pyarrow as pa
+
+from manifests import rules
 from manifests.datasets.crops import Crop, Report, check_folder
 from manifests.datasets.csv_table import read_csv
 from manifests.datasets.drawn_split import draw_test_people
@@ -19,7 +22,7 @@ from manifests.io import Images, sha256_file
 from manifests.person_ids import person_label
 from manifests.runtime.console import UserError
 from manifests.runtime.files import found_at
-from manifests.schema import SPLITS, UNKNOWN_CAMERA
+from manifests.schema import IMAGES, SPLITS, UNKNOWN_CAMERA
 
 GROUPS = ("person_id", "camera_id", "split")
 COLUMNS = ("path", *GROUPS)
@@ -67,9 +70,9 @@ def index_table(
     """Return the images below a folder that a CSV lists.
 
     Columns: ``path``, ``person_id``, ``camera_id`` (a whole number, or names, which are then
-    numbered from 1 in their natural order; empty = unknown), ``split``
-    (train, query or gallery; not needed where the options draw test people), under these names or
-    those of the options. The path starts at the folder and is the ``image_id``.
+    numbered from 1 in their natural order; empty = unknown), ``split`` (train, query or gallery;
+    not needed where the options draw test people), under these names or those of the options.
+    Further ones are named in the report. The path starts at the folder and is the ``image_id``.
 
     Raises:
         UserError: If the folder, the CSV or an image is missing or damaged, a column is missing
@@ -79,7 +82,7 @@ def index_table(
     frame = read_csv(csv, ",").rename(columns=_names(options.columns))
     if options.test_people and "split" not in frame.columns:
         frame["split"] = "train"
-    _check_columns(csv, list(frame.columns))
+    unused = _check_columns(csv, list(frame.columns))
     listed: list[_Listed] = []
     cells = (frame[name] for name in COLUMNS)
     for line, path, person, camera, split in zip(frame.index, *cells, strict=True):
@@ -90,7 +93,11 @@ def index_table(
     crops, cameras = _crops_of(listed)
     _check_paths_begin_below(root, csv, crops)
     provenance = {"layout": "table", "table_sha256": sha256_file(csv)}
-    return _table_of(crops, root, provenance | cameras, options, Skipped())
+    images, report = _table_of(crops, root, provenance | cameras, options, Skipped())
+    if unused:
+        said = f"columns that are not used: {', '.join(map(repr, unused))}"
+        report = replace(report, notes=(*report.notes, said))
+    return images, report
 
 
 def index_pattern(
@@ -138,17 +145,30 @@ def _table_of(
 ) -> tuple[Images, Report]:
     """Return the table of crops, test people drawn if the options say so."""
     notes = [f"cameras by their names: {provenance[_CAMERAS]}"] if _CAMERAS in provenance else []
-    if options.test_people:
-        crops, said = draw_test_people(crops, options.test_people)
-        provenance = {**provenance, "test_people": f"{options.test_people:g}"}
-        notes.append(said)
+    share = options.test_people
+    if share:
+        provenance = {**provenance, "test_people": f"{share:g}"}
+        # What it refuses is refused before images are read.
+        draw_test_people(crops, share)
     elif all(crop.split == "train" for crop in crops):
         notes.append(
             "all are train images, on which no network can be scored: --test-people 0.5 draws some "
             "people for query and gallery"
         )
     images, report = table_of_crops(crops, root, provenance, options, skipped)
+    if share:
+        left = set(images.strings("image_id"))
+        drawn, said = draw_test_people([crop for crop in crops if crop.image_id in left], share)
+        images = _with_splits(images, {crop.image_id: crop.split for crop in drawn})
+        report = replace(report, counts=rules.check_images(images, str(root)))
+        notes.append(said)
     return images, replace(report, notes=(*report.notes, *notes))
+
+
+def _with_splits(images: Images, split: Mapping[str, str]) -> Images:
+    column = pa.array([split[name] for name in images.strings("image_id")], pa.string())
+    place = IMAGES.get_field_index("split")
+    return replace(images, table=images.table.set_column(place, IMAGES.field(place), column))
 
 
 def _names(columns: tuple[str, ...]) -> dict[str, str]:
@@ -216,13 +236,22 @@ def _crop(listed: _Listed, cameras: Mapping[str, int]) -> Crop:
     return Crop(path, path, split, person_label(person), number)
 
 
-def _check_columns(csv: Path, found: list[str]) -> None:
-    if sorted(found) != sorted(COLUMNS):
+def _check_columns(csv: Path, found: list[str]) -> list[str]:
+    """Return the columns that are not used.
+
+    Raises:
+        UserError: If one that is needed is missing, or is there twice.
+    """
+    missing = [name for name in COLUMNS if name not in found]
+    twice = [name for name in COLUMNS if found.count(name) > 1]
+    if missing or twice:
+        what = f"two columns {twice[0]}" if twice else f"no column {' and no '.join(missing)}"
         raise UserError(
-            f"{csv}:1: found the columns {', '.join(map(repr, found))}; "
+            f"{csv}:1: found {what} among {', '.join(map(repr, found))}; "
             f"expected {', '.join(COLUMNS)}, separated by commas (--columns path=NAME ... where "
             "they have other names, --test-people 0.5 where there is no split)"
         )
+    return [name for name in found if name not in COLUMNS]
 
 
 def _check_paths_begin_below(root: Path, csv: Path, crops: Sequence[Crop]) -> None:

@@ -54,8 +54,8 @@ class IndexSettings(Frozen):
     columns: tuple[str, ...] = ()
     """How columns of --table are called: person_id=identity camera_id=cam (folder)."""
     test_people: float = 0.0
-    """Crops without a split: draw this share of the people for tests, one query per camera, the
-    rest gallery; 0.5 is usual (folder)."""
+    """Crops without a split: draw this share of the people for tests, a query of every camera with
+    several of their images (of one, where none has), the rest gallery; 0.5 is usual (folder)."""
     allow_skipped: bool = False
     """Go on where images are left out by their names, or a folder cannot be read."""
     skip_broken: bool = False
@@ -98,6 +98,13 @@ def index(settings: IndexSettings, console: Console) -> Exit:
         raise UserError("--scale-masks: found no --masks, expected a folder of masks to scale")
     if settings.masks_tool is not None and settings.masks is None:
         raise UserError("--masks-tool: found no --masks, expected the folder that it drew")
+    if settings.columns and settings.table is None:
+        raise UserError("--columns: found no --table, expected the CSV whose columns they are")
+    inputs = [*([settings.table] if settings.table else []), *settings.keypoints]
+    if settings.out.resolve() in {path.resolve() for path in inputs}:
+        raise UserError(
+            f"--out {settings.out}: found a file that the command reads, expected another name"
+        )
     name = settings.layout_name
     reader = layout(name)
     reading = {name: getattr(settings, name) for name in READING}

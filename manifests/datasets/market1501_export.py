@@ -1,7 +1,8 @@
 """Real and synthetic images as a Market-1501 folder, which torchreid, FastReID and TransReID read.
 
-Images whose names are Market-1501's keep them. Else all are renamed: people and cameras are counted
-from 1, and ``names.csv`` maps back.
+Images whose names are Market-1501's keep them. Else, also where a person is above 1501 or a camera
+above 6, which those readers refuse, all are renamed: people and cameras are counted from 1, and
+``names.csv`` maps back.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def write_market1501(
         synthetic: A finished run; none for real images alone.
         folder: Empty.
         new_people_from: Number of the first person who does not exist, the others after it, on
-            camera 1; the real ones keep theirs. None: everybody is counted from 1.
+            camera 1; the real ones keep theirs. Readers that check for Market-1501's 1501 people
+            take no higher ones. None: everybody is counted from 1.
 
     Raises:
         UserError: If images are missing or damaged (names the first and counts them), a synthetic
@@ -90,7 +92,7 @@ def write_market1501(
     sources = [] if synthetic is None else _sources(synthetic)
     if synthetic is not None and new_people_from is not None:
         made, sources = _numbered_from(new_people_from, real, made, sources, synthetic)
-    names = _names(real, made, sources, synthetic)
+    names = _names(real, made, sources, synthetic, new_people_from)
     _check_distinct([*names.real, *names.synthetic])
     for part in FOLDERS.values():
         (folder / part).mkdir()
@@ -153,6 +155,7 @@ def _names(
     made: Sequence[_Row],
     sources: Sequence[str],
     synthetic: Synthetic | None,
+    new_people_from: int | None,
 ) -> _Names:
     ks = [] if synthetic is None else synthetic.table["k"].to_pylist()
     backgrounds = [] if synthetic is None else synthetic.table["background_id"].to_pylist()
@@ -160,7 +163,8 @@ def _names(
         _Row(source, row.person_id, _camera_in(source, row, background), row.split)
         for source, row, background in zip(sources, made, backgrounds, strict=True)
     ]
-    if all(_says(row) for row in (*real, *of_source)):
+    numbered = new_people_from is not None
+    if all(_says(row) and (numbered or _is_read(row)) for row in (*real, *of_source)):
         kept = [
             synthetic_name(source, k, None if background is None else row.camera_id)
             for source, k, background, row in zip(sources, ks, backgrounds, made, strict=True)
@@ -188,6 +192,12 @@ def _says(row: _Row) -> bool:
     """Return whether an image's name says who is on which camera, as readers will take it."""
     match = NAME.fullmatch(row.image_id)
     return match is not None and (match[1], int(match[2])) == (row.person_id, row.camera_id)
+
+
+def _is_read(row: _Row) -> bool:
+    """Return whether readers of the layout take a person and camera of such numbers."""
+    person = row.person_id
+    return (person == JUNK or int(person) <= MOST_PEOPLE) and 1 <= row.camera_id <= MOST_CAMERAS
 
 
 def _camera_in(source: str, row: _Row, background: str | None) -> int:

@@ -83,6 +83,11 @@ def replacing(path: StoragePath) -> Generator[BinaryIO]:
         return
     if path.is_dir():
         raise UserError(f"{path}: found a folder, expected the name of a file to write")
+    if path.is_symlink():
+        # The link stays, what it leads to is replaced.
+        path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: found a device or a pipe, expected the name of a file to write")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ which the network, made for the region around a person, understands better than 
 from __future__ import annotations
 
 import importlib.util
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,13 @@ FILE: Final = "modules/pose_landmark/pose_landmark_full.tflite"
 SHA256: Final = "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
 RELEASE: Final = "0.10.21"
 """Of ``mediapipe``, which brings the file of that digest."""
-INSTALL: Final = f"pip install --no-deps mediapipe=={RELEASE} and {EXTRA}"
+_OF_ANOTHER_PYTHON: Final = (
+    f"--only-binary=:all: --python-version 3.12 --target {sysconfig.get_path('purelib')} "
+    if int(sysconfig.get_python_version().split(".")[1]) >= 13
+    else ""
+)
+"""The release has no wheel for later ones; only a file of it is read, so any will do."""
+INSTALL: Final = f"pip install --no-deps {_OF_ANOTHER_PYTHON}mediapipe=={RELEASE} and {EXTRA}"
 
 SIDE_PX: Final = 256
 PADDING: Final = 1.25
