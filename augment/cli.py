@@ -108,7 +108,7 @@ PROGRAM: Final = Program(
             "settings_for",
             "make one image from one image",
             example="transfer person.jpg --pose other.jpg --estimator blazepose --out moved.jpg",
-            basic=("weights", "pose", "background"),
+            basic=("weights", "pose", "background", "estimator"),
         ),
         "evaluate": Command(
             "augment.quality.evaluate",

@@ -30,6 +30,8 @@ from manifests.schema import DISTRACTOR, IMAGES, JUNK, OPTIONAL_COLUMNS, SPLITS
 pc: Any = pyarrow.compute
 
 ROW_GROUP_ROWS: Final = 2048
+NUM_SHOWN: Final = 3
+"""Rows that break a rule and are named; the others are counted."""
 ROOT_KEY: Final = "root"
 
 _ANY_NAME = ("utf-8", "surrogateescape")
@@ -151,12 +153,12 @@ def check_splits(table: pa.Table, where: str) -> None:
     """Check that every row is in a split, and nobody outside the gallery.
 
     Raises:
-        UserError: If a split is unknown, or a row of junk or a distractor is in another; names
-            ``where``, the first such row and how many there are.
+        UserError: If a split is unknown, or a row of junk or a distractor is in another than the
+            gallery; names ``where``, the first such rows and how many there are.
     """
     for rule, broken in (
         (
-            f"a split that is none of {', '.join(SPLITS)}",
+            f"split not one of {', '.join(SPLITS)}",
             pc.invert(pc.is_in(table["split"], value_set=pa.array(SPLITS))),
         ),
         (
@@ -169,10 +171,10 @@ def check_splits(table: pa.Table, where: str) -> None:
     ):
         rows = np.flatnonzero(np.asarray(broken))
         if len(rows):
-            name, split = (table[column][int(rows[0])].as_py() for column in ("image_id", "split"))
-            raise UserError(
-                f"{where}: found {rule} in {len(rows):,} rows, for example '{name}' ('{split}')"
-            )
+            first = table.select(["image_id", "split"]).take(rows[:NUM_SHOWN]).to_pylist()
+            shown = ", ".join(f"{row['image_id']} ({row['split']})" for row in first)
+            more = f" and {len(rows) - NUM_SHOWN:,} more" if len(rows) > NUM_SHOWN else ""
+            raise UserError(f"{where}: {rule}: {shown}{more}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.io import Images, check_splits
+from manifests.io import NUM_SHOWN, Images, check_splits
 from manifests.keypoints import visible
 from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
 from manifests.schema import CANONICAL, DISTRACTOR, JUNK, SPLITS, UNKNOWN_CAMERA
 from manifests.synthetic import Synthetic
-
-NUM_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ def plan_of(settings: GenerateSettings, weights: Weights) -> GenerationPlan:
     assert settings.images is not None, "made-up people are drawn before"
     images = io.read_images(settings.images, settings.root)
     _check_no_new_people(settings)
-    _check_options(settings, weights)
+    if not settings.people.new_people:
+        _check_options(settings, weights)
     if settings.purpose == "test-time":
         _check_test_time(settings, weights)
         return test_time_plan(

@@ -245,9 +245,9 @@ def _check_columns(csv: Path, found: list[str]) -> list[str]:
     missing = [name for name in COLUMNS if name not in found]
     twice = [name for name in COLUMNS if found.count(name) > 1]
     if missing or twice:
-        what = f"two columns {twice[0]}" if twice else f"no column {' and no '.join(missing)}"
+        what = f"two of {twice[0]}" if twice else f"no {', no '.join(missing)}"
         raise UserError(
-            f"{csv}:1: found {what} among {', '.join(map(repr, found))}; "
+            f"{csv}:1: found the columns {', '.join(map(repr, found))}, {what}; "
             f"expected {', '.join(COLUMNS)}, separated by commas (--columns path=NAME ... where "
             "they have other names, --test-people 0.5 where there is no split)"
         )

@@ -287,6 +287,29 @@ def test_an_image_in_two_rows_is_refused(tmp_path):
         io.read_images(tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("read", [io.read_images, io.open_images])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("split", "val", r"split not one of train, query, gallery: b\.jpg \(val\)$"),
+        ("split", "Train", "split not one of train"),
+        ("person_id", "-1", r"-1 \(junk\) or 0000 .* outside the gallery: b\.jpg \(train\)$"),
+        ("person_id", "2", "which differ in zeros, a decimal point, case or spaces alone"),
+    ],
+)
+def test_rows_that_would_be_in_no_split_or_nobody_are_refused(
+    tmp_path, read, column, value, message
+):
+    rows = table(["a.jpg", "b.jpg"])
+    values = pa.array([rows[column][0].as_py(), value])
+    if column == "person_id" and value == "2":
+        values = pa.array(["0002", "2"])
+    rows = rows.set_column(rows.schema.get_field_index(column), IMAGES.field(column), values)
+    io.write_images(Images(rows, tmp_path, {}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "t.parquet")
+
+
 def test_images_that_moved_are_found_by_root(tiny_images, tmp_path):
     io.write_images(tiny_images, tmp_path / "t.parquet")
     moved = tiny_images.root.rename(tmp_path / "moved")

@@ -94,6 +94,9 @@ def test_people_may_have_any_labels_and_junk_is_not_ranked():
         ({"query_cameras": [1.0, np.nan]}, "query: found cameras that are no whole numbers, exp"),
         ({"query_cameras": ["c1", "c2"]}, "query: found cameras that are no whole numbers, exp"),
         ({"gallery_cameras": [-1, -1, -1]}, "expected camera_id, or --protocol all-cameras$"),
+        ({"distance": "cosin"}, "found distance 'cosin', expected one of cosine, euclidean"),
+        ({"protocol": "market-1501"}, "found protocol 'market-1501', expected one of market1501"),
+        ({"query": np.array([["a", "b", "c"]] * 2)}, "query: found features of type <U1"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(change, expected):
@@ -103,6 +106,14 @@ def test_what_cannot_be_ranked_is_refused(change, expected):
     }  # fmt: skip
     with pytest.raises(UserError, match=expected):
         reid.evaluate(**given | change)
+
+
+def test_bits_and_whole_numbers_are_features_too():
+    given = np.eye(2), np.eye(2)[::-1], [1, 2], [2, 1], [1, 1], [2, 2]
+    for kind in (bool, np.uint8, np.int64):
+        query, gallery, *labels = given
+        scores = reid.evaluate(query.astype(kind), gallery.astype(kind), *labels)
+        assert scores.mean_average_precision == 1
 
 
 def test_generated_images_are_a_data_set_with_people_and_weights(tmp_path):

@@ -25,7 +25,7 @@ from manifests.masks import mask_from_joints, mask_of
 from manifests.pixels import read
 from manifests.runtime.console import Exit, UserError
 from manifests.scenes import hole_of, street
-from manifests.schema import CANONICAL
+from manifests.schema import CANONICAL, MASK_COLUMNS
 from manifests.synthetic import read_synthetic
 from tests.helpers import trivial
 from tests.helpers.generation import QUIET, run
@@ -91,7 +91,9 @@ def test_people_are_shown_in_canonical_poses_and_in_no_more_than_there_are(tmp_p
     rows = plan.rows(0, len(plan))
     for person in plan.people:
         assert sorted(rows.pose[np.array(rows.people) == person].tolist()) == list(range(8))
-    with pytest.raises(UserError, match=r"found 8 target poses .* at least 9 \(--per-id\)"):
+    with pytest.raises(
+        UserError, match=r"found 8 .* at least 9 \(--per-id\); canonical poses are 8, lower it$"
+    ):
         plan_of(settings(people, per_id=9, choices={"pose_choice": "canonical"}), weights)
 
 
@@ -160,6 +162,26 @@ def test_test_images_none_of_which_can_be_shown_are_refused_with_what_adds_joint
     # With joints and without masks, a system with streets has nothing to show.
     with pytest.raises(UserError, match=f"{found} and a mask .*'augment detect --masks' adds them"):
         plan_of(settings(people, purpose="test-time"), open_weights("posewarp-sample"))
+
+
+def test_test_images_without_a_mask_are_left_out_where_the_system_needs_one(tmp_path):
+    people = as_test_images(trivial.write_people(tmp_path / "people", masked=True))
+    images = io.read_images(people)
+    table = images.table
+    for name in MASK_COLUMNS:
+        values = [None, *table[name].to_pylist()[1:]]
+        place = table.schema.get_field_index(name)
+        table = table.set_column(
+            place, table.schema.field(name), pa.array(values, table.schema.field(name).type)
+        )
+    io.write_images(replace(images, table=table), people)
+    weights = replace(trivial.trivial_weights(), needs=frozenset({"mask"}))
+    plan = plan_of(settings(people, purpose="test-time"), weights)
+    assert (plan.num_left_out, plan.left_out_for) == (1, "a mask, shoulders and hips")
+    assert len(plan) == 11 * 8
+    bare = as_test_images(trivial.write_people(tmp_path / "bare"))
+    with pytest.raises(UserError, match=r"shoulders, hips and a mask, .* --masks' adds them"):
+        plan_of(settings(bare, purpose="test-time"), weights)
 
 
 def test_canonical_poses_stand_before_the_street_of_their_source(tmp_path):

@@ -218,6 +218,10 @@ def test_a_dry_run_refuses_the_folders_that_the_run_would_refuse(people, tmp_pat
     run(people, tmp_path / "out")
     with pytest.raises(UserError, match=r"content\.seed: 0, now 1"):
         run(people, tmp_path / "out", UNLOADED, dry_run=True, seed=1)
+    (tmp_path / "empty").mkdir()
+    for dry_run in (False, True):
+        with pytest.raises(UserError, match="found none of 12 source images that were looked for"):
+            run(people, tmp_path / "new", root=tmp_path / "empty", dry_run=dry_run)
 
 
 def test_failed_rows_are_counted_and_said_again_when_complete(people, tmp_path, capsys):

@@ -74,6 +74,7 @@ def test_of_a_screened_set_kept_images_stand_on_the_left_and_dropped_ones_on_the
 ):
     screened = tmp_path / "screened"
     shutil.copytree(out, screened)
+    (screened / "run.json").write_text('{"config": {}}')
     table = read_synthetic(out).table
     lost = {4, 11, 17}
     errors = [f"{SCREENED_OUT}: number 9" if row in lost else None for row in range(len(table))]
@@ -82,7 +83,7 @@ def test_of_a_screened_set_kept_images_stand_on_the_left_and_dropped_ones_on_the
     table = table.set_column(place, MANIFEST.field("error"), pa.array(errors, pa.string()))
     io.write_table(table, screened / "manifest.parquet", {})
     plan = {"run": screened, "out": tmp_path / "sheet.png", "rows": 8}
-    with pytest.raises(UserError, match="is what 'reid screen' left of a run; expected --images"):
+    with pytest.raises(UserError, match="what 'reid screen' left of one, say; expected --images"):
         preview(PreviewSettings(**plan), QUIET)
 
     assert preview(PreviewSettings(**plan, images=people), QUIET) == Exit.DONE

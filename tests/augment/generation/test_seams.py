@@ -11,6 +11,7 @@ from augment.checkpoints import store
 from augment.generation import launch
 from augment.generation.job import generate
 from augment.generation.run_config import read_run_config
+from augment.generators.dpig import Dpig
 from augment.generators.patn import Patn
 from augment.interface.condition import as_floats, condition_of
 from augment.interface.randomness import RowRandom
@@ -148,6 +149,24 @@ def test_an_option_changes_the_key_the_images_and_is_told_when_it_differs(people
     assert generate(other, QUIET, weights) == Exit.DONE
     # Darker is nearer to the middle of [-1, 1].
     assert colours_of(tmp_path / "out") != colours_of(tmp_path / "other")
+
+
+class Another(Dimmed):
+    """Its option shows somebody else, or another pose, than the rows say."""
+
+    options_beyond_labels = ("brightness",)
+
+
+@pytest.mark.parametrize("purpose", ["training", "test-time"])
+def test_an_option_that_shows_another_than_the_rows_say_is_refused(people, tmp_path, purpose):
+    settings = trivial.job_settings(
+        people, tmp_path / "out", options=Another.Options(brightness=0.5), purpose=purpose
+    )
+    with pytest.raises(UserError, match=r"--options\.brightness: found it with 'augment generate'"):
+        generate(settings, QUIET, trivial.trivial_weights(network=Another))
+    assert not (tmp_path / "out").exists()
+    assert {"sample_foreground", "sample_pose"} == set(Dpig.options_beyond_labels)
+    assert set(Dpig.options_beyond_labels) <= set(Dpig.Options.model_fields)
 
 
 def test_the_defaults_of_a_system_are_options_too(people, tmp_path):

@@ -462,6 +462,25 @@ def test_a_run_with_a_damaged_shard_is_not_finalised_and_nothing_is_left(people,
     assert sorted(path.name for path in folder.iterdir()) == ["data", "run.json"]
 
 
+def test_a_shard_damaged_behind_its_footer_is_named_with_what_mends_it(people, tmp_path):
+    folder = tmp_path / "out"
+    assert run(people, folder) == Exit.DONE
+    before = trivial.files_of(folder)
+    for name in ("manifest.parquet", "README.md", "_SUCCESS"):
+        (folder / name).unlink()
+    path = shards.shard_file(folder, 3)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(400) + data[404:])
+    with pytest.raises(
+        UserError, match=r"3\.parquet: damaged .* remove it and run .* again$"
+    ) as met:
+        run(people, folder)
+    assert "\n" not in str(met.value)
+    path.unlink()
+    assert run(people, folder) == Exit.DONE
+    assert trivial.files_of(folder) == before
+
+
 def test_a_run_opens_every_shard_once_after_it_was_written(people, tmp_path, monkeypatch):
     opened = []
     parquet = io.parquet

@@ -15,7 +15,7 @@ from augment.interface.randomness import RowRandom
 from augment.objectives.exported_features import OUTPUT
 from augment.pose.limb_warp import limb_warp
 from manifests import io
-from manifests.runtime.console import Exit
+from manifests.runtime.console import Exit, UserError
 from tests.helpers import trivial
 from tests.helpers.before_street import HEIGHT, WIDTH, condition
 from tests.helpers.sampling import generated
@@ -50,6 +50,24 @@ def with_exit(made, gate, colour):
     with torch.no_grad():
         last.bias.copy_(torch.tensor([*colour, gate]))
     return made
+
+
+@pytest.mark.parametrize("steps", [2, 60, 100, 119, 179, 1000, 19_000])
+def test_the_learning_rate_falls_over_two_thirds_of_the_steps_and_is_zero_in_the_last_epoch(steps):
+    (phase, _) = network(steps=steps).stages()[1].phases
+    factors = np.array([phase.schedule.factor(step) for step in range(steps)])
+    assert (np.diff(factors) <= 0).all()
+    assert (factors == 0).sum() <= phase.schedule.epoch_steps <= max(1, steps / 30)
+    # The published rule begins to fall an epoch early.
+    assert abs((factors == 1).mean() - 1 / 3) <= 2 * phase.schedule.epoch_steps / steps
+
+
+def test_a_network_of_another_size_is_blamed_on_the_flag_that_named_it(tmp_path):
+    (tmp_path / "none.pt2").write_bytes(b"nothing")
+    made = network(identity=str(tmp_path / "none.pt2"))
+    pair = Pair(condition(), condition().image)
+    with pytest.raises(UserError, match=r"^--config\.identity"):
+        made.losses("painter", pair, made.run(pair, "painting"))
 
 
 def test_outside_its_hole_the_street_stays_but_for_what_was_moved_before_it():

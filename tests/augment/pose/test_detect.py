@@ -33,6 +33,7 @@ from manifests.masks import read_masks
 from manifests.people.dataset import KEYPOINT_FILES, SampleSettings, draw_data_set
 from manifests.runtime import run_record
 from manifests.runtime.console import Exit, UserError
+from manifests.schema import MASK_COLUMNS
 from tests.helpers.estimators import Corner, last_column
 
 # Median distance of the joints of drawn people; 4 px of real ones.
@@ -300,6 +301,14 @@ def test_below_the_confidence_there_is_nobody(tiny_images: Images):
     assert 0 < sure.sum() < len(sure)
     assert (visible(found.keypoints()).any(axis=1) == sure).all()
     assert (found.table["mask"].is_valid().to_numpy() == sure).all()
+
+
+def test_what_is_replaced_leaves_nothing_of_the_old_masks(tiny_images: Images):
+    drawn, _ = add_masks(tiny_images, None, from_joints=True)
+    choices = Choices(masks=True, replaces=True, min_confidence=0.5)
+    found, fresh = (add_joints(images, Corner(), choices).table for images in (drawn, tiny_images))
+    assert found.select(MASK_COLUMNS).equals(fresh.select(MASK_COLUMNS))
+    assert found["mask"].null_count > drawn.table["mask"].null_count
 
 
 def test_any_number_of_threads_gives_the_same_table(tiny_images: Images):

@@ -103,8 +103,11 @@ def test_the_columns_of_a_table_may_have_any_order(crops):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEADER.replace(",", ";"), ":1: found the columns 'path;person_id;camera_id;split'"),
-        ("path,person_id,split\n", ":1: found the columns 'path', 'person_id', 'split'; expected"),
+        (HEADER.replace(",", ";"), ":1: found the columns 'path;person_id;camera_id;split', no p"),
+        (
+            "path,person_id,split\n",
+            ":1: found the columns 'path', 'person_id', 'split', no camera_id; expected",
+        ),
         (HEADER + "a.jpg,1,1,train\n\nb.jpg,1,1,test\n", ":4: found split 'test', expected one of"),
         (
             HEADER + "b.jpg,1,2,train\na.jpg,1,2nd,train\n",
@@ -260,8 +263,47 @@ def test_a_table_with_other_columns_and_no_split(unsplit):
         unsplit, UNSPLIT, LayoutOptions(test_people=0.5, allow_skipped=True)
     )
     assert images.table.equals(by_pattern.table)
-    with pytest.raises(UserError, match=r"'file', 'who', 'cam'; .* \(--columns path=NAME"):
+    with pytest.raises(UserError, match=r"'who', 'cam', no path, .* \(--columns path=NAME"):
         index_table(unsplit, unsplit / "labels.csv")
+
+
+def test_further_columns_of_a_table_are_told_and_two_of_one_name_refused(unsplit):
+    names = sorted(path.name for path in unsplit.glob("*.jpg"))
+    lines = [f"{name},{name[:2]},{name[4]},1 2 3 4" for name in names]
+    table = unsplit / "labels.csv"
+    table.write_text("\n".join(["path,person_id,camera_id,box", *lines]), encoding="utf-8")
+    images, report = index_table(unsplit, table, LayoutOptions(test_people=0.5))
+    assert len(images) == len(names)
+    assert "columns that are not used: 'box'" in report.text()
+    twice = LayoutOptions(columns=("path=box",), test_people=0.5)
+    with pytest.raises(UserError, match="'split', two of path; expected"):
+        index_table(unsplit, table, twice)
+
+
+def test_test_people_are_drawn_among_the_crops_that_can_be_read(unsplit):
+    for path in unsplit.glob("p[1-7]_c1_*.jpg"):
+        if not path.name.startswith(("p1", "p2", "p3", "p4")):
+            path.write_bytes(b"broken")
+    options = LayoutOptions(test_people=0.5, skip_broken=True)
+    images, report = index_pattern(unsplit, UNSPLIT, options)
+    rows = images.table.select(["person_id", "split", "camera_id"]).to_pylist()
+    tested = {row["person_id"] for row in rows if row["split"] == "query"}
+    assert tested == {"p1", "p2", "p3", "p4"}
+    assert report.counts.num_test_people == 4
+    assert report.counts.rows["query"] == sum(row["split"] == "query" for row in rows)
+    assert images.provenance["test_people"] == "0.5"
+
+
+def test_columns_without_a_table_and_an_output_over_an_input_are_refused(unsplit):
+    table, out = unsplit / "labels.csv", str(unsplit / "images.parquet")
+    table.write_text("path,person_id,camera_id,split\n", encoding="utf-8")
+    begin = ["index", str(unsplit), "--quiet"]
+    with pytest.raises(UserError, match=r"^--columns: found no --table"):
+        PROGRAM.run([*begin, "--out", out, "--pattern", UNSPLIT, "--columns", "path=file"])
+    for flags in (["--table", str(table)], ["--pattern", UNSPLIT, "--keypoints", str(table)]):
+        with pytest.raises(UserError, match=r"labels\.csv: found a file that the command reads"):
+            PROGRAM.run([*begin, "--out", str(unsplit / "." / "labels.csv"), *flags])
+    assert table.read_text(encoding="utf-8").startswith("path,")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,28 @@ def test_torchreid_reads_the_export_of_other_names(images, tmp_path):
     assert sorted((person, camera) for _, person, camera, *_ in read.gallery) == [(3, 2), (4, 0)]
 
 
+@pytest.mark.parametrize(("number", "camera"), [("9998", 1), ("0002", 7)])
+def test_numbers_that_readers_refuse_are_counted_anew(tiny_images, tmp_path, number, camera):
+    names = [
+        re.sub(r"^0002_c\d", f"{number}_c{camera}", name)
+        for name in tiny_images.strings("image_id")
+    ]
+    labels = {
+        "image_id": names,
+        "person_id": [number if p == "0002" else p for p in tiny_images.strings("person_id")],
+        "camera_id": [int(name.split("_c")[1][0]) for name in names],
+    }
+    table = tiny_images.table
+    for column, values in labels.items():
+        field = IMAGES.field(column)
+        place = IMAGES.get_field_index(column)
+        table = table.set_column(place, field, pa.array(values, field.type))
+    export(replace(tiny_images, table=table), None, tmp_path / "market")
+    found = [row["name"] for row in mapping(tmp_path / "market").values()]
+    matches = [market1501.NAME.fullmatch(name) for name in found]
+    assert all(match and match[1] <= "1501" and "1" <= match[2] <= "6" for match in matches)
+
+
 def test_a_name_that_says_another_person_than_the_table_is_changed(tiny_images, tmp_path):
     people = pa.array(["anna" if p == "0002" else p for p in tiny_images.strings("person_id")])
     place = IMAGES.get_field_index("person_id")

@@ -33,6 +33,16 @@ def test_long_names_that_differ_stay_different_and_keep_their_ending():
     assert first.endswith(".jpg")
 
 
+def test_a_link_to_an_empty_folder_leads_to_the_new_one(tmp_path):
+    (tmp_path / "far" / "empty").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "empty")
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "file").write_text("x")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["empty"]
+    assert (tmp_path / "far" / "empty" / "file").read_text() == "x"
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with new_folder(tmp_path / "a" / "b") as folder:
         (folder / "file").write_text("x")

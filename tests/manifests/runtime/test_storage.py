@@ -248,6 +248,25 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path, monkeypatch):
             file.write(b"never")
 
 
+def test_a_link_stays_and_what_is_no_file_is_left_alone(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    with storage.replacing(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far" / "file").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with (
+            pytest.raises(UserError, match="found a device or a pipe, expected the name of a file"),
+            storage.replacing(tmp_path / name) as file,
+        ):
+            file.write(b"never")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_file_that_cannot_be_created_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -116,6 +116,23 @@ def test_the_real_rows_of_a_batch_are_known_before_it_is_drawn(plan):
     assert real_rows_per_batch(PEOPLE, MADE, plan) == pytest.approx(np.mean(counts))
 
 
+def test_people_without_real_rows_come_as_often_as_the_others():
+    labels = np.concatenate([np.repeat(np.arange(4), 4), np.repeat(np.arange(6), 3)])
+    made = np.arange(len(labels)) >= 16
+    plan = BatchComposition(
+        batch_size=8, seed=0, synthetic_share=0.5, sampler="identity", num_instances=4
+    )
+    batches = [mixture(labels, made, plan).batch(step) for step in range(60)]
+    met = np.bincount(np.concatenate([labels[rows[::4]] for rows in batches]), minlength=6)
+    assert met.tolist() == [20] * 6
+    real = np.mean([(~made[rows]).sum() for rows in batches])
+    assert real_rows_per_batch(labels, made, plan) == pytest.approx(real) == 8 * (4 * 0.5) / 6
+    none = replace(plan, synthetic_share=0.0)
+    rows = np.concatenate([mixture(labels, made, none).batch(step) for step in range(20)])
+    assert set(labels[rows].tolist()) == set(range(4))
+    assert real_rows_per_batch(labels, made, none) == 8
+
+
 def test_a_person_with_too_few_rows_repeats_them_evenly():
     labels = np.array([0, 0, 0, 1])
     mixed = mixture(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,14 @@ def run(images, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def unscored(run, tmp_path) -> Path:
+    """Return a copy of the run that nobody has scored."""
+    copy = tmp_path / "unscored"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report.json", "scores"))
+    return copy
+
+
 def report(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 
@@ -104,46 +113,71 @@ def with_cameras(table: Path, out: Path, cameras: dict[str, list[int]]) -> Path:
 
 
 def test_a_gallery_without_cameras_is_refused_and_one_with_some_is_counted(
-    run, images, tmp_path, capsys
+    unscored, images, tmp_path, capsys
 ):
     none = with_cameras(images, tmp_path / "none.parquet", {"gallery": [-1]})
-    settings = {"run": run, "targets": (), "device": "cpu"}
+    settings = {"run": unscored, "targets": (), "device": "cpu"}
     with pytest.raises(UserError, match=r"none.parquet: none of \d+ gallery images has a camera"):
         score(ScoreSettings(images=none, **settings), QUIET)
     some = with_cameras(images, tmp_path / "some.parquet", {"gallery": [-1, 1, 2]})
     score(ScoreSettings(images=some, **settings), Console())
-    number = report(run)["protocol"]["gallery"]["num_unknown_cameras"]
+    number = report(unscored)["protocol"]["gallery"]["num_unknown_cameras"]
     assert 0 < number < 10
     assert (
         f"0 queries and {number} gallery images are of unknown cameras" in capsys.readouterr().err
     )
-    assert "num_unknown_cameras" not in report(run)["protocol"]["query"]
+    assert "num_unknown_cameras" not in report(unscored)["protocol"]["query"]
 
 
-def test_scores_under_different_protocols_lie_side_by_side(run, images):
-    score(ScoreSettings(run=run, images=images, device="cpu"), QUIET)
-    before = (run / "report.json").read_bytes()
+def test_scores_under_different_protocols_lie_side_by_side(unscored, images):
+    score(ScoreSettings(run=unscored, images=images, device="cpu"), QUIET)
+    before = (unscored / "report.json").read_bytes()
 
-    score(ScoreSettings(run=run, images=images, device="cpu", flip_test=True, rerank=True), QUIET)
+    score(
+        ScoreSettings(run=unscored, images=images, device="cpu", flip_test=True, rerank=True), QUIET
+    )
 
-    assert (run / "report.json").read_bytes() == before
-    beside = run / "scores" / "flip-rerank-20-6-0.3"
+    assert (unscored / "report.json").read_bytes() == before
+    beside = unscored / "scores" / "flip-rerank-20-6-0.3"
     assert report(beside)["protocol"]["flip_test"]
     assert read_scored(beside).folder == beside
     with pytest.raises(UserError, match=r"another protocol .* the folders of one protocol in RUN/"):
-        check_alike([arm_of("plain", [run]), arm_of("flip", [beside])])
-    score(ScoreSettings(run=run, images=images, device="cpu"), QUIET)
-    assert sorted(path.name for path in (run / "scores").iterdir()) == ["flip-rerank-20-6-0.3"]
+        check_alike([arm_of("plain", [unscored]), arm_of("flip", [beside])])
+    score(ScoreSettings(run=unscored, images=images, device="cpu"), QUIET)
+    assert sorted(path.name for path in (unscored / "scores").iterdir()) == ["flip-rerank-20-6-0.3"]
 
 
 def test_another_table_with_people_who_were_trained_on_is_refused(run, tmp_path):
     other = write_people(tmp_path, num_train=3, num_test=4)
     with pytest.raises(UserError, match="3 people are in train and in query"):
         score(ScoreSettings(run=run, images=other, device="cpu"), QUIET)
-    others = write_people(tmp_path / "others", num_test=5)
-    score(ScoreSettings(run=run, images=others, near_duplicates=False, device="cpu"), QUIET)
-    assert report(run)["num_queries"] == 5 * 2
-    assert report(run)["leakage"]["train_and_test_share_people"] is False
+
+
+def test_the_score_on_other_test_images_goes_beside_that_of_the_training(
+    unscored, images, tmp_path
+):
+    score(ScoreSettings(run=unscored, images=images, device="cpu"), QUIET)
+    before = (unscored / "report.json").read_bytes()
+    for number in (5, 6, 5):
+        others = write_people(tmp_path / f"{number}", num_test=number)
+        score(
+            ScoreSettings(run=unscored, images=others, near_duplicates=False, device="cpu"), QUIET
+        )
+    assert (unscored / "report.json").read_bytes() == before
+    found = sorted((unscored / "scores").glob("plain*"))
+    assert found[0].name == "plain"
+    assert [report(folder)["num_queries"] for folder in found] == [5 * 2, 6 * 2]
+    assert report(found[0])["leakage"]["train_and_test_share_people"] is False
+
+
+def test_nobody_chose_the_best_weights_of_a_run_without_validation_people(run, images):
+    with pytest.raises(UserError, match=r"--which best: .* set no people aside .* --which last"):
+        score(ScoreSettings(run=run, images=images, which="best", device="cpu"), QUIET)
+
+
+def test_numbers_of_reranking_without_it_are_refused(run, images):
+    with pytest.raises(UserError, match=r"--rerank-k1, .* found without --rerank, expected both"):
+        PROGRAM.run(["score", str(run), "--images", str(images), "--rerank-k1", "30"])
 
 
 def test_the_report_says_which_feature_and_which_distance_went_into_reranking(run, images):

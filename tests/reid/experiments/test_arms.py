@@ -43,6 +43,7 @@ def test_an_arm_has_its_flags_and_else_what_all_arms_share():
         ("--synthetic-mix add", "found --synthetic-mix, .*; expected --train.synthetic-mix of"),
         ("--real_fraction 0.5", "found --real_fraction, .*; expected --fractions of"),
         ("--no-score", "found --no-score, .*; expected --score.NAME of"),
+        ("--flip-test", "found --flip-test, .*; expected --score.flip-test of"),
         ("--recipe bot", "found --recipe, .*; expected --train.recipe of"),
         (
             "--scene-adedd 3",

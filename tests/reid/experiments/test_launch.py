@@ -131,3 +131,14 @@ def test_the_studies_of_the_documentation_are_what_they_are_said_to_be():
     sizes = [(plan.train.model, plan.train.height, plan.train.width) for plan in plans[1:3]]
     assert sizes == [("osnet_x1_0", 256, 128), ("resnet50", 256, 128)]
     assert plans[1].train.steps == 50_500
+
+
+@pytest.mark.parametrize("recipe", ["short", "imagenet-cpu"])
+def test_a_study_is_scored_as_its_recipe_says_unless_it_is_told_otherwise(recipe):
+    given = ["--images", "i", "--out", "o", "--train.recipe", recipe]
+    flips = RECIPES[recipe].settings.get("flip_test", False)
+    assert read(given).study.score.flip_test is flips
+    assert read([*given, "--score.no-flip-test"]).study.score.flip_test is False
+    assert read([*given, "--score.flip-test"]).study.score.flip_test is True
+    from_python = StudySettings(images=Path("i"), out=Path("o"), train=CellTraining(recipe=recipe))
+    assert from_python.score.flip_test is flips

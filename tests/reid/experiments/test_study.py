@@ -218,6 +218,8 @@ def test_other_settings_of_scoring_score_again_and_train_nothing(people, blocks,
     assert [row["arm"] for row in rows] == ["none", "blocks", "repeated-real"]
     assert [row["seen_synthetic"] for row in rows] == [0, 2 * 4, 0]
     flipped = plan.model_copy(update={"score": CellScoring(flip_test=True)})
+    with pytest.raises(UserError, match=r"belongs to another run \(flip_test: False, now True"):
+        study(flipped.model_copy(update={"tables_only": True}), QUIET)
     assert study(flipped, QUIET) is Exit.DONE
     after = files(tmp_path)
     weights = [path for path in before if path.name == "last.safetensors"]

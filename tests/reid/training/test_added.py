@@ -118,10 +118,10 @@ def test_a_run_that_goes_on_sees_what_a_straight_one_sees_with_any_threads(worke
         assert torch.equal(batch.images, expected.images)
 
 
-def test_the_added_cross_entropy_counts_each_image_as_one_of_the_batch():
-    plan = PLAIN.model_copy(
-        update={"precision": "float32", "triplet_weight": 1.0, "synthetic_smoothing": 0.3, **ADD}
-    )
+@pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
+def test_the_added_cross_entropy_counts_each_image_as_one_of_the_batch_times_its_weight(weight):
+    changes = {"triplet_weight": 1.0, "synthetic_smoothing": 0.3, "synthetic_weight": weight}
+    plan = PLAIN.model_copy(update={"precision": "float32", **changes, **ADD})
     torch.manual_seed(0)
     network = build_network(
         plan.model,
@@ -142,7 +142,8 @@ def test_the_added_cross_entropy_counts_each_image_as_one_of_the_batch():
     network.module(batch.images)
     logits, _ = network.module(batch.added.images)
     expected = F.cross_entropy(logits, batch.added.labels, label_smoothing=0.3) * 4 / 8
-    torch.testing.assert_close(together - alone, expected.detach(), rtol=1e-4, atol=1e-5)
+    expected = weight * expected.detach()
+    torch.testing.assert_close(together - alone, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_added_is_refused():

@@ -33,35 +33,9 @@ def centres(run: Path) -> torch.Tensor:
     return torch.load(run / "last.pt", weights_only=True)["centres"]
 
 
-@pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    """The network has no batch normalisation, whose statistics are each process's own."""
-    plan = TrainSettings(
-        images=write_people(tmp_path / "people"),
-        synthetic=write_synthetic(tmp_path / "synthetic"),
-        out=tmp_path / "one",
-        model="squeezenet1_0",
-        train_sampler="identity",
-        num_instances=2,
-        synthetic_share=0.5,
-        synthetic_weight=0.5,
-        triplet_weight=1.0,
-        centre_weight=5e-4,
-        optimizer="sgd",
-        learning_rate=5e-4,
-        precision="float32",
-        steps=3,
-        batch_size=8,
-        height=64,
-        width=32,
-        device="cpu",
-        checkpoint_every=2,
-        log_every=1,
-        val_people=0,
-    )
-    train(plan, Console(quiet=True))
-    both = plan.model_copy(update={"out": tmp_path / "both"})
-    program = tmp_path / "program.py"
+def launched(plan: TrainSettings, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Train by two processes, which say at the end which of torch's threads are left."""
+    program = folder / "program.py"
     program.write_text(
         "import sys\n"
         "from pathlib import Path\n"
@@ -72,13 +46,50 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         "print([name for name in map(Path.read_text, tasks) if name.startswith('pt_')])\n"
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(program), both.to_json()],
+    return subprocess.run(
+        [*launcher, "--nproc-per-node", "2", str(program), plan.to_json()],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+SMALL = {
+    "precision": "float32",
+    "steps": 3,
+    "batch_size": 8,
+    "height": 64,
+    "width": 32,
+    "device": "cpu",
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "val_people": 0,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mix", [{"synthetic_share": 0.5}, {"synthetic_added": 4}])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, mix):
+    """The network has no batch normalisation, whose statistics are each process's own."""
+    plan = TrainSettings(
+        images=write_people(tmp_path / "people"),
+        synthetic=write_synthetic(tmp_path / "synthetic"),
+        out=tmp_path / "one",
+        model="squeezenet1_0",
+        train_sampler="identity",
+        num_instances=2,
+        synthetic_weight=0.5,
+        triplet_weight=1.0,
+        centre_weight=5e-4,
+        optimizer="sgd",
+        learning_rate=5e-4,
+        **mix,
+        **SMALL,
+    )
+    train(plan, Console(quiet=True))
+    both = plan.model_copy(update={"out": tmp_path / "both"})
+    done = launched(both, tmp_path)
     assert done.returncode == 0, done.stderr
     # Threads of the process group that outlive it may abort the process as it leaves.
     assert done.stdout.split() == ["[]", "[]"]
@@ -101,3 +112,19 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     went = centres(plan.out) - centres(still.out)
     assert (centres(both.out) - centres(plan.out)).norm() <= WAY * went.norm()
     assert (both.out / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_add_images_to_a_network_with_batch_normalisation(tmp_path):
+    """A step has two forward passes, and its backward pass needs the statistics of both."""
+    plan = TrainSettings(
+        images=write_people(tmp_path / "people"),
+        synthetic=write_synthetic(tmp_path / "synthetic"),
+        out=tmp_path / "run",
+        score=False,
+        **SMALL,
+    )
+    done = launched(plan, tmp_path)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (plan.out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2, 3]

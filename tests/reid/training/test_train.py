@@ -193,7 +193,22 @@ def test_a_batch_is_the_same_whichever_step_the_run_starts_from(people, syntheti
         assert one.step == other.step
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
-    assert count_seen(data, plan) == {"real": 6 * 6, "synthetic": 6 * 2, "no_identity": 0}
+    seen = {"real": 6 * 6, "synthetic": 6 * 2, "no_identity": 0}
+    assert count_seen(data, plan, None) == seen
+    added = settings(people, tmp_path, synthetic=synthetic, synthetic_added=4)
+    assert count_seen(data, added, None) == {**seen, "real": 6 * 8, "synthetic": 6 * 4}
+
+
+@pytest.mark.parametrize("flags", [["--seed", "-1"], ["--data-seed", "-1"], ["--seed", "9" * 20]])
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_read(tmp_path, flags):
+    with pytest.raises(UserError, match=f"{flags[0][2:].replace('-', '_')}|{flags[0]}"):
+        PROGRAM.run(["train", "--images", "none", "--out", str(tmp_path / "run"), *flags])
+
+
+def test_real_people_are_not_added_where_no_real_image_is_to_be_seen(people, tmp_path):
+    given = settings(people, tmp_path).model_dump() | {"scene_added": 3}
+    with pytest.raises(UserError, match="--control synthetic-only: found --scene-added 3"):
+        TrainSettings(**given | {"control": "synthetic-only"})
 
 
 def test_a_finished_run_is_left_alone(people, tmp_path):
@@ -443,11 +458,12 @@ def test_people_of_one_camera_are_validated_and_scored_under_the_protocol_for_th
 
 def test_a_run_that_nobody_validated_is_scored_again_under_another_protocol(people, tmp_path):
     plan = settings(people, tmp_path / "run", steps=2, score=True)
-    rules: list[str] = []
-    for protocol in ("market1501", "all-cameras"):
-        train(plan.model_copy(update={"protocol": protocol}), QUIET)
-        rules.append(json.loads((plan.out / "report.json").read_text())["protocol"]["rule"])
-    assert rules == ["market1501", "all-cameras"]
+    found: list[tuple[str, bool]] = []
+    for changes in ({}, {"protocol": "all-cameras"}, {"flip_test": True}):
+        train(plan.model_copy(update=changes), QUIET)
+        protocol = json.loads((plan.out / "report.json").read_text())["protocol"]
+        found.append((protocol["rule"], protocol["flip_test"]))
+    assert found == [("market1501", False), ("all-cameras", False), ("market1501", True)]
 
 
 def test_a_control_trains_on_the_rows_it_names_and_says_how_many(people, synthetic, tmp_path):
