@@ -55,12 +55,9 @@ def new_folder(folder: Path) -> Generator[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists already, expected a new or an empty folder")
-        # A link to a folder stays one, and leads to the new one then.
-        whole = Path(
-            os.path.realpath(folder)
-            if folder.is_symlink() and folder.is_dir()
-            else os.path.abspath(folder)
-        )  # noqa: PTH100
+        # A link to a folder stays one, and leads to the new one then; another link is taken.
+        is_link = folder.is_symlink() and folder.is_dir()
+        whole = folder.resolve() if is_link else Path(os.path.abspath(folder))  # noqa: PTH100
         whole.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(whole)
     except OSError as error:

@@ -206,9 +206,9 @@ def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_read(tmp_p
 
 
 def test_real_people_are_not_added_where_no_real_image_is_to_be_seen(people, tmp_path):
-    given = settings(people, tmp_path).model_dump() | {"scene_added": 3}
+    given = ["train", "--images", str(people), "--out", str(tmp_path / "run"), "--scene-added", "3"]
     with pytest.raises(UserError, match="--control synthetic-only: found --scene-added 3"):
-        TrainSettings(**given | {"control": "synthetic-only"})
+        PROGRAM.run([*given, "--control", "synthetic-only"])
 
 
 def test_a_finished_run_is_left_alone(people, tmp_path):
