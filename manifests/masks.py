@@ -37,6 +37,7 @@ MASK_MAKERS_KEY: Final = "mask_makers"
 CAPSULE_RADIUS_PX: Final = 9.5
 """Of the capsules around the limbs, in a crop of 128 rows, where no better mask is known."""
 REFERENCE_HEIGHT: Final = 128
+"""Of the crops that widths in pixels are said for; in others they grow with the height."""
 
 Mask = Bool[np.ndarray, "height width"]
 

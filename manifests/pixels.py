@@ -27,7 +27,8 @@ cv2.setNumThreads(0)
 
 MOST_PIXELS: Final = 1 << 26
 """Of an image; a header that claims more is not believed."""
-_JPEG = b"\xff\xd8\xff"
+JPEG: Final = b"\xff\xd8\xff"
+"""How the data of a JPEG begins."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
 _WITH_ALPHA = (4, 6)
@@ -86,7 +87,7 @@ def decode(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
     # OpenCV reports most failures by giving nothing.
     if image is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise PixelError(f"{where}: the image cannot be decoded")
-    if data.startswith(_JPEG) and _may_be_cut(data, image) and _is_cut(data, where):
+    if data.startswith(JPEG) and _may_be_cut(data, image) and _is_cut(data, where):
         raise PixelError(
             f"{where}: the JPEG file is cut off before its end marker, the rest of the picture is "
             "missing"
@@ -182,9 +183,9 @@ def size(data: bytes, where: str) -> tuple[int, int]:
         PixelError: If the data are no JPEG or PNG, cut off, or say that they are larger than any
             picture of a person; names ``where``.
     """
-    if data.startswith((_JPEG, _PNG)):
+    if data.startswith((JPEG, _PNG)):
         width, height = (
-            _walk_jpeg(data, where)[0] if data.startswith(_JPEG) else _png_size(data, where)
+            _walk_jpeg(data, where)[0] if data.startswith(JPEG) else _png_size(data, where)
         )
         if width * height > MOST_PIXELS:
             raise PixelError(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from manifests.io import Images
-from manifests.masks import mask_of
+from manifests.masks import REFERENCE_HEIGHT, mask_of
 from manifests.runtime.thread_pool import thread_pool
 
 CUT_WIDENING_PX: Final = 3.0
@@ -32,7 +32,6 @@ EDGE_SIGMA_PX: Final = 0.8
 """Of the Gaussian that softens the person's edge."""
 MIN_STREET: Final = 0.1
 """Share of the crop that must be street for the hole to be filled from."""
-REFERENCE_HEIGHT: Final = 128
 
 _LEAST_SEEN: Final = 1e-3
 """Share of a small pixel that must be street for it to be known."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from tyro.conf import Positional
 
+from manifests import pixels
 from manifests.datasets.keypoint_files import keypoint_text
 from manifests.datasets.market1501_export import write_market1501
 from manifests.io import Images, read_images, sha256_file
@@ -33,8 +34,6 @@ _ROW: Final = (
     "image_id", "person_id", "camera_id", "split", "source_id", "pose_id", "background_id", "k",
 )  # fmt: skip
 SOURCE_COLUMNS: Final = ("path", *_ROW)
-
-_JPEG = b"\xff\xd8\xff"
 
 
 class ExportSettings(Frozen):
@@ -180,7 +179,7 @@ def to_webdataset(synthetic: Synthetic, folder: Path) -> None:
         rows = np.flatnonzero(shards == shard)
         with tarfile.open(folder / name, "x", format=tarfile.USTAR_FORMAT) as tar:
             for number, (row, data) in zip(rows, _images(synthetic.take(rows)), strict=True):
-                ending = "jpg" if data.startswith(_JPEG) else "png"
+                ending = "jpg" if data.startswith(pixels.JPEG) else "png"
                 # Dots in a key would end it there, so keys are numbers and the names stand inside.
                 _add(tar, f"{number:09d}.{ending}", data)
                 _add(tar, f"{number:09d}.json", json.dumps(row, sort_keys=True).encode())

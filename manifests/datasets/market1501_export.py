@@ -32,7 +32,6 @@ MOST_CAMERAS: Final = 6
 """Readers of the layout check that there are no more."""
 NAME_COLUMNS: Final = ("name", "image_id", "person_id", "camera_id", "split")
 
-_JPEG: Final = b"\xff\xd8\xff"
 _FRAMES: Final = 10**6
 _MOST_NUMBER: Final = 9999
 
@@ -257,13 +256,15 @@ def _write_image(images: Images, row: int, path: Path) -> None:
     data = pixels.read_file(file)
     image = pixels.decode(data, str(file))
     # Readers look for *.jpg alone.
-    path.write_bytes(data if data.startswith(_JPEG) else pixels.encode_jpeg(image, 95, "4:4:4"))
+    path.write_bytes(
+        data if data.startswith(pixels.JPEG) else pixels.encode_jpeg(image, 95, "4:4:4")
+    )
 
 
 def _write_synthetic(synthetic: Synthetic, names: Sequence[str], folder: Path) -> None:
     data = synthetic.read_bytes(np.arange(len(synthetic)))
     for name, image in zip(names, data, strict=True):
-        if not image.startswith(_JPEG):
+        if not image.startswith(pixels.JPEG):
             raise UserError(
                 f"{synthetic.root}: image '{name}' is no JPEG, and a Market-1501 folder holds "
                 "nothing else; export to another layout, or generate with --image-format jpg"

@@ -13,11 +13,12 @@ from urllib.parse import quote
 import jinja2
 
 from manifests.io import Images
+from manifests.pixels import JPEG
 from manifests.runtime.console import UserError
 from manifests.runtime.storage import replacing
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_KINDS: Final = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
+_KINDS: Final = {JPEG: "image/jpeg", b"\x89PN": "image/png"}
 
 
 def check_page(path: Path) -> None:

@@ -31,6 +31,7 @@ from manifests.runtime.storage import StoragePath, StoragePathFlag
 from manifests.synthetic import Synthetic, finished_manifest
 from reid.data.inputs import Inputs
 from reid.data.leakage import check_generator
+from reid.evaluation.ranking import unit
 from reid.models.features import embed
 from reid.models.network import ReidNetwork
 
@@ -204,16 +205,6 @@ class Embedding:
         """Return features of length one."""
         quiet = Console(quiet=True)
         return unit(embed(self.network, images, label, quiet, flip_test=self.flip_test))
-
-
-def unit(features: Features) -> Features:
-    """Return the features at length one; one of length zero stays.
-
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6, 0.8], [0.0, 0.0]]
-    """
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(lengths > 0, lengths, 1)
 
 
 def centralised(features: Features, means: Features, eta: float) -> Features:

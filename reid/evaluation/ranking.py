@@ -140,14 +140,19 @@ def distance_of(
             if not np.isfinite((features**2).sum(axis=1)).all():
                 raise ValueError(f"{name} features are too large for {features.dtype}")
     if distance == "cosine":
-        left, right = _unit(query_features), _unit(gallery_features).T
+        left, right = unit(query_features), unit(gallery_features).T
         return lambda rows: 1 - left[rows] @ right
     squares = (gallery_features**2).sum(axis=1)
     own = (query_features**2).sum(axis=1)[:, None]
     return lambda rows: own[rows] + squares - 2 * (query_features[rows] @ gallery_features.T)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit(features: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:
+    """Return the features at length one; one of length zero stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
     norm = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(norm, np.finfo(features.dtype).tiny)
 
