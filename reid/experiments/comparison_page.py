@@ -323,10 +323,13 @@ def _verification(arms: Sequence[Arm]) -> list[Figure]:
 def _similarities(arm: Arm) -> Figure:
     blocks = [run.report["verification"] for run in arm.runs]
     first = blocks[0]
+    # Of squared distances every seed has a span of its own.
+    ends = min(block["from"] for block in blocks), max(block["to"] for block in blocks)
+    edges = np.linspace(*ends, len(first["positives"]) + 1)
     counts = [
-        np.sum([block[name] for block in blocks], axis=0) for name in ("positives", "negatives")
+        np.sum([_binned(block, name, edges) for block in blocks], axis=0)
+        for name in ("positives", "negatives")
     ]
-    edges = np.linspace(first["from"], first["to"], len(counts[0]) + 1)
     seen = trimmed(counts)
     shares = [100 * one / max(one.sum(), 1) for one in counts]
     middles = [float((edges[:-1] + edges[1:]) @ one / 200) for one in shares]
@@ -340,6 +343,18 @@ def _similarities(arm: Arm) -> Figure:
         Axis(first["similarity"]),
         Counts(edges[seen.start : seen.stop + 1].tolist(), named, "percent of pairs", ".3f"),
     )
+
+
+def _binned(
+    block: Mapping[str, Any], name: str, edges: Float[np.ndarray, " edges"]
+) -> Float[np.ndarray, " bins"]:
+    """Return one report's counts by the bins of all, each bin of its own by its middle.
+
+    >>> _binned({"from": -4, "to": 0, "n": [1, 2, 3, 4]}, "n", np.linspace(-8, 0, 5)).tolist()
+    [0.0, 0.0, 3.0, 7.0]
+    """
+    own = np.linspace(block["from"], block["to"], len(block[name]) + 1)
+    return np.histogram((own[:-1] + own[1:]) / 2, edges, weights=block[name])[0]
 
 
 def _rates(arms: Sequence[Arm]) -> Table | None:
