@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from manifests.compute.statistics import paired_difference, per_person
 from manifests.io import Images, read_images
@@ -347,11 +347,11 @@ def _similarities(arm: Arm) -> Figure:
 
 def _binned(
     block: Mapping[str, Any], name: str, edges: Float[np.ndarray, " edges"]
-) -> Float[np.ndarray, " bins"]:
+) -> Int[np.ndarray, " bins"]:
     """Return one report's counts by the bins of all, each bin of its own by its middle.
 
     >>> _binned({"from": -4, "to": 0, "n": [1, 2, 3, 4]}, "n", np.linspace(-8, 0, 5)).tolist()
-    [0.0, 0.0, 3.0, 7.0]
+    [0, 0, 3, 7]
     """
     own = np.linspace(block["from"], block["to"], len(block[name]) + 1)
     return np.histogram((own[:-1] + own[1:]) / 2, edges, weights=block[name])[0]
