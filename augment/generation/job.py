@@ -110,7 +110,8 @@ def _generate(
         run = resolve(settings, plan, weights, read_run_config(settings.out))
         is_begun(settings.out, run)  # what the real run would refuse is refused now
         job = job_of(settings, run, plan, weights)
-        check_images_exist(job)
+        if not is_finished(settings.out, run):
+            check_images_exist(job)
         return _dry_run(job, weights, console)
     run = executor.begin(settings, plan, weights)
     job = job_of(settings, run, plan, weights)

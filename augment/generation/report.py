@@ -14,6 +14,7 @@ from manifests.pages.training_page import Training, is_training, write_training_
 from manifests.runtime.console import Console, Exit
 from manifests.runtime.settings import Count, Frozen, Positive
 from manifests.runtime.storage import StoragePathFlag
+from manifests.schema import JUNK
 from manifests.synthetic import read_synthetic
 
 
@@ -57,6 +58,8 @@ def report(settings: ReportSettings, console: Console) -> Exit:
     images = source_images(settings.run, settings.images, settings.root)
     choices = Choices(settings.embed_images, settings.people, settings.max_images, settings.seed)
     splits = sorted(set(synthetic.strings("split")))
-    real = images.take(np.flatnonzero(np.isin(images.strings("split"), splits)))
+    is_shown = np.isin(images.strings("split"), splits)
+    is_shown &= np.asarray(images.strings("person_id"), object) != JUNK
+    real = images.take(np.flatnonzero(is_shown))
     write_synthetic_page(settings.html, synthetic, real, choices, console)
     return Exit.DONE

@@ -31,22 +31,23 @@ class ShardActor:
         """Begin the run or join it; return it as JSON.
 
         Raises:
-            UserError: If an input is bad, the folder belongs to another run, or none of the images
-                that are looked for is seen from here.
+            UserError: If an input is bad, or the folder belongs to another run.
         """
         plan = plan_of(self._settings, self._network())
         run = begin_or_join(self._settings, plan, self._network())
         self._job = job_of(self._settings, run, plan, self._network())
-        check_images_exist(self._job)
         return run.to_json()
 
     def make(self, shard: int) -> int:
         """Make a shard, publish it, and return its number of rows.
 
         Raises:
-            UserError: If it cannot be written, or a row fails under ``--on-error fail``.
+            UserError: If it cannot be written, a row fails under ``--on-error fail``, or none of
+                the images that are looked for is seen from here.
         """
         assert self._job is not None, "an actor begins before it makes"
+        if self._pipeline is None:
+            check_images_exist(self._job)
         # Planned and read while the shard before computes.
         batches = self._job.read([shard])
         made, kind = self._compute.submit(self._start, self._job, batches).result()

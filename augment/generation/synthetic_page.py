@@ -154,9 +154,10 @@ def _facts(synthetic: Synthetic, made: Synthetic, train: Images) -> list[tuple[s
     errors = [error for error in synthetic.strings("error") if error]
     dropped = sum(error.startswith(SCREENED_OUT) for error in errors)
     people = len(set(made.strings("person_id")))
+    splits = " and ".join(sorted(set(train.strings("split")), reverse=True))
     return [
         ("images", len(made), f"of {people:,} people"),
-        ("real", len(train), f"train images of {len(set(train.strings('person_id'))):,} people"),
+        ("real", len(train), f"{splits} images of {len(set(train.strings('person_id'))):,} people"),
         ("failed", len(errors) - dropped, "rows without an image"),
         ("dropped", dropped, "images that lost their person, by 'reid screen'"),
     ]

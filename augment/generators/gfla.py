@@ -316,8 +316,8 @@ def _needed(features: FeatureMaps | None) -> FeatureMaps:
     """
     if features is None:
         raise UserError(
-            "gfla: found features 'none', expected 'vgg19', 'vgg19-random' or a file: nothing "
-            "else tells a right flow from a wrong one"
+            "gfla: found features 'none', expected 'vgg19', 'imagenet', 'vgg19-random' or a file: "
+            "nothing else tells a right flow from a wrong one"
         )
     return features
 

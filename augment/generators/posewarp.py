@@ -14,11 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from augment.interface.condition import Condition, Pair
@@ -33,6 +34,7 @@ from augment.objectives.imagenet_features import EARLY_LAYERS
 from augment.pose.limb_warp import limb_warp
 from augment.pose.maps import gaussians
 from manifests.keypoints import NUM_JOINTS
+from manifests.runtime.console import UserError
 from manifests.runtime.settings import Count, Frozen, NotNegative, Positive, Width
 
 PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
@@ -40,6 +42,9 @@ PERSON_LAYERS: Final = ("relu4_1", "relu5_1")
 
 NUM_EPOCHS: Final = 60
 """Steps of the learning rate beside the discriminator."""
+
+SizeOfImages = Annotated[Width, Field(multiple_of=8)]
+"""Pixels of a side, which the painter halves three times."""
 
 GATE_BIAS: Final = 3.0
 """Added before the sigmoid: a gate begins open."""
@@ -147,9 +152,9 @@ class PoseWarp(PoseTransfer):
     class Config(Frozen):
         """Settings of network and training."""
 
-        image_height: Width = 128
+        image_height: SizeOfImages = 128
         """Height of the images in pixels."""
-        image_width: Width = 64
+        image_width: SizeOfImages = 64
         """Width of the images in pixels."""
         width: Width = 24
         """Channels of the painter's first layer; the narrowest has six times as many."""
@@ -207,8 +212,19 @@ class PoseWarp(PoseTransfer):
             self._person = ExportedFeatures(c.identity, layers, setting=IDENTITY_SETTING)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return painting alone, then painting against the discriminator."""
+        """Return painting alone, then painting against the discriminator.
+
+        Raises:
+            UserError: If identity has a weight of its own but no network.
+        """
         c = self.config
+        for name in ("weight_identity", "weight_identity_features"):
+            weight = getattr(c, name)
+            if c.identity is None and weight not in {0, self.Config.model_fields[name].default}:
+                raise UserError(
+                    f"--config.{name.replace('_', '-')} {weight:g}: found no --config.identity, "
+                    "expected the network that it weighs"
+                )
         epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
         epochs = math.ceil(c.steps / epoch_steps)
         constant = round(epochs / 3)

@@ -46,6 +46,8 @@ class LinearTail(Frozen):
 
     def factor(self, step: int) -> float:
         """Return the multiplier of the learning rate for the update after ``step`` updates."""
+        if not self.tail_epochs:
+            return 1.0
         finished = step // self.epoch_steps
         late = max(0, finished + 2 - self.constant_epochs)
         return max(0.0, 1.0 - late / (self.tail_epochs + 1))

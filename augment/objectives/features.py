@@ -21,7 +21,9 @@ from manifests.compute.exported_networks import sha256_of_network
 from manifests.compute.external_weights import download_weights, read_state_dict
 from manifests.compute.imagenet import IMAGENET, PACKAGED
 from manifests.compute.normalisation import Normalise
+from manifests.io import sha256_file
 from manifests.runtime.console import UserError
+from manifests.runtime.files import check_file
 
 FeatureNetwork = str
 """Which network features come from: ``vgg19`` (ImageNet weights, downloaded once or found in the
@@ -148,7 +150,12 @@ def sha256_of_features(setting: FeatureNetwork) -> str | None:
         return None
     if _is_packaged(setting):
         return sha256_of_imagenet(setting)
-    return sha256_of_network(setting, SETTING)
+    if setting.endswith(".pt2"):
+        return sha256_of_network(setting, SETTING)
+    path, where = Path(setting), f"{SETTING} '{setting}'"
+    _check_ending(path, where)
+    check_file(path, "VGG19's weights", SETTING)
+    return sha256_file(path)
 
 
 def _is_packaged(setting: FeatureNetwork) -> bool:
@@ -175,11 +182,7 @@ def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
     """Return the convolutions' tensors of ImageNet or a file, of the right shapes."""
     where = f"feature network '{setting}'"
     path = _imagenet_file(where) if setting == "vgg19" else Path(setting)
-    if path.suffix not in (".pth", ".pt", ".safetensors"):
-        raise UserError(
-            f"{where}: expected 'vgg19', 'vgg19-random', 'imagenet', 'none' or the path of a "
-            ".pth, .safetensors or .pt2 file"
-        )
+    _check_ending(path, where)
     weights = {
         name.removeprefix("features."): value
         for name, value in read_state_dict(path, where).items()
@@ -191,6 +194,14 @@ def _weights(setting: FeatureNetwork) -> dict[str, Tensor]:
                 f"{where}: features.{name}: expected shape {tuple(value.shape)}, found {found}"
             )
     return weights
+
+
+def _check_ending(path: Path, where: str) -> None:
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise UserError(
+            f"{where}: expected 'vgg19', 'vgg19-random', 'imagenet', 'none' or the path of a "
+            ".pth, .safetensors or .pt2 file"
+        )
 
 
 def _imagenet_file(where: str) -> Path:

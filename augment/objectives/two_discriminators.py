@@ -41,6 +41,10 @@ PoolSize = Annotated[int, Field(ge=0, le=65_536)]
 """Images that a pool keeps; of 128 x 64 pixels already these take some 50 GB."""
 
 
+SizeOfImages = Annotated[Width, Field(multiple_of=4)]
+"""Pixels of a side, which the encoders halve twice."""
+
+
 class TwoDiscriminatorsConfig(Frozen):
     """Settings of the training; PATN's published values for Market-1501 are the defaults."""
 
@@ -50,9 +54,9 @@ class TwoDiscriminatorsConfig(Frozen):
     """batch for Market-1501, instance for DeepFashion."""
     dropout: Annotated[float, Field(ge=0, lt=1, multiple_of=1 / 256)] = 0.5
     """Part of the values in residual blocks that training sets to zero."""
-    image_height: Width = 128
+    image_height: SizeOfImages = 128
     """Height of the images in pixels."""
-    image_width: Width = 64
+    image_width: SizeOfImages = 64
     """Width of the images in pixels."""
     pool_size: PoolSize = 50
     """Past fakes that each discriminator remembers."""

@@ -39,7 +39,7 @@ from manifests.runtime.console import Console, Exit, UserError
 from manifests.runtime.prefetch import prefetch
 from manifests.runtime.tables import TableFiles
 from manifests.runtime.thread_pool import thread_pool
-from manifests.scenes import alpha_of, hole_of, street
+from manifests.scenes import alpha_of, hole_of, rows_with_street, street
 
 MARKET_SIZE = (64, 128)
 """Width and height of the images where no network says another size."""
@@ -141,7 +141,7 @@ def score_pairs(
     joints = joints_in(chosen, size)
     check_pairs(chosen, pairs, joints)
     if any(network.needs & {"mask", "background"} for network in networks.values()):
-        pairs, origin = _with_masks(chosen, pairs, origin)
+        pairs, origin = _with_masks(chosen, pairs, origin, size)
     if _may_be_mistaken_for_published(images, protocol):
         console.say(
             "these pairs are not the published ones of Market-1501, which follow the order of its "
@@ -214,10 +214,12 @@ def _num_with_mask(images: Images, rows: Int64[np.ndarray, " pairs"]) -> int:
 
 
 def _with_masks(
-    images: Images, pairs: Int64[np.ndarray, "pairs 2"], origin: str
+    images: Images, pairs: Int64[np.ndarray, "pairs 2"], origin: str, size: tuple[int, int]
 ) -> tuple[Int64[np.ndarray, "pairs 2"], str]:
     """Return the pairs of which both images have a mask, as some network needs, and the phrase."""
-    known = np.asarray(images.table["mask"].is_valid())
+    needed, known = np.unique(pairs), np.zeros(len(images), bool)
+    # Of an empty mask the street would hold the very person that is to be painted.
+    known[needed] = rows_with_street(images.take(needed), size)
     complete = known[pairs].all(axis=1)
     if not complete.any():
         raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from augment.quality.differences import MetricDifference
 from augment.quality.metrics import INSIDE, Family, Row
+from manifests.compute.statistics import Difference
 from manifests.runtime.tables import Cell, Column, Number, Table
 
 
@@ -107,10 +108,8 @@ class Result:
             cells.setdefault((one.name, one.family), {})[one.subject] = one
         rows: list[tuple[Cell, ...]] = []
         for (name, family), by_subject in cells.items():
-            values = (
-                Number(one.mean, "+.4f", interval=(one.low, one.high))
-                for one in (by_subject[subject].difference for subject in subjects)
-            )
+            found = (by_subject.get(subject) for subject in subjects)
+            values = (_gain(one and one.difference) for one in found)
             images = next(iter(by_subject.values())).num_images
             rows.append((name, family, *values, f"{images:,} images"))
         columns = (
@@ -140,6 +139,12 @@ class Result:
             rows.append((name, *values, f"{row.protocol}; {row.num_images:,} images"))
         note = f"{self.num_pairs:,} pairs: {self.pairs}"
         return Table(columns, tuple(rows), family, note, "family")
+
+
+def _gain(difference: Difference | None) -> Cell:
+    if difference is None:
+        return ""
+    return Number(difference.mean, "+.4f", interval=(difference.low, difference.high))
 
 
 def _finite(value: float) -> float | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from augment import generators
 from augment.checkpoints import store
 from augment.interface.system import PoseTransfer
-from augment.objectives.features import sha256_of_features
+from augment.objectives.exported_features import ExportedFeatures
+from augment.objectives.features import Features, sha256_of_features
+from augment.objectives.identity import IdentityLoss
+from augment.objectives.imagenet_features import ImageNetFeatures
 from augment.pose.bank import joints_in
 from augment.training.pairs import TrainingImages
 from augment.training.settings import TrainSettings, config_of
@@ -106,9 +110,32 @@ def build_network(settings: TrainSettings, device: torch.device) -> PoseTransfer
         load_initial_weights(network, store.find(settings.init))
     network.to(device)
     if settings.compile:
-        for child in network.children():
-            child.compile()
+        compile_children(network)
     return network
+
+
+def compile_children(module: nn.Module) -> None:
+    """Compile the children of a module that are called, those within containers one by one."""
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            compile_children(child)
+        else:
+            child.compile()
+
+
+def load_frozen_networks(network: PoseTransfer, device: torch.device) -> None:
+    """Read the feature and identity networks of the losses, which else the first step does.
+
+    Raises:
+        UserError: If one cannot be had, or was made for images of another size.
+    """
+    blank = torch.zeros(1, 3, *network.image_size, device=device)
+    for module in network.modules():
+        for value in vars(module).values():
+            if isinstance(value, IdentityLoss):
+                value(blank, blank)
+            elif isinstance(value, Features | ExportedFeatures | ImageNetFeatures):
+                value(blank)
 
 
 def load_initial_weights(network: PoseTransfer, path: Path) -> None:

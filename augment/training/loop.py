@@ -82,6 +82,13 @@ class Trainer:
         """Steps of the whole plan."""
         return sum(stage.steps for stage in self.network.stages())
 
+    def begin_at(self, step: int) -> None:
+        """Begin at a step of the plan, with weights that have made those before."""
+        self.step, begin = step, 0
+        for stage in self.network.stages():
+            self.images_seen += min(stage.steps, max(0, step - begin)) * stage.batch_size
+            begin += stage.steps
+
     def _enter_stage(self, stage: Stage) -> None:
         self.stage = stage
         self._parameters = {

@@ -39,13 +39,19 @@ def write_run_record(settings: TrainSettings, facts: Facts) -> None:
     run_record.check_no_unexpected_files(
         out, (name for name in OWN_FILES if (out / name).exists()), expected
     )
-    if (out / run_record.RUN_RECORD).is_file() and "config" not in run_record.read(
-        out / run_record.RUN_RECORD
-    )["config"]:
-        raise UserError(f"{out}: found the run of another command, expected {expected}")
-    config = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN)) | {
-        name: facts[name] for name in DECIDING_FACTS if name in facts
-    }
+    config: dict[str, Any] = settings.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RUN))
+    config |= {name: facts[name] for name in DECIDING_FACTS if name in facts}
+    if (out / run_record.RUN_RECORD).is_file():
+        stored = run_record.read(out / run_record.RUN_RECORD)["config"].get("config")
+        if not isinstance(stored, dict):
+            raise UserError(f"{out}: found the run of another command, expected {expected}")
+        # A run that began before there was a setting has its default.
+        defaults = type(config_of(settings))().model_dump(mode="json")
+        config["config"] = {
+            name: value
+            for name, value in config["config"].items()
+            if name in stored or value != defaults[name]
+        }
     run_record.write(out, config, {"versions": run_record.versions("torch", "numpy")})
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 
 from augment.training import run_folder
-from augment.training.inputs import build_network, facts_of_files, load_images
+from augment.training.inputs import (
+    build_network,
+    facts_of_files,
+    load_frozen_networks,
+    load_images,
+)
 from augment.training.loop import Trainer
 from augment.training.run_folder import LOG, SAMPLES, STATE, SUCCESS, WEIGHTS
 from augment.training.samples import contact_sheet
@@ -71,7 +76,8 @@ def _train(
     training, of_images = load_images(settings, network, device, console)
     facts |= of_images
     trainer = Trainer(network, training, settings, device, group)
-    trainer.step = _first_step(settings, trainer.num_steps)
+    load_frozen_networks(network, device)
+    trainer.begin_at(_first_step(settings, trainer.num_steps))
     # Last of the checks: what is refused before shall not make the folder that of another run.
     run_folder.write_run_record(settings, facts)
     with alone_in(out) if group.is_primary else nullcontext():

@@ -101,7 +101,9 @@ def index(settings: IndexSettings, console: Console) -> Exit:
     if settings.columns and settings.table is None:
         raise UserError("--columns: found no --table, expected the CSV whose columns they are")
     inputs = [*([settings.table] if settings.table else []), *settings.keypoints]
-    if settings.out.resolve() in {path.resolve() for path in inputs}:
+    if any(
+        path.exists() and settings.out.exists() and path.samefile(settings.out) for path in inputs
+    ):
         raise UserError(
             f"--out {settings.out}: found a file that the command reads, expected another name"
         )

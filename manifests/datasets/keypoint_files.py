@@ -206,8 +206,17 @@ def keypoint_text(image_ids: Sequence[str], joints: Float[np.ndarray, "rows 18 2
     lines = [":".join(COLUMNS)]
     for name, pose in zip(image_ids, filled, strict=True):
         x, y = ([_short(value) for value in axis] for axis in pose.T.tolist())
-        lines.append(f"{name}: {json.dumps(y)}: {json.dumps(x)}")
+        lines.append(f"{_quoted(name)}: {json.dumps(y)}: {json.dumps(x)}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a cell between colons, in quotes where it needs them.
+
+    >>> _quoted("a.jpg"), _quoted('b:"1".jpg')
+    ('a.jpg', '"b:""1"".jpg"')
+    """
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(':"') else name
 
 
 _Entry = tuple[str, _Pose, int]

@@ -109,7 +109,7 @@ def intervals(labels: Words, label: str, gains: Sequence[tuple[str, Number]]) ->
     """Return gains with their intervals, one above the other, around a line at zero."""
 
     def draw(axes: Any) -> None:
-        for place, (name, gain) in enumerate(gains):
+        for place, (_, gain) in enumerate(gains):
             low, high = _finite(gain)
             colour = _SERIES[0] if low > 0 else _SERIES[1] if high < 0 else _INK
             axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
@@ -118,9 +118,8 @@ def intervals(labels: Words, label: str, gains: Sequence[tuple[str, Number]]) ->
             axes.annotate(
                 text, (gain.value, place), (0, 8), textcoords="offset points", ha="center"
             )
-            del name
         axes.axvline(0, color=_INK, linewidth=1)
-        axes.set_yticks(range(len(gains)), [name for name, _ in gains])
+        axes.set_yticks(range(len(gains)), [_literal(name) for name, _ in gains])
         axes.set_ylim(len(gains) - 0.4, -0.75)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")

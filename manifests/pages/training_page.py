@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,12 +133,23 @@ def _facts(log: Sequence[Line], num_steps: float | None) -> list[tuple[str, str,
     facts = [("steps", f"{last['step']:,.0f}", f"of {num_steps:,}" if num_steps else "done")]
     if "seconds" in last:
         left = next((last[name] for name in _LEFT if name in last), 0.0)
-        about = f"since it began or was resumed; {_in_time(left)} left" if left else "in all"
-        facts.append(("time", _in_time(last["seconds"]), about))
+        about = f"so far; {_in_time(left)} left" if left else "in all"
+        facts.append(("time", _in_time(_spent(log)), about))
     speeds = [line["images_per_second"] for line in log if "images_per_second" in line]
     if speeds:
         facts.append(("speed", f"{np.median(speeds):,.1f}", "images a second, the median"))
     return facts
+
+
+def _spent(log: Sequence[Line]) -> float:
+    """Return the seconds of a training, which its log counts anew from every resumption.
+
+    >>> _spent([{"seconds": 50.0}, {"seconds": 100.0}, {"seconds": 10.0}, {"seconds": 20.0}])
+    120.0
+    """
+    seconds = [line["seconds"] for line in log if "seconds" in line]
+    ends = [now for now, then in zip_longest(seconds, seconds[1:]) if then is None or then < now]
+    return sum(ends)
 
 
 def _in_time(seconds: float) -> str:

@@ -18,8 +18,8 @@ from manifests.runtime.console import Console, Exit, LogFormat, UserError, exit_
 from manifests.runtime.flags import (
     named_fields,
     positional_names,
+    read_files,
     switch,
-    with_files,
     write_record,
 )
 from manifests.runtime.help_pages import Flag, common, describe, read_pages, render
@@ -130,9 +130,10 @@ class Program:
         if HELP & set(rest):
             Console().show(self._help_of(name, rest))
             return lambda: Exit.DONE
-        settings = _settings_of(command, with_files(rest))
-        rest = with_files(rest, positional_names(settings))
-        parsed, output = parse(settings, f"{self.name} {name}", command.summary, rest)
+        typed = read_files(rest)
+        settings = _settings_of(command, typed.whole())
+        whole = typed.whole(positional_names(settings))
+        parsed, output = parse(settings, f"{self.name} {name}", command.summary, whole)
         console = Console(quiet=output.quiet, log_format=output.log_format)
         function = getattr(import_module(command.module), command.function)
 
@@ -149,7 +150,7 @@ class Program:
         stored = self._stored() if set(arguments) <= HELP else {}
         given = [argument for argument in arguments if argument not in HELP]
         flags = stored.get(name) or (
-            page_of(command, with_files(given)) if given else plain_page(command)
+            page_of(command, read_files(given).whole()) if given else plain_page(command)
         )
         example = f"{self.name} {command.example or name}"
         return render(f"{self.name} {name}", command.summary, example, flags)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,14 +85,35 @@ def positional_names(settings: type[Frozen]) -> list[str]:
     return [name for name, info in fields if Positional in info.metadata]
 
 
-def with_files(arguments: Sequence[str], positional: Sequence[str] = ()) -> list[str]:
-    """Return a command line in which each ``--config FILE`` has become the flags in the file.
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A command line, and what the files hold that it names by ``--config``."""
 
-    They come before the flags that were typed, which win.
+    arguments: list[str]
+    """What was typed beside."""
+    entries: Mapping[str, Any]
 
-    Args:
-        arguments: The command line.
-        positional: Entries of the file that are no flags; left out where some are typed.
+    def whole(self, positional: Sequence[str] = ()) -> list[str]:
+        """Return a command line in which the files have become the flags in them.
+
+        They come before the flags that were typed, which win.
+
+        Args:
+            positional: Entries of the files that are no flags; left out where some are typed.
+        """
+        entries = dict(self.entries)
+        # What is typed before the first flag; one with several values would swallow it behind.
+        flags = (place for place, one in enumerate(self.arguments) if one.startswith("-"))
+        num_first = next(flags, len(self.arguments))
+        first = self.arguments[:num_first]
+        values = [entries.pop(name.replace("_", "-"), None) for name in positional]
+        if not first:
+            first = [str(one) for value in values for one in _listed(value)]
+        return [*first, *_arguments(entries), *self.arguments[num_first:]]
+
+
+def read_files(arguments: Sequence[str]) -> Typed:
+    """Return a command line with its files read, once: one may be a pipe.
 
     Raises:
         UserError: If a file is missing, or holds no settings.
@@ -105,13 +127,7 @@ def with_files(arguments: Sequence[str], positional: Sequence[str] = ()) -> list
             entries |= _read(Path(name if equals else next(rest, "")))
         else:
             typed.append(argument)
-    # What is typed before the first flag; a flag with several values would swallow it behind one.
-    num_first = next((i for i, one in enumerate(typed) if one.startswith("-")), len(typed))
-    first = typed[:num_first]
-    values = [entries.pop(name.replace("_", "-"), None) for name in positional]
-    if not first:
-        first = [str(one) for value in values for one in _listed(value)]
-    return [*first, *_arguments(entries), *typed[num_first:]]
+    return Typed(typed, entries)
 
 
 def _read(path: Path) -> dict[str, Any]:

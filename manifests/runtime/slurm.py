@@ -62,13 +62,13 @@ def sbatch(command: Sequence[str], num_workers: int, slurm: Slurm | None = None)
 # {num_workers} workers, one per array task; each makes many shards and skips finished ones.
 # Submit this file again after any failure, from the same folder: nothing that is finished is made
 # twice. Slurm does not make the folder of the logs: mkdir -p {shlex.quote(slurm.logs)}
-#SBATCH --job-name={slurm.job_name}
+#SBATCH --job-name={shlex.quote(slurm.job_name)}
 #SBATCH --array=0-{num_workers - 1}
 {partition}{gpus}\
 #SBATCH --cpus-per-task={slurm.cpus}
 #SBATCH --mem={slurm.memory_gb}G
 #SBATCH --time={slurm.hours}:00:00
-#SBATCH --output={slurm.logs}/%x-%A_%a.log
+#SBATCH --output={shlex.quote(f"{slurm.logs}/%x-%A_%a.log")}
 # A task that a dead node takes with it starts again by itself and goes on in the same log.
 #SBATCH --requeue
 #SBATCH --open-mode=append

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -83,15 +84,22 @@ def replacing(path: StoragePath) -> Generator[BinaryIO]:
         return
     if path.is_dir():
         raise UserError(f"{path}: found a folder, expected the name of a file to write")
-    if path.is_symlink():
-        # The link stays, what it leads to is replaced.
-        path = path.resolve()
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: found a device or a pipe, expected the name of a file to write")
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path}: found a device or a pipe, expected the name of a file to write"
+            )
+        # A link stays, what it leads to is replaced.
+        path = path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise UserError(f"{path}: cannot be written ({error})") from error
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
+            if path.exists():
+                # A file that only its owner may read stays one.
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())

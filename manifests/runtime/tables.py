@@ -48,7 +48,9 @@ class TableFiles(Frozen):
 
     @model_validator(mode="after")
     def _check_apart(self) -> Self:
-        for (one, path), (other, same) in combinations(self._files().items(), 2):
+        page: Path | None = getattr(self, "html", None)
+        files = {**self._files(), **({} if page is None else {"--html": page})}
+        for (one, path), (other, same) in combinations(files.items(), 2):
             if path.absolute() == same.absolute():
                 raise UserError(f"{one} and {other}: found {path} for both, expected two files")
         return self
@@ -70,7 +72,8 @@ class TableFiles(Frozen):
         contents = {"--markdown": text, "--csv": to_csv(tables), "--latex": to_latex(tables)}
         for flag, path in self._files().items():
             with replacing(path) as file:
-                file.write(contents[flag].encode())
+                # Names of folders need not be UTF-8.
+                file.write(contents[flag].encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,22 @@ class Number:
 
         >>> print(Number(35.84, deviation=0.11).to_latex(bold=True))
         $\mathbf{35.84 \pm 0.11}$
+        >>> print(Number(1.5e-5, ".1e").to_latex(), Number(12345, ",.0f").to_latex())
+        $1.5 \times 10^{-5}$ $12{,}345$
         """
-        text = re.sub(r"\+-|inf|nan", lambda match: _MATHEMATICS[match[0]], str(self))
+        text = _NOT_LATEX.sub(lambda match: _MATHEMATICS[match[0]], str(self))
+        text = re.sub(r"e([+-])0*(\d+)", _power, text)
         return f"$\\mathbf{{{text}}}$" if bold else f"${text}$"
 
 
-_MATHEMATICS: Final = {"+-": r"\pm", "inf": r"\infty", "nan": r"\mathrm{nan}"}
+_NOT_LATEX: Final = re.compile(r"\+-|inf|nan|(?<=\d),(?=\d{3})")
+_MATHEMATICS: Final = {"+-": r"\pm", "inf": r"\infty", "nan": r"\mathrm{nan}", ",": "{,}"}
+
+
+def _power(match: re.Match[str]) -> str:
+    sign = "-" if match[1] == "-" else ""
+    return rf" \times 10^{{{sign}{match[2]}}}"
+
 
 Cell = str | int | Number
 

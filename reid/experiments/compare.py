@@ -14,6 +14,7 @@ from reid.experiments.comparison import (
     Part,
     against,
     check_alike,
+    check_names,
     compare_families,
     held_against,
     markdown,
@@ -64,6 +65,7 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
     pictures = PictureChoice(settings.images, settings.root, settings.embed_images)
     pictures.check(settings.html)
     arms = [read_arm(text) for text in settings.arms]
+    check_names(arms)
     check_alike(arms, other_features=settings.other_features)
     parts = parts_of(arms)
     text = _text(parts)
@@ -79,7 +81,8 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
         ]
         write_comparison(settings.html, Content(title, groups), pictures, console)
     else:
-        console.suggest("reid", "compare", *settings.arms, "--html", "page.html")
+        flags = ["--other-features"] if settings.other_features else []
+        console.suggest("reid", "compare", *settings.arms, *flags, "--html", "page.html")
     return Exit.DONE
 
 

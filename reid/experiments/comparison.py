@@ -94,7 +94,7 @@ def read_arm(text: str) -> Arm:
 
     Raises:
         UserError: If no scored run is found, a run is not scored, or the runs differ in more than
-            their seeds.
+            their seeds, or the pattern ends in no name.
     """
     name, pattern = "", text
     found = _matching(text)
@@ -107,7 +107,25 @@ def read_arm(text: str) -> Arm:
             f"'{pattern}' holds no scored run; expected a folder of reid train with a {REPORT}, a "
             "folder of such folders, or a pattern"
         )
-    return arm_of(name or Path(pattern).name.rstrip("-_*"), folders)
+    name = name or Path(pattern).name.rstrip("-_*")
+    if not name:
+        raise UserError(f"'{pattern}': found no name of the arm, expected NAME={pattern}")
+    return arm_of(name, folders)
+
+
+def check_names(arms: Sequence[Arm]) -> None:
+    """Check that tables can tell arms apart.
+
+    Raises:
+        UserError: If two have one name.
+    """
+    names = [arm.name for arm in arms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"found two arms called '{twice}', expected a name for each: NAME={twice}, or "
+            "NAME='PATTERN'"
+        )
 
 
 def _matching(pattern: str) -> list[Path]:

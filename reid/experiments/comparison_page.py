@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from manifests.compute.statistics import paired_difference, per_person
 from manifests.io import Images, read_images
@@ -32,6 +32,7 @@ from manifests.pages.charts import (
 from manifests.pages.page import Pictures, check_page, entries, in_words, write_page
 from manifests.runtime.console import Console, UserError
 from manifests.runtime.tables import Cell, Column, Number, Table
+from manifests.schema import UNKNOWN_CAMERA
 from reid.evaluation.report import Scored
 from reid.evaluation.retrieval import NUM_NEAREST
 from reid.experiments.comparison import (
@@ -84,6 +85,11 @@ class CameraPairs:
     galleries: list[int]
     gains: Float[np.ndarray, "query_cameras gallery_cameras"]
     """NaN where there is no such pair."""
+
+    @staticmethod
+    def shown(camera: int) -> str:
+        """Return a camera as the page calls it."""
+        return "unknown" if camera == UNKNOWN_CAMERA else str(camera)
 
     def cell(self, row: int, column: int) -> tuple[float, str, float] | None:
         """Return the gain, whether it goes up or down, and how strong its colour is in percent."""
@@ -188,8 +194,10 @@ class PictureChoice:
         """
         if page is not None:
             check_page(page)
-        elif self.embed:
-            raise UserError("--embed-images: found no --html, expected the page that they go into")
+        else:
+            for flag, given in (("--embed-images", self.embed), ("--images", self.images)):
+                if given:
+                    raise UserError(f"{flag}: found no --html, expected the page that shows them")
         if self.embed and self.images is None:
             raise UserError("--embed-images: found no --images, expected the table of the images")
 
@@ -347,14 +355,16 @@ def _similarities(arm: Arm) -> Figure:
 
 def _binned(
     block: Mapping[str, Any], name: str, edges: Float[np.ndarray, " edges"]
-) -> Int[np.ndarray, " bins"]:
-    """Return one report's counts by the bins of all, each bin of its own by its middle.
+) -> Float[np.ndarray, " bins"]:
+    """Return one report's counts by the bins of all, spread evenly over each bin of its own.
 
     >>> _binned({"from": -4, "to": 0, "n": [1, 2, 3, 4]}, "n", np.linspace(-8, 0, 5)).tolist()
-    [0, 0, 3, 7]
+    [0.0, 0.0, 3.0, 7.0]
+    >>> _binned({"from": -3, "to": 0, "n": [6, 6]}, "n", np.linspace(-4, 0, 5)).tolist()
+    [0.0, 4.0, 4.0, 4.0]
     """
     own = np.linspace(block["from"], block["to"], len(block[name]) + 1)
-    return np.histogram((own[:-1] + own[1:]) / 2, edges, weights=block[name])[0]
+    return np.diff(np.interp(edges, own, np.r_[0, np.cumsum(block[name])]))
 
 
 def _rates(arms: Sequence[Arm]) -> Table | None:
@@ -459,27 +469,31 @@ def _camera_pairs(baseline: Arm, arm: Arm) -> CameraPairs:
         return CameraPairs("Gain by the camera of the query", rows, [], gains)
     left, right = (np.mean(runs, axis=0) for runs in found)  # type: ignore[arg-type]
     change = 100 * (right - left)
-    columns = [int(camera) for camera in np.flatnonzero(~np.isnan(change).all(axis=0))]
+    found_at = np.flatnonzero(~np.isnan(change).all(axis=0))
+    columns = [int(place) + UNKNOWN_CAMERA for place in found_at]
     gains = np.full((len(rows), len(columns)), np.nan)
     for place, camera in enumerate(rows):
-        some = change[queries == camera][:, columns]
+        some = change[queries == camera][:, found_at]
         there = ~np.isnan(some).all(axis=0)
         gains[place, there] = np.nanmean(some[:, there], axis=0)
     return CameraPairs("Gain by camera of query and match", rows, columns, gains)
 
 
 def _by_camera(run: Scored) -> Float[np.ndarray, "queries cameras"] | None:
-    """Return average precisions over the matches of one camera alone; NaN where there is none."""
+    """Return average precisions over the matches of one camera alone; NaN where there is none.
+
+    The first column is that of unknown cameras, then come those from 0 on.
+    """
     column = run.table["match_cameras"] if "match_cameras" in run.table.column_names else None
     if column is None or column.null_count:
         return None
     lists = column.combine_chunks()
     counts = np.diff(lists.offsets.to_numpy())
-    cameras = lists.flatten().to_numpy().astype(np.int64)
+    cameras = lists.flatten().to_numpy().astype(np.int64) - UNKNOWN_CAMERA
     wrong = run.table["match_wrong"].combine_chunks().flatten().to_numpy()
     owner = np.repeat(np.arange(len(counts)), counts)
     width = int(cameras.max(initial=0)) + 1
-    key = owner * width + cameras.clip(0)
+    key = owner * width + cameras
     order = np.argsort(key, kind="stable")
     sizes = np.bincount(key, minlength=len(counts) * width)
     starts = np.cumsum(sizes) - sizes
@@ -620,12 +634,20 @@ def _provenance(runs: Sequence[Scored]) -> Table:
 
 def _command() -> str:
     """Return the command that makes the page again, without folders of this machine."""
-    return shlex.join(["reid", *map(_without_folders, sys.argv[1:])])
+    return shlex.join(["reid", *map(without_folders, sys.argv[1:])])
 
 
-def _without_folders(argument: str) -> str:
-    name, equals, value = argument.rpartition("=")
-    return f"{name}{equals}{Path(value).name}" if value.startswith("/") else argument
+def without_folders(argument: str) -> str:
+    """Return an argument with of every folder its last part: pages are given away.
+
+    >>> without_folders("none=/data/lr=0.1/run"), without_folders("a=--synthetic /home/me/set")
+    ('none=run', 'a=--synthetic set')
+    """
+    words: list[str] = []
+    for word in argument.split(" "):
+        name, equals, value = ("", "", word) if word.startswith("/") else word.partition("=")
+        words.append(f"{name}{equals}{Path(value).name}" if value.startswith("/") else word)
+    return " ".join(words)
 
 
 def fraction_curve(sections: Sequence[tuple[float, Sequence[Arm]]]) -> Figure:

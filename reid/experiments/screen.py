@@ -48,6 +48,9 @@ _WINDOW: Final = 4096
 """Synthetic images decoded at once."""
 
 
+DEFAULT_WEIGHT: Final = 0.5
+
+
 class ScreenSettings(Frozen):
     """Drop or weigh down synthetic images that a trained network does not take for their person."""
 
@@ -69,13 +72,17 @@ class ScreenSettings(Frozen):
     """Drop an image if its own person is not among so many nearest ones."""
     weigh_beyond: Positive | None = None
     """Weigh an image down if its own person is not among so many nearest ones (default: none)."""
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    weight: Annotated[float, Field(gt=0, le=1)] = DEFAULT_WEIGHT
     """What such an image counts for in the loss, times what it counted for before."""
     device: Device = "auto"
     """auto is cuda where there is one."""
 
     @model_validator(mode="after")
     def _check_ranks(self) -> ScreenSettings:
+        if self.weigh_beyond is None and self.weight != DEFAULT_WEIGHT:
+            raise UserError(
+                f"--weight {self.weight:g}: found no --weigh-beyond, expected which images it is of"
+            )
         if self.weigh_beyond is not None and self.weigh_beyond >= self.drop_beyond:
             raise UserError(
                 f"--weigh-beyond {self.weigh_beyond} is not below --drop-beyond "

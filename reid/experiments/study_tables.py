@@ -30,6 +30,7 @@ from reid.experiments.comparison_page import (
     Group,
     PictureChoice,
     fraction_curve,
+    without_folders,
     write_comparison,
 )
 from reid.experiments.grid import BASELINE, Cell, StudySettings, Variant, variants_of
@@ -116,7 +117,7 @@ def _write_page(
 ) -> None:
     groups = [
         Group(
-            f"{section.fraction:.0%} of the real images"
+            f"{100 * section.fraction:g}% of the real images"
             + ("" if part.baseline is section.arms[0] else f", against {part.baseline.name}"),
             part.baseline,
             part.comparisons,
@@ -128,7 +129,7 @@ def _write_page(
     curve = fraction_curve([(section.fraction, section.arms) for section in sections])
     shared, own = _abouts(settings, sections)
     notes = shared + [
-        f"At {section.fraction:.0%}, {line}"
+        f"At {100 * section.fraction:g}%, {line}"
         for section, lines in zip(sections, own, strict=True)
         for line in lines
     ]
@@ -151,7 +152,7 @@ class Section:
     def title(self) -> str:
         """Return what tells the section from others."""
         num_real = self.arms[0].runs[0].report["num_real"]
-        return f"{self.fraction:.0%} of the real train images ({num_real:,})"
+        return f"{100 * self.fraction:g}% of the real train images ({num_real:,})"
 
 
 def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> list[Section]:
@@ -164,7 +165,7 @@ def sections_of(settings: StudySettings, families: dict[float, list[Arm]]) -> li
         for reference, _ in held[fraction]:
             reference_said = "" if reference is arms[0] else f", against {reference.name}"
             comparisons = next(compared)
-            title = f"{fraction:.0%}{reference_said}"
+            title = f"{100 * fraction:g}%{reference_said}"
             table = table_of(reference, comparisons, title, "fraction")
             parts.append(Part(reference, comparisons, table))
         sections.append(Section(fraction, arms, parts))
@@ -233,7 +234,7 @@ def _abouts(
 
 def _about(variant: Variant, arm: Arm) -> str:
     """Return what to know of an arm: its flags and control, where its synthetic images are from."""
-    parts = [] if variant.flags is None else [f"reid train {variant.flags}"]
+    parts = [] if variant.flags is None else [f"reid train {without_folders(variant.flags)}"]
     if variant.control is not None and variant.folder is None:
         parts.append(f"in its place --control {variant.control}")
     if variant.folder is not None:

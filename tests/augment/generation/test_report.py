@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -14,9 +15,10 @@ from augment.cli import PROGRAM
 from augment.generation.report import ReportSettings, report
 from augment.quality.sharpness import sharpness
 from manifests import pixels
-from manifests.io import read_images
+from manifests.io import read_images, write_images
 from manifests.runtime.console import Exit, UserError
 from manifests.synthetic import read_synthetic
+from tests.helpers import trivial
 from tests.helpers.browser import NARROW, WIDE, opened, scrolls_sideways, serious_violations
 from tests.helpers.generation import QUIET, run, take_a_source_away
 
@@ -202,3 +204,18 @@ def test_the_page_fits_its_window_and_axe_finds_nothing_serious(
             "[...document.images].filter((i) => !i.naturalWidth && i.loading !== 'lazy').length"
         )
         assert tab.evaluate(broken) == 0
+
+
+def test_the_page_of_a_set_for_test_time_holds_it_against_the_test_images(tmp_path):
+    people = trivial.write_people(tmp_path / "people")
+    images = read_images(people)
+    place = images.table.schema.get_field_index("split")
+    splits = ["query", "gallery"] * (len(images) // 2)
+    table = images.table.set_column(place, images.table.schema.field("split"), pa.array(splits))
+    write_images(replace(images, table=table), people)
+    assert run(people, tmp_path / "out", per_id=10, purpose="test-time") is Exit.DONE
+    page = tmp_path / "page.html"
+    assert report(ReportSettings(run=tmp_path / "out", html=page), QUIET) is Exit.DONE
+    text = page.read_text("utf-8")
+    assert facts_of(text)["real"] == len(images)
+    assert "query and gallery images of 4 people" in " ".join(text.split())

@@ -331,6 +331,15 @@ def test_an_actor_reads_the_shard_that_it_is_given_next_while_one_computes(
     assert shard_rows(tmp_path / "out") == shard_rows(tmp_path / "straight")
 
 
+def test_an_actor_that_sees_none_of_the_images_makes_no_shard(people, tmp_path):
+    (tmp_path / "empty").mkdir()
+    settings = trivial.job_settings(people, tmp_path / "out", root=tmp_path / "empty")
+    actor = ShardActor(settings, trivial.trivial_weights())
+    actor.begin()
+    with pytest.raises(UserError, match="found none of 12 source images that were looked for"):
+        actor.make(0)
+
+
 def test_a_worker_plans_no_rows_but_those_of_its_own_shards(people, tmp_path, monkeypatch):
     planned = []
     rows = GenerationPlan.rows

@@ -62,6 +62,11 @@ def test_the_learning_rate_falls_over_two_thirds_of_the_steps_and_is_zero_in_the
     assert abs((factors == 1).mean() - 1 / 3) <= 2 * phase.schedule.epoch_steps / steps
 
 
+def test_identity_has_no_weight_of_its_own_without_a_network():
+    with pytest.raises(UserError, match=r"--config\.weight-identity 5: found no --config\.ident"):
+        network(weight_identity=5.0).stages()
+
+
 def test_a_network_of_another_size_is_blamed_on_the_flag_that_named_it(tmp_path):
     (tmp_path / "none.pt2").write_bytes(b"nothing")
     made = network(identity=str(tmp_path / "none.pt2"))

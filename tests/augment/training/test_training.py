@@ -20,6 +20,7 @@ from augment.cli import PROGRAM
 from augment.generators.patn import Patn
 from augment.interface.condition import Pair
 from augment.interface.schedule import LinearTail
+from augment.training.inputs import compile_children
 from augment.training.loop import LoopSettings, Trainer
 from augment.training.pairs import TrainingImages, index_pairs
 from augment.training.train import settings_for, train
@@ -311,7 +312,8 @@ def test_weights_alone_go_on_at_their_step_of_the_plan_and_say_so(tiny_images, t
     assert (facts["steps"], facts["init_steps"]) == (3, 1)
     assert facts["init_sha256"] == io.sha256_file(first)
     assert facts["terms"] == "CC BY-NC 4.0"
-    assert facts["images_seen"] == 2 * TINY.batch_size
+    # Of the whole plan, as the steps are.
+    assert facts["images_seen"] == 3 * TINY.batch_size
     with pytest.raises(UserError, match="--first-step 1: found no --init"):
         run("third", first_step=1)
     with pytest.raises(UserError, match="--first-step 3: expected a step from 0 to 2"):
@@ -378,6 +380,75 @@ def test_a_folder_of_another_run_is_refused(tiny_images, tiny_root, tmp_path, ca
     capsys.readouterr()
     assert PROGRAM.run(command) == Exit.DONE
     assert "already complete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--config.features", "missing.pth"],
+            "--config.features: found nothing of this name",
+        ),
+        (["--config.features", "vgg16"], "--config.features 'vgg16': expected 'vgg19', "),
+        (["--config.image-height", "126"], "multiple of 4"),
+    ],
+)
+def test_what_no_step_could_be_made_with_leaves_no_folder(
+    tiny_images, tiny_root, tmp_path, flags, message
+):
+    files = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
+    command = [*TRAIN[TRAIN.index("train") :], "--config.steps", "1", *files]
+    with pytest.raises(UserError, match=message):
+        PROGRAM.run([*command, *flags])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_feature_network_that_cannot_be_read_leaves_no_folder(tiny_images, tiny_root, tmp_path):
+    (tmp_path / "other.pth").write_bytes(b"nothing")
+    files = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
+    command = [*TRAIN[TRAIN.index("train") :], "--config.steps", "1", *files]
+    other = ["--config.features", str(tmp_path / "other.pth"), "--config.weight-perceptual", "1"]
+    with pytest.raises(UserError, match="feature network"):
+        PROGRAM.run([*command, *other])
+    assert not (tmp_path / "run").exists()
+    assert PROGRAM.run(command) == Exit.DONE
+
+
+def test_weights_that_begin_at_a_step_have_seen_the_images_before_it():
+    run = trainer()
+    first, second = run.network.stages()[:2]
+    run.begin_at(first.steps + 1)
+    assert run.step == first.steps + 1
+    assert run.images_seen == first.steps * first.batch_size + second.batch_size
+
+
+def test_every_part_that_is_called_is_compiled(monkeypatch):
+    network = Patn(TINY)
+    found = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: found.append(module))
+    compile_children(network)
+    names = {id(module): name for name, module in network.named_modules()}
+    compiled = {names[id(module)] for module in found}
+    assert {"image_encoder", "decoder", "blocks.0", "discriminators.shape"} <= compiled
+    assert not {"blocks", "discriminators"} & compiled
+
+
+def test_a_setting_that_a_begun_run_does_not_have_yet_has_its_default(
+    tiny_images, tiny_root, tmp_path, capsys
+):
+    files = ["--images", str(tiny_root / "images.parquet"), "--out", str(tmp_path / "run")]
+    command = [*TRAIN[TRAIN.index("train") :], "--config.steps", "1", *files]
+    record = tmp_path / "run" / "run.json"
+    assert PROGRAM.run(command) == Exit.DONE
+    for name, value, is_default in (("weight_gate", 0, True), ("steps", 1, False)):
+        entries = json.loads(record.read_text())
+        assert entries["config"]["config"].pop(name) == value
+        record.write_text(json.dumps(entries))
+        if is_default:
+            assert PROGRAM.run(command) == Exit.DONE
+            continue
+        with pytest.raises(UserError, match=r"config\.steps: None, now 1"):
+            PROGRAM.run(command)
 
 
 def test_a_run_that_another_process_is_at_is_refused(tiny_images, tiny_root, tmp_path):

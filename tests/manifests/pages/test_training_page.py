@@ -38,7 +38,7 @@ def test_the_time_left_is_told_by_either_name_and_no_curve(tmp_path, left):
     text = (run / "log.jsonl").read_text()
     (run / "log.jsonl").write_text(text.replace("eta_seconds", left))
     AUGMENT.run(["report", str(run), "--html", str(page), "--quiet"])
-    assert "since it began or was resumed; 90 s left" in page.read_text("utf-8")
+    assert "so far; 90 s left" in page.read_text("utf-8")
     assert [figure.title for figure in curves(read_log(run / "log.jsonl"))] == ["adversarial", "l1"]
 
 

@@ -1,5 +1,6 @@
 """Settings from a file, and the file that a run leaves."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 from augment.cli import PROGRAM
 from manifests.runtime.command_line import parse
 from manifests.runtime.console import UserError
-from manifests.runtime.flags import RECORD, flags_of, positional_names, with_files, write_record
+from manifests.runtime.flags import RECORD, flags_of, positional_names, read_files, write_record
 from manifests.runtime.settings import Frozen
 
 
@@ -44,7 +45,7 @@ class Outer(Frozen):
 
 
 def parsed(arguments: list[str]) -> Outer:
-    return parse(Outer, "outer", "", with_files(arguments, positional_names(Outer)))[0]
+    return parse(Outer, "outer", "", read_files(arguments).whole(positional_names(Outer)))[0]
 
 
 CHOSEN = ["in", "--out", "o", "--per-id", "3", "--parts", "0.5", "1", "--json", "--inner.rate",
@@ -115,3 +116,13 @@ def test_a_file_that_holds_no_settings_is_refused_in_one_sentence(tmp_path, text
     with pytest.raises(UserError, match=said) as refused:
         PROGRAM.run(["sample", "--out", str(tmp_path / "x"), "--config", str(tmp_path / "a.yaml")])
     assert "\n" not in str(refused.value)
+
+
+def test_a_pipe_of_the_shell_is_read_once():
+    reader, writer = os.pipe()
+    os.write(writer, b"per-id: 3\nout: o\nsource: in\n")
+    os.close(writer)
+    typed = read_files(["--config", f"/dev/fd/{reader}"])
+    os.close(reader)
+    assert typed.whole() == ["--per-id=3", "--out=o", "--source=in"]
+    assert typed.whole(["source"]) == ["in", "--per-id=3", "--out=o"]

@@ -14,7 +14,7 @@ from augment import generators
 from augment.cli import PROGRAM as AUGMENT
 from manifests.runtime.command_line import page_of, parse
 from manifests.runtime.console import Exit, UserError
-from manifests.runtime.flags import with_files
+from manifests.runtime.flags import read_files
 from manifests.runtime.help_pages import Flag, common, read_pages, render
 from reid.cli import PROGRAM as REID
 
@@ -163,4 +163,4 @@ def test_bash_completes_commands_flags_and_values(line, expected, tmp_path, caps
 def test_another_shell_is_refused():
     with pytest.raises(UserError, match="--completion: found 'fish', expected one of bash, zsh"):
         REID.run(["--completion", "fish"])
-    assert page_of(REID.commands["report"], with_files([]))
+    assert page_of(REID.commands["report"], read_files([]).whole())

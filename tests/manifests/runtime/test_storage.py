@@ -256,6 +256,16 @@ def test_a_link_stays_and_what_is_no_file_is_left_alone(tmp_path):
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "far" / "file").read_bytes() == b"new"
+    (tmp_path / "far" / "file").chmod(0o600)
+    with storage.replacing(tmp_path / "far" / "file") as file:
+        file.write(b"for its owner alone")
+    assert (tmp_path / "far" / "file").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with (
+        pytest.raises(UserError, match="round: cannot be written"),
+        storage.replacing(tmp_path / "round") as file,
+    ):
+        file.write(b"never")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "null").symlink_to(os.devnull)
     for name in ("pipe", "null"):

@@ -543,3 +543,19 @@ def test_the_authors_layout_is_accepted_and_other_versions_are_not(fresh_adapter
 def test_an_unknown_network_is_refused_with_the_names_that_exist():
     with pytest.raises(UserError, match=r"no network 'osnet'; it has .*osnet_x0_25"):
         torchreid_adapter.build_model("osnet", 3)
+
+
+def test_arms_that_a_table_could_not_tell_apart_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        write_run(tmp_path / folder / "none" / "seed-0", 0, kind=folder)
+    both = [str(tmp_path / folder / "none") for folder in ("a", "b")]
+    with pytest.raises(UserError, match="two arms called 'none', expected a name for each"):
+        PROGRAM.run(["compare", *both])
+    with pytest.raises(UserError, match=r"none/\*': found no name of the arm, expected NAME="):
+        PROGRAM.run(["compare", *(f"{one}/*" for one in both)])
+    named = [f"{name}={one}/*" for name, one in zip("ab", both, strict=True)]
+    assert PROGRAM.run(["compare", *named]) is Exit.DONE
+    with pytest.raises(UserError, match="--images: found no --html"):
+        PROGRAM.run(["compare", *named, "--images", "people.parquet"])
+    with pytest.raises(UserError, match=r"--csv and --html: found .* for both"):
+        PROGRAM.run(["compare", *named, "--csv", "same", "--html", "same"])

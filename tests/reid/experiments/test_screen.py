@@ -213,6 +213,8 @@ def test_what_cannot_be_screened_is_refused_in_words(settings):
         match=r"^--weigh-beyond 10 is not below --drop-beyond 10; expected fewer, for images",
     ):
         PROGRAM.run(arguments(settings, "--weigh-beyond", "10"))
+    with pytest.raises(UserError, match=r"^--weight 0\.2: found no --weigh-beyond"):
+        PROGRAM.run(arguments(settings, "--weight", "0.2"))
     unfinished = settings.run.parent / "unfinished"
     unfinished.mkdir(exist_ok=True)
     shutil.copy(settings.run / "run.json", unfinished)
