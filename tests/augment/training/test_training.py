@@ -425,7 +425,11 @@ def test_weights_that_begin_at_a_step_have_seen_the_images_before_it():
 def test_every_part_that_is_called_is_compiled(monkeypatch):
     network = Patn(TINY)
     found = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: found.append(module))
+
+    def noted(module):
+        found.append(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", noted)
     compile_children(network)
     names = {id(module): name for name, module in network.named_modules()}
     compiled = {names[id(module)] for module in found}
