@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
+from augment.checkpoints import store
 from augment.cli import PROGRAM
 from augment.objectives.imagenet_features import load_imagenet
 from augment.quality.evaluate import score_pairs
@@ -234,6 +235,28 @@ def test_the_report_counts_targets_without_a_mask_and_names_the_digest(
     assert "not LPIPS: 1 - cosine of the channels" in shown
     digest = io.sha256_file(imagenet_file(NAME))
     assert content["networks"] == [{"metrics": "ImageNet", "name": NAME, "sha256": digest}]
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_pairs_whose_street_would_hold_the_person_or_nothing_are_left_out(people, value):
+    fewer = without_some_masks(people, 3)
+    same = np.full((128, 64), value)
+    decoded = [
+        (masks.decode_mask(kept, (64, 128), "mask") if kept else same) if given else None
+        for given, kept in zip(
+            *(one.table["mask"].to_pylist() for one in (people, fewer)), strict=True
+        )
+    ]
+    place = people.table.schema.get_field_index("mask")
+    doubtful = replace(
+        people, table=people.table.set_column(place, "mask", masks.mask_column(decoded))
+    )
+    protocol = EvaluationProtocol(count=20, imagenet="none")
+    network = store.load("recompose")
+    found = [
+        score_pairs(one, {"r": network}, protocol).num_pairs for one in (people, fewer, doubtful)
+    ]
+    assert found[0] > found[1] == found[2] > 0
 
 
 def test_no_mask_at_all_is_said_in_one_line(network, people):
