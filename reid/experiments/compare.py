@@ -64,6 +64,8 @@ def compare(settings: CompareSettings, console: Console) -> Exit:
         )
     pictures = PictureChoice(settings.images, settings.root, settings.embed_images)
     pictures.check(settings.html)
+    if settings.images is not None and settings.html is None:
+        raise UserError("--images: found no --html, expected the page that shows them")
     arms = [read_arm(text) for text in settings.arms]
     check_names(arms)
     check_alike(arms, other_features=settings.other_features)

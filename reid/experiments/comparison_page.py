@@ -194,10 +194,8 @@ class PictureChoice:
         """
         if page is not None:
             check_page(page)
-        else:
-            for flag, given in (("--embed-images", self.embed), ("--images", self.images)):
-                if given:
-                    raise UserError(f"{flag}: found no --html, expected the page that shows them")
+        elif self.embed:
+            raise UserError("--embed-images: found no --html, expected the page that they go into")
         if self.embed and self.images is None:
             raise UserError("--embed-images: found no --images, expected the table of the images")
 
@@ -643,11 +641,11 @@ def without_folders(argument: str) -> str:
     >>> without_folders("none=/data/lr=0.1/run"), without_folders("a=--synthetic /home/me/set")
     ('none=run', 'a=--synthetic set')
     """
-    words: list[str] = []
-    for word in argument.split(" "):
-        name, equals, value = ("", "", word) if word.startswith("/") else word.partition("=")
-        words.append(f"{name}{equals}{Path(value).name}" if value.startswith("/") else word)
-    return " ".join(words)
+    parts: list[str] = []
+    for part in argument.split(" "):
+        name, equals, value = ("", "", part) if part.startswith("/") else part.partition("=")
+        parts.append(f"{name}{equals}{Path(value).name}" if value.startswith("/") else part)
+    return " ".join(parts)
 
 
 def fraction_curve(sections: Sequence[tuple[float, Sequence[Arm]]]) -> Figure:
