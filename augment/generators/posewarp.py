@@ -10,7 +10,6 @@ pixel stays as it is, so that what tells a person is carried and not drawn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -225,12 +224,7 @@ class PoseWarp(PoseTransfer):
                     f"--config.{name.replace('_', '-')} {weight:g}: found no --config.identity, "
                     "expected the network that it weighs"
                 )
-        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
-        epochs = math.ceil(c.steps / epoch_steps)
-        constant = round(epochs / 3)
-        tail = LinearTail(
-            epoch_steps=epoch_steps, constant_epochs=constant, tail_epochs=epochs - constant
-        )
+        tail = LinearTail.over(c.steps, NUM_EPOCHS, constant_part=1 / 3)
 
         def phase(name: str, rate: float, schedule: Constant | LinearTail, *trains: str) -> Phase:
             adam = Adam(learning_rate=rate, beta1=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from manifests.runtime.settings import Frozen
@@ -43,6 +44,18 @@ class LinearTail(Frozen):
     epoch_steps: int
     constant_epochs: int
     tail_epochs: int
+
+    @classmethod
+    def over(cls, steps: int, num_epochs: int, constant_part: float) -> LinearTail:
+        """Return the schedule of a stage whose rate changes about ``num_epochs`` times.
+
+        >>> LinearTail.over(119, 60, 1 / 3)
+        LinearTail(kind='linear_tail', epoch_steps=2, constant_epochs=20, tail_epochs=40)
+        """
+        epoch_steps = math.ceil(steps / num_epochs)
+        epochs = math.ceil(steps / epoch_steps)
+        constant = round(constant_part * epochs)
+        return cls(epoch_steps=epoch_steps, constant_epochs=constant, tail_epochs=epochs - constant)
 
     def factor(self, step: int) -> float:
         """Return the multiplier of the learning rate for the update after ``step`` updates."""

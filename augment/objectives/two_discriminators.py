@@ -7,7 +7,6 @@ the other whether it fits the source image (appearance).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -119,14 +118,7 @@ class TwoDiscriminators(nn.Module):
                 f"--config.weight-identity {c.weight_identity:g}: found no --config.identity, "
                 "expected the network that it weighs"
             )
-        epoch_steps = math.ceil(c.steps / NUM_EPOCHS)
-        epochs = math.ceil(c.steps / epoch_steps)
-        constant_epochs = round(c.constant_part * epochs)
-        schedule = LinearTail(
-            epoch_steps=epoch_steps,
-            constant_epochs=constant_epochs,
-            tail_epochs=epochs - constant_epochs,
-        )
+        schedule = LinearTail.over(c.steps, NUM_EPOCHS, c.constant_part)
         adam = Adam(learning_rate=c.learning_rate, beta1=0.5)
 
         def phase(name: str, *trains: str) -> Phase:
