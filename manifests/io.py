@@ -30,7 +30,7 @@ from manifests.schema import DISTRACTOR, IMAGES, JUNK, OPTIONAL_COLUMNS, SPLITS
 pc: Any = pyarrow.compute
 
 ROW_GROUP_ROWS: Final = 2048
-NUM_SHOWN: Final = 3
+_NUM_SHOWN: Final = 3
 """Rows that break a rule and are named; the others are counted."""
 ROOT_KEY: Final = "root"
 
@@ -149,6 +149,16 @@ def read_images(path: Path | str, root: Path | str | None = None) -> Images:
     return Images(table.replace_schema_metadata(None), folder, provenance)
 
 
+def first_of(rows: Sequence[str], count: int) -> str:
+    """Return the first of some rows by name, and how many more there are.
+
+    >>> first_of(["a", "b", "c", "d"], 4)
+    'a, b, c and 1 more'
+    """
+    more = f" and {count - _NUM_SHOWN:,} more" if count > _NUM_SHOWN else ""
+    return f"{', '.join(rows[:_NUM_SHOWN])}{more}"
+
+
 def check_splits(table: pa.Table, where: str) -> None:
     """Check that every row is in a split, and nobody outside the gallery.
 
@@ -171,10 +181,9 @@ def check_splits(table: pa.Table, where: str) -> None:
     ):
         rows = np.flatnonzero(np.asarray(broken))
         if len(rows):
-            first = table.select(["image_id", "split"]).take(rows[:NUM_SHOWN]).to_pylist()
-            shown = ", ".join(f"{row['image_id']} ({row['split']})" for row in first)
-            more = f" and {len(rows) - NUM_SHOWN:,} more" if len(rows) > NUM_SHOWN else ""
-            raise UserError(f"{where}: {rule}: {shown}{more}")
+            first = table.select(["image_id", "split"]).take(rows[:_NUM_SHOWN]).to_pylist()
+            shown = [f"{row['image_id']} ({row['split']})" for row in first]
+            raise UserError(f"{where}: {rule}: {first_of(shown, len(rows))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.io import NUM_SHOWN, Images, check_splits
+from manifests.io import Images, check_splits, first_of
 from manifests.keypoints import visible
 from manifests.person_ids import check_spellings
 from manifests.runtime.console import UserError
@@ -166,6 +166,4 @@ def _repeated(ids: list[str]) -> list[str]:
 def _check_none(where: str, problem: str, rows: Iterable[str]) -> None:
     found = list(rows)
     if found:
-        shown = ", ".join(found[:NUM_SHOWN])
-        more = f" and {len(found) - NUM_SHOWN:,} more" if len(found) > NUM_SHOWN else ""
-        raise UserError(f"{where}: {problem}: {shown}{more}")
+        raise UserError(f"{where}: {problem}: {first_of(found, len(found))}")
